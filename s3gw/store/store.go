@@ -1,0 +1,187 @@
+// Package store holds the rules of S3: what buckets, objects, versions,
+// uploads and listings are, expressed as rows and mini-transactions over
+// meta.Store and as extents over wire.Stripes.
+//
+// It is the only place that knows how an object is written down. It does not
+// know HTTP, XML or signatures: the gateway above it hands in parsed, verified
+// requests and maps the errors below to answers.
+package store
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"ashlar"
+)
+
+// The ways a request can fail that S3 has a word for. They are matched with
+// errors.Is; anything else is judged by ashlar.KindOf.
+var (
+	ErrNoSuchBucket       = errors.New("the bucket does not exist")
+	ErrBucketExists       = errors.New("the bucket exists and belongs to somebody else")
+	ErrBucketOwned        = errors.New("the bucket exists and is yours")
+	ErrBucketNotEmpty     = errors.New("the bucket still holds objects or uploads")
+	ErrNoSuchKey          = errors.New("the key does not exist")
+	ErrNoSuchVersion      = errors.New("the version does not exist")
+	ErrNoSuchUpload       = errors.New("the upload does not exist")
+	ErrInvalidPart        = errors.New("a part is missing or its ETag differs")
+	ErrInvalidPartOrder   = errors.New("the parts are not in ascending order")
+	ErrEntityTooSmall     = errors.New("a part other than the last is below 5 MiB")
+	ErrEntityTooLarge     = errors.New("the object is larger than the maximum")
+	ErrPreconditionFailed = errors.New("a condition of the request does not hold")
+	ErrConflict           = errors.New("a conflicting request was running; try again")
+)
+
+// Bounds that S3 states.
+const (
+	PartBytesMin   = 5 * ashlar.MiB // every part but the last
+	PartBytesMax   = 5 * ashlar.GiB
+	PutBytesMax    = 5 * ashlar.GiB
+	ObjectBytesMax = 5 * ashlar.TiB
+	PartsMax       = 10_000
+	ListMax        = 1000
+)
+
+// Bucket is one bucket's record.
+type Bucket struct {
+	ID      ashlar.BucketID
+	Name    string
+	Owner   string // account id
+	Created time.Time
+	Region  string
+	// Shards is the number of shards that the bucket's keys are spread over.
+	Shards uint8
+}
+
+// Checksum algorithms as S3 names them.
+const (
+	CRC32     = "CRC32"
+	CRC32C    = "CRC32C"
+	CRC64NVME = "CRC64NVME"
+	SHA1      = "SHA1"
+	SHA256    = "SHA256"
+)
+
+// Checksum is a checksum that the client gave or asked for.
+type Checksum struct {
+	Algorithm string
+	// Value is the raw digest, not its base64.
+	Value []byte
+	// Parts is zero for a full-object checksum; for a composite one it is the
+	// number of parts whose digests Value was computed over.
+	Parts int
+}
+
+// Attributes is what a client may say about an object when it writes it.
+type Attributes struct {
+	ContentType, ContentEncoding, ContentDisposition, ContentLanguage, CacheControl, Expires string
+	StorageClass, WebsiteRedirect                                                            string
+	// User holds x-amz-meta-*: lower-case names without the prefix.
+	User map[string]string
+	// Tags holds x-amz-tagging.
+	Tags map[string]string
+}
+
+// Object is one version of an object.
+type Object struct {
+	Bucket   ashlar.BucketID
+	Key      string
+	ETag     string // without quotes: md5, or md5-N for multipart
+	Bytes    uint64
+	Modified time.Time
+	Attributes
+	Checksum *Checksum
+	Extents  []ashlar.Extent
+	// PartBytes is the length of every part of a multipart object, nil otherwise.
+	PartBytes []uint64
+	// Owner is the account that wrote it.
+	Owner string
+}
+
+// Body is an upload on its way in. Read yields the decoded user bytes; where
+// the client sent digests (Content-MD5, x-amz-content-sha256, chunk signatures,
+// trailers) Read ends with an error instead of io.EOF if they do not match, so
+// that nothing is stored.
+type Body interface {
+	io.Reader
+	// Bytes is the length of the user bytes, or -1 if it is not known.
+	Bytes() int64
+	// Sums may be called once Read returned io.EOF: the MD5 of the user bytes
+	// and the checksum that the client sent or asked for, nil if none.
+	Sums() (md5 [16]byte, sum *Checksum)
+}
+
+// Conditions are the If-* headers of a read or a write. ETags are without
+// quotes; "*" matches any. Nil or empty means no condition.
+type Conditions struct {
+	IfMatch, IfNoneMatch               []string
+	IfModifiedSince, IfUnmodifiedSince *time.Time
+}
+
+// PutRequest describes a PUT of an object.
+type PutRequest struct {
+	Bucket, Key string
+	Owner       string
+	Attributes
+	Conditions Conditions
+}
+
+// CopyRequest describes a CopyObject; the destination may be the source.
+type CopyRequest struct {
+	Source struct{ Bucket, Key string }
+	// SourceConditions are the x-amz-copy-source-if-* headers.
+	SourceConditions Conditions
+	Put              PutRequest
+	// Replace takes Put.Attributes instead of the source's; ReplaceTags likewise for Put.Tags.
+	Replace, ReplaceTags bool
+	// ChecksumAlgorithm asks for a checksum of the copy; empty keeps the source's algorithm.
+	ChecksumAlgorithm string
+}
+
+// ListRequest asks for a page of the current objects of a bucket.
+type ListRequest struct {
+	Bucket, Prefix, Delimiter string
+	// After is the last key or common prefix of the page before, or where the
+	// client wants to start; keys must be greater, and a common prefix that
+	// equals it or sorts below it is not repeated.
+	After string
+	Max   int
+}
+
+// ListPage is one page of a listing. Objects and Prefixes are each in byte order.
+type ListPage struct {
+	Objects  []Object
+	Prefixes []string
+	// Truncated says that there is more after Last, which is the greatest key or
+	// common prefix of this page.
+	Truncated bool
+	Last      string
+}
+
+// Upload is a multipart upload that was started.
+type Upload struct {
+	Bucket, Key, ID string
+	Owner           string
+	Started         time.Time
+	Attributes
+	ChecksumAlgorithm string
+	// Composite says that the object's checksum is computed over the parts' digests.
+	Composite bool
+}
+
+// Part is one stored part of an upload.
+type Part struct {
+	Number   int
+	ETag     string
+	Bytes    uint64
+	Modified time.Time
+	Checksum *Checksum
+}
+
+// CompletePart is one line of a CompleteMultipartUpload.
+type CompletePart struct {
+	Number   int
+	ETag     string
+	Checksum *Checksum // nil if the client sent none
+}
