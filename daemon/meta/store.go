@@ -88,11 +88,16 @@ type Add struct {
 	Delta int64
 }
 
-// Txn is a mini-transaction: if all of Conds hold, all writes are applied.
+// Txn is a mini-transaction: if all of Conds hold, all writes are applied:
+// first the deletes, then the puts, then the adds, each list in its order. An
+// Add to a row that is not 8 bytes long makes the transaction Invalid, and
+// nothing of it is applied.
 type Txn struct {
-	// ID makes a retry safe: a transaction that was applied under this id is
-	// not applied again while the shard remembers it (at least 10 minutes and
-	// 10,000 transactions). The zero ID is Invalid.
+	// ID makes a retry safe: the answer to a transaction, applied or refused by
+	// a condition, is remembered under its id (at least 10 minutes and 10,000
+	// transactions), and the same id gets the same answer without a second
+	// look. To decide again after a ConditionError, take a new id. The zero ID
+	// is Invalid.
 	ID      ashlar.RequestID
 	Conds   []Cond
 	Puts    []Put
@@ -103,7 +108,7 @@ type Txn struct {
 // ConditionError says which condition of a transaction did not hold. Its kind is Stale.
 type ConditionError struct {
 	Index int  // position in Txn.Conds
-	Row   *Row // what is there now; nil if nothing is
+	Row   *Row // what is there now; nil if nothing is (or, at a retry, if it is gone since)
 }
 
 func (e *ConditionError) Error() string {
@@ -139,7 +144,8 @@ type Collapse struct {
 // ScanPage is one page of a scan.
 type ScanPage struct {
 	Rows []Row
-	// Next is the Start that continues the scan, nil when it is complete. A
-	// page may be shorter than Limit and still have a Next (bounded bytes).
+	// Next is the Start that continues the scan, nil if and only if no row
+	// follows. A page may be shorter than Limit and still have a Next (bounded
+	// bytes).
 	Next []byte
 }
