@@ -10,8 +10,9 @@ import (
 const (
 	// CollapseMax bounds the number of rules of a scan.
 	CollapseMax = 8
-	// TxnItemsMax bounds the conditions and writes of a transaction, together.
-	TxnItemsMax = 10_000
+	// TxnItemsMax bounds the conditions and writes of a transaction, together: a
+	// multipart upload of 10,000 parts needs one condition and one delete a part.
+	TxnItemsMax = 32_768
 )
 
 func invalid(op, format string, args ...any) error {
