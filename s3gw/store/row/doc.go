@@ -1,0 +1,121 @@
+// Package row is the format of the metadata rows that hold buckets, objects
+// and multipart uploads: which key a row has, on which shard it lies, and what
+// its value means. Nothing else in the system knows these bytes.
+//
+// # Slots
+//
+// A bucket is cut into S slots, 1 ≤ S ≤ 64, fixed when it is made. A key of the
+// bucket lies in slot xxh3(bucket id ‖ key) mod S. Slot i lies on the metadata
+// shard Bucket.slots[i], which is chosen at creation as
+//
+//	(xxh3(bucket id) + i) mod (number of shards)
+//
+// and written down, so that adding shards moves no bucket. All rows about one
+// key lie in one slot; a mini-transaction never leaves a slot. The two
+// exceptions are named below: directory rows (shard 0) and trash rows (per
+// shard, format in daemon/meta/trash).
+//
+// # Keys
+//
+// The first byte says what the row is. Numbers are big-endian, so that byte
+// order is numeric order. H stands for the 18-byte header of every row but the
+// directory's:
+//
+//	offset  size  header H
+//	     0     1  kind
+//	     1    16  bucket id
+//	    17     1  slot
+//
+//	kind  key                                     value     where
+//	'b'   'b' name                                Bucket    shard 0
+//	'm'   H                                       Marker    open marker
+//	'n'   H                                       Marker    closed marker
+//	'c'   H counter(1)                            counter   8 bytes, little-endian
+//	'o'   H key 0x00 0x00                         Object    current version
+//	'o'   H key 0x00 0x01 ^version(16)            Object    older version
+//	'x'   H manifest(16)                          Manifest
+//	'u'   H key 0x00 upload(16)                   Upload
+//	'p'   H upload(16) part(2)                    Part
+//	'd'   H upload(16)                            Done
+//
+// A key is 1 to 1,024 bytes and holds no 0x00. The terminator 0x00 therefore
+// keeps the byte order of keys ("a" < "a/b" < "a0"), and a scan that collapses
+// at the first 0x00 after H sees each key once, at its current version.
+//
+// Counters: 'o' objects that are current, 'b' their bytes, 'u' uploads that
+// are neither completed nor aborted, 'q' bytes of parts. Each is changed in the
+// transaction that changes what it counts, and is exact.
+//
+// # Versions
+//
+// The current version of a key always lies under the suffix 0x00. A point read
+// finds it, and a condition on that one row decides every race for the key,
+// with or without versioning. Older versions lie behind it, newest first: their
+// suffix is 0x01 and the bit-inverted version id, which begins with the time of
+// writing. A new version gets an id above that of the version it covers, even
+// if the writer's clock lags; the covered row is moved to its own suffix in the
+// same transaction. A delete marker is a version like any other.
+//
+// The null version is a row with null_version set. It sorts by the time of its
+// writing like every version. In a bucket that never had versioning, the only
+// kind there is now, it is the only row of the key and always current. Once a
+// newer version covers it, the current row's null_at says under which id it
+// lies, so that it is found, and replaced when versioning is suspended, without
+// a scan.
+//
+// # Extents
+//
+// The stripes of an object are those of its extents, in order; a zero-byte
+// object has none. For an object of etag_parts parts there is one extent a
+// part, also for an empty part. More than InlineExtentsMax extents are not kept
+// in the object row, which every listing reads, but in a manifest row of their
+// own, written and deleted in the same transactions. A manifest is never
+// changed, so a reader that finds none reads the object row again.
+//
+// # Buckets: creation and deletion
+//
+// Creation puts the open markers (generation 1) of a fresh bucket id, then the
+// directory row if the name is free: that is the commit point. A crash before
+// it leaves markers of an id that nobody refers to.
+//
+// Every transaction that adds or changes objects or uploads requires the open
+// marker of its slot. Deletion walks the directory row through states, each
+// step by compare-and-set, so that anybody who meets it can carry on:
+//
+//	ACTIVE(g) ──► DELETING(g) ──► DROPPING(g) ──► (no row)
+//	    ▲              │ a slot is not empty
+//	    └─ g+1 ── REOPENING(g)
+//
+//	DELETING   for each slot: if 'm' has generation g and the counters 'o' and
+//	           'u' are zero, delete 'm' and put 'n' with g
+//	REOPENING  for each slot: replace 'm' or 'n' of generation g by 'm' of g+1
+//	DROPPING   for each slot: throw parts that lost a race on the trash, delete
+//	           'd', 'c' and 'n' rows; then delete the directory row
+//
+// A marker is only ever changed by a transaction that names the version of the
+// row it read, and only if that row is of the generation of the step. So a
+// process that slept through a step can neither close a bucket that lives nor
+// open one that is gone. A PUT that finds its marker gone helps the step to its
+// end and then fails with "no such bucket" or starts over.
+//
+// # Uploads
+//
+// Parts are numbered 1 to 10,000. A part row names the upload but not the key,
+// so that 10,000 of them fit one transaction whatever the length of the key.
+// Complete requires the version of the upload row and of every part that it
+// takes, and deletes them; Abort deletes the upload row. Both leave a Done row
+// in the same transaction. Part rows that remain (not listed, or written by a
+// call that raced) are unreachable from then on: they are moved to the trash at
+// once, and again when the Done row is removed after DoneKeep, so that a crash
+// in between costs space for a bounded time only.
+//
+// # If the index is lost
+//
+// These rows are the namespace. They live in the log of their shard's replicas
+// (daemon/meta/replica). If all replicas of a shard are lost, the pieces on the
+// disks still name bucket id, key, part and offset of every stripe (ashlar.Owner):
+// the content and the keys can be found again; ETags of multipart objects,
+// attributes and checksums cannot.
+package row
+
+//go:generate sh -c "cd ../../.. && protoc --plugin=protoc-gen-go=$(go tool -n protoc-gen-go) --go_out=. --go_opt=paths=source_relative s3gw/store/row/row.proto"

@@ -1,0 +1,172 @@
+package row
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"time"
+
+	"github.com/zeebo/xxh3"
+
+	"ashlar"
+)
+
+// The first byte of a row's key: what the row is.
+const (
+	KindBucket   = 'b'
+	KindOpen     = 'm'
+	KindClosed   = 'n'
+	KindCounter  = 'c'
+	KindObject   = 'o'
+	KindManifest = 'x'
+	KindUpload   = 'u'
+	KindPart     = 'p'
+	KindDone     = 'd'
+)
+
+// The counters of a slot.
+const (
+	CountObjects   = 'o'
+	CountBytes     = 'b'
+	CountUploads   = 'u'
+	CountPartBytes = 'q'
+)
+
+// HeaderBytes is the length of kind, bucket id and slot.
+const HeaderBytes = 1 + 16 + 1
+
+// KeyBytesMax is the length of the longest object key, in bytes.
+const KeyBytesMax = 1024
+
+// SlotsMax is the largest number of slots of a bucket.
+const SlotsMax = 64
+
+// VersionID names one version of one key, and a multipart upload: eight bytes
+// of time and eight random ones.
+type VersionID [16]byte
+
+// NewVersionID returns an id that sorts at the given time.
+func NewVersionID(at time.Time) VersionID {
+	var v VersionID
+	binary.BigEndian.PutUint64(v[:8], uint64(at.UnixNano()))
+	binary.BigEndian.PutUint64(v[8:], uint64(ashlar.NewWriteID()))
+	return v
+}
+
+func (v VersionID) String() string { return hex.EncodeToString(v[:]) }
+
+// ParseVersionID reads what String prints.
+func ParseVersionID(s string) (v VersionID, ok bool) {
+	if len(s) != 2*len(v) {
+		return v, false
+	}
+	_, err := hex.Decode(v[:], []byte(s))
+	return v, err == nil
+}
+
+// SlotOf returns the slot of a key in a bucket of the given number of slots.
+func SlotOf(id ashlar.BucketID, key string, slots int) uint8 {
+	buf := make([]byte, 0, 128)
+	buf = append(append(buf, id[:]...), key...)
+	return uint8(xxh3.Hash(buf) % uint64(slots))
+}
+
+// SpreadSlots chooses the shards of a new bucket's slots.
+func SpreadSlots(id ashlar.BucketID, slots, shards int) []uint32 {
+	first := xxh3.Hash(id[:]) % uint64(shards)
+	out := make([]uint32, slots)
+	for i := range out {
+		out[i] = uint32((first + uint64(i)) % uint64(shards))
+	}
+	return out
+}
+
+// BucketKey is the key of a directory row.
+func BucketKey(name string) []byte { return append([]byte{KindBucket}, name...) }
+
+// Slot builds the keys of one slot of one bucket.
+type Slot struct {
+	Bucket ashlar.BucketID
+	Slot   uint8
+}
+
+// Header returns the prefix of all rows of a kind, with room for more.
+func (s Slot) Header(kind byte) []byte {
+	b := make([]byte, 0, HeaderBytes+64)
+	b = append(b, kind)
+	b = append(b, s.Bucket[:]...)
+	return append(b, s.Slot)
+}
+
+// Counter is the key of a counter.
+func (s Slot) Counter(which byte) []byte { return append(s.Header(KindCounter), which) }
+
+// Object is the key of the current version of an object.
+func (s Slot) Object(key string) []byte {
+	return append(append(s.Header(KindObject), key...), 0, 0)
+}
+
+// OldObject is the key of a version that is not current.
+func (s Slot) OldObject(key string, v VersionID) []byte {
+	b := append(append(s.Header(KindObject), key...), 0, 1)
+	for _, c := range v {
+		b = append(b, ^c)
+	}
+	return b
+}
+
+// Manifest is the key of a manifest row.
+func (s Slot) Manifest(id []byte) []byte { return append(s.Header(KindManifest), id...) }
+
+// Upload is the key of an upload row.
+func (s Slot) Upload(key string, id VersionID) []byte {
+	return append(append(append(s.Header(KindUpload), key...), 0), id[:]...)
+}
+
+// Parts is the prefix of the part rows of an upload.
+func (s Slot) Parts(id VersionID) []byte { return append(s.Header(KindPart), id[:]...) }
+
+// Part is the key of a part row.
+func (s Slot) Part(id VersionID, number uint16) []byte {
+	return binary.BigEndian.AppendUint16(s.Parts(id), number)
+}
+
+// Done is the key of the row that remembers how an upload ended.
+func (s Slot) Done(id VersionID) []byte { return append(s.Header(KindDone), id[:]...) }
+
+// UserKey returns the object key inside the key of an object or upload row,
+// and what follows the terminator.
+func UserKey(rowKey []byte) (key string, suffix []byte, ok bool) {
+	if len(rowKey) < HeaderBytes {
+		return "", nil, false
+	}
+	rest := rowKey[HeaderBytes:]
+	n := bytes.IndexByte(rest, 0)
+	if n < 0 {
+		return "", nil, false
+	}
+	return string(rest[:n]), rest[n+1:], true
+}
+
+// PartNumber returns the upload and the number inside the key of a part row.
+func PartNumber(rowKey []byte) (id VersionID, number int, ok bool) {
+	if len(rowKey) != HeaderBytes+len(id)+2 {
+		return id, 0, false
+	}
+	copy(id[:], rowKey[HeaderBytes:])
+	return id, int(binary.BigEndian.Uint16(rowKey[HeaderBytes+len(id):])), true
+}
+
+// Successor returns the least key that is greater than every key with the
+// given prefix, or nil if there is none.
+func Successor(prefix []byte) []byte {
+	out := bytes.Clone(prefix)
+	for len(out) > 0 {
+		if last := len(out) - 1; out[last] != 0xff {
+			out[last]++
+			return out
+		}
+		out = out[:len(out)-1]
+	}
+	return nil
+}
