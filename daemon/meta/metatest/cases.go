@@ -281,15 +281,15 @@ func (s *suite) bounds() {
 	s.wantValue("huge", huge)
 	ctx := s.ctx()
 	for name, txn := range map[string]meta.Txn{
-		"key too long":       {Puts: []meta.Put{put(long+"k", "")}},
-		"empty key":          {Puts: []meta.Put{put("", "")}},
-		"empty delete":       {Deletes: [][]byte{{}}},
-		"add key too long":   {Adds: []meta.Add{{Key: []byte(long + "k"), Delta: 1}}},
-		"value too long":     {Puts: []meta.Put{put("a", huge+"v")}},
-		"txn too long":       {Puts: []meta.Put{put("a", huge), put("b", huge), put("c", "")}},
-		"condition kind 0":   {Conds: []meta.Cond{{Key: []byte("a")}}},
-		"condition kind 99":  {Conds: []meta.Cond{cond(99, "a")}},
-		"condition, no key":  {Conds: []meta.Cond{cond(meta.CondAbsent, "")}},
+		"key too long":        {Puts: []meta.Put{put(long+"k", "")}},
+		"empty key":           {Puts: []meta.Put{put("", "")}},
+		"empty delete":        {Deletes: [][]byte{{}}},
+		"add key too long":    {Adds: []meta.Add{{Key: []byte(long + "k"), Delta: 1}}},
+		"value too long":      {Puts: []meta.Put{put("a", huge+"v")}},
+		"txn too long":        {Puts: []meta.Put{put("a", huge), put("b", huge), put("c", "")}},
+		"condition kind 0":    {Conds: []meta.Cond{{Key: []byte("a")}}},
+		"condition kind 99":   {Conds: []meta.Cond{cond(99, "a")}},
+		"condition, no key":   {Conds: []meta.Cond{cond(meta.CondAbsent, "")}},
 		"too many conditions": {Conds: make([]meta.Cond, meta.TxnItemsMax+1)},
 	} {
 		s.wantInvalid(name, s.commit(txn))
