@@ -1,0 +1,69 @@
+// Package blockdev does raw I/O: a block device, or a regular file that stands
+// for one, opened so that nobody else can hold it, read and written past the
+// page cache, flushed, discarded, and given back.
+//
+// What is durable. A write is durable when a Flush that began after the write
+// returned has returned nil. Flush is fdatasync; on a block device O_DSYNC
+// would cost two flushes and BLKFLSBUF none, so neither is used. After a failed
+// flush the kernel forgets what it could not write and calls the next flush a
+// success. So a Device whose flush failed is fenced for the rest of its life:
+// every later write and flush is refused with kind Unavailable. To use the
+// device again it is closed, opened, and its log recovered from what is really
+// there.
+//
+// Who holds it. Block devices are opened with O_EXCL, which the kernel honours
+// against mounts, swap, RAID, device-mapper and other O_EXCL holders, and which
+// ends with the process. Regular files take an exclusive flock instead; it
+// belongs to the open file, so a second open is refused also within one
+// process. A refused open has kind Busy and names the holder where it can be
+// found out. Both locks bind only one machine: against a disk that two machines
+// see, the label carries an owner epoch.
+//
+// Past the page cache. O_DIRECT is required of block devices. A regular file on
+// a file system that refuses it (tmpfs before Linux 6.6, some FUSE file
+// systems) is opened without; the same alignment is asked for, Flush is still
+// fdatasync, and Direct tells the difference. What is lost is speed and honest
+// memory accounting, not durability.
+//
+// Blocks. BlockBytes is the unit of offset, length and memory alignment: 4096,
+// or the device's logical or physical block where that is larger (a physical
+// block above 64 KiB is ignored). One rule for all devices costs at most 3.5
+// KiB of padding a flush on a 512-byte disk and saves a read-modify-write on
+// every 512e one.
+//
+// Discard and allocation. On a block device Discard is BLKDISCARD, and bytes
+// read from the range afterwards are undefined. On a regular file that is fully
+// allocated Discard does nothing: a hole would give the space to others, and a
+// later write could fail with ENOSPC on a disk that reported room. On a sparse
+// file, which promises nothing, it punches a hole.
+//
+//	IO       what a device does; Device, Range, Fault wrappers and tests provide it
+//	Device   an open block device or file
+//	Range    part of an IO, seen as an IO of its own
+//	Fault    a switch that makes an IO dead, for tests and for `ashlar dev`
+//	Pool     aligned buffers, as many as it was made with and not one more
+package blockdev
+
+// IO is raw, aligned access to a device. Offsets, lengths and the addresses of
+// buffers are multiples of BlockBytes; anything else is kind Invalid. ReadAt
+// and WriteAt do not keep p. All methods may be called at the same time.
+//
+// It has six methods where five are the house limit: each is one verb of the
+// hardware and every consumer needs all of them.
+type IO interface {
+	// ReadAt fills p from off. A short read is an error.
+	ReadAt(p []byte, off int64) (int, error)
+	// WriteAt writes p at off. When it fails, any part of p may have reached
+	// the medium.
+	WriteAt(p []byte, off int64) (int, error)
+	// Flush makes every write that returned before it was called durable. Once
+	// it failed, every later Flush and WriteAt fails with kind Unavailable.
+	Flush() error
+	// Discard says that the bytes of the range are of no more use. They may
+	// read as anything afterwards. It needs no Flush and may do nothing.
+	Discard(off, length int64) error
+	// Bytes is the size of the device, a multiple of BlockBytes.
+	Bytes() int64
+	// BlockBytes is the unit of alignment, a power of two.
+	BlockBytes() int
+}
