@@ -41,6 +41,9 @@ type Piece struct {
 	Written     time.Time
 	// Data is borrowed: the callee may not keep it after it returns.
 	Data []byte
+	// Sum is the CRC-32C of Data, computed where the piece was made. Whoever
+	// takes Data off a network verifies it.
+	Sum uint32
 }
 
 // PieceRange asks for bytes of one piece.
