@@ -123,6 +123,10 @@ type Map struct {
 	Disks    []Disk
 	Groups   []Group // empty until the cluster is formed
 	Shards   []Shard
+	// NextHost and NextReplica are the ids to give out next. They only grow, so
+	// that an id is never used twice.
+	NextHost    ashlar.HostID
+	NextReplica ashlar.ReplicaID
 }
 
 // Formed reports whether the group table and the shards exist, so that the

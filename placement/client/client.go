@@ -1,0 +1,199 @@
+// Package client follows the placement quorum from a host or a gateway: it
+// keeps the newest map, sends the host's heartbeats, and asks for the status.
+//
+// The map that was seen last stays in force for as long as the quorum is away,
+// and it never goes backwards, whichever member is asked. All calls have a
+// deadline; a member that does not answer is left for the next one, with a
+// growing pause when none does.
+//
+//	c, err := client.New(client.Config{Members: addrs, Log: log})
+//	go c.Run(ctx)                          // watches until ctx ends
+//	go c.Heartbeat(ctx, self, time.Second, report)
+//	m, err := c.Wait(ctx, (*topology.Map).Formed)
+//
+// A Client is safe for use by many goroutines. It has no goroutine of its own
+// besides those that call Run and Heartbeat.
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+
+	"ashlar"
+	"ashlar/placement/health"
+	"ashlar/placement/topology"
+	"ashlar/placement/wire"
+)
+
+// Deadlines and pauses.
+const (
+	callTimeout    = 2 * time.Second // one unary call to one member
+	statusTimeout  = 4 * time.Second // Status may be passed on once
+	silenceTimeout = 5 * time.Second // a watch that answers no ping for so long is left
+	pauseMin       = 50 * time.Millisecond
+	pauseMax       = 2 * time.Second
+	mapBytesMax    = 64 * ashlar.MiB
+)
+
+// Config names the members of the quorum.
+type Config struct {
+	// Members are the host:port of the members' gRPC listeners, at least one.
+	Members []string
+	// Log is told when members are lost and found; nil discards.
+	Log *slog.Logger
+}
+
+// Client follows the quorum.
+type Client struct {
+	members []member
+	log     *slog.Logger
+
+	mu struct {
+		sync.Mutex
+		current *topology.Map
+		changed chan struct{} // closed when current changes
+		host    ashlar.HostID
+	}
+}
+
+type member struct {
+	addr string
+	conn *grpc.ClientConn
+	rpc  wire.PlacementClient
+}
+
+// New makes a client. It does not connect yet. An error has kind Invalid.
+func New(cfg Config) (*Client, error) {
+	const op = "placement: client"
+	if len(cfg.Members) == 0 {
+		return nil, ashlar.E(op, "", ashlar.Invalid, fmt.Errorf("no members"))
+	}
+	c := &Client{log: cfg.Log}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.mu.changed = make(chan struct{})
+	for _, addr := range cfg.Members {
+		conn, err := grpc.NewClient("passthrough:///"+addr,
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: pauseMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: pauseMax},
+				MinConnectTimeout: callTimeout,
+			}),
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: silenceTimeout, Timeout: silenceTimeout}),
+			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(mapBytesMax)))
+		if err != nil {
+			c.Close()
+			return nil, ashlar.E(op, addr, ashlar.Invalid, err)
+		}
+		c.members = append(c.members, member{addr: addr, conn: conn, rpc: wire.NewPlacementClient(conn)})
+	}
+	return c, nil
+}
+
+// Close closes the connections. Calls that run fail.
+func (c *Client) Close() {
+	for _, m := range c.members {
+		m.conn.Close()
+	}
+}
+
+// Map returns the newest map that was seen, or nil before the first. It must
+// not be changed.
+func (c *Client) Map() *topology.Map {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.current
+}
+
+// Changed returns a channel that is closed when the map changes next. Take it
+// before Map to miss nothing.
+func (c *Client) Changed() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.changed
+}
+
+// Wait returns the first map for which ok holds. ok is called with nil while
+// there is no map. The error is that of ctx, of kind Unavailable.
+func (c *Client) Wait(ctx context.Context, ok func(*topology.Map) bool) (*topology.Map, error) {
+	for {
+		changed := c.Changed()
+		if m := c.Map(); ok(m) {
+			return m, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ashlar.E("placement: wait for map", "", ashlar.Unavailable, context.Cause(ctx))
+		}
+	}
+}
+
+// HostID returns the id that the quorum gave to this host, or 0.
+func (c *Client) HostID() ashlar.HostID {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.host
+}
+
+// accept takes a map if it is newer. It reports whether it was.
+func (c *Client) accept(w *wire.Map) (bool, error) {
+	m, err := wire.ToMap(w)
+	if err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cur := c.mu.current; cur != nil && (m.Epoch <= cur.Epoch || m.Cluster != cur.Cluster) {
+		return false, nil
+	}
+	c.mu.current = m
+	close(c.mu.changed)
+	c.mu.changed = make(chan struct{})
+	return true, nil
+}
+
+// Status asks for the cluster's status. Any member gives the same answer.
+func (c *Client) Status(ctx context.Context) (health.Status, error) {
+	var st health.Status
+	err := c.each(ctx, "placement: status", statusTimeout, func(ctx context.Context, m member) error {
+		reply, err := m.rpc.Status(ctx, &wire.StatusRequest{})
+		if err != nil {
+			return err
+		}
+		st = health.Status{}
+		return json.Unmarshal(reply.GetStatus(), &st)
+	})
+	return st, err
+}
+
+// each calls fn on one member after the other until one succeeds.
+func (c *Client) each(ctx context.Context, op string, timeout time.Duration, fn func(context.Context, member) error) error {
+	var last error
+	for _, m := range c.members {
+		if ctx.Err() != nil {
+			break
+		}
+		cctx, cancel := context.WithTimeout(ctx, timeout)
+		err := fn(cctx, m)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		last = ashlar.E(op, m.addr, wire.Kind(err), err)
+	}
+	if last == nil {
+		last = ashlar.E(op, "", ashlar.Unavailable, context.Cause(ctx))
+	}
+	return last
+}

@@ -1,0 +1,163 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"ashlar"
+	"ashlar/placement/wire"
+)
+
+// fullEvery makes every n-th heartbeat list all disks, so that whatever a
+// delta lost is mended within a minute.
+const fullEvery = 60
+
+// Self is what a host says of itself. It does not change while it runs.
+type Self struct {
+	// Cluster is the one that the host's disks are labelled with, or zero.
+	Cluster ashlar.ClusterID
+	Name    string
+	// Host is the id that was given before, or 0.
+	Host       ashlar.HostID
+	Boot       ashlar.BootID
+	Zone, Rack string
+	// Addr is the host:port of the HTTP listener for bytes, RPC that of the gRPC listener.
+	Addr, RPC string
+	// Learned, if set, is called when the quorum gave an id that differs from
+	// Host; from the goroutine that runs Heartbeat.
+	Learned func(ashlar.HostID, ashlar.ClusterID)
+}
+
+// Disk is the report of one disk.
+type Disk struct {
+	ID   ashlar.DiskID
+	Name string // host/dNN
+	// Failed: fenced; Reason says why, for people.
+	Failed bool
+	Reason string
+	// CapacityBytes for records, and those in use.
+	CapacityBytes, UsedBytes                uint64
+	FreeSegments                            uint32
+	ReadErrors, WriteErrors, CorruptRecords uint64
+}
+
+// Report is the state of a host at one moment.
+type Report struct {
+	Disks        []Disk
+	RepairPieces uint64
+}
+
+// Heartbeat sends report() every so often until ctx ends, and then returns
+// nil. It goes to the leader where that is known. A host that the quorum
+// refuses (another cluster, a name in use) gets the refusal as an error of
+// kind Invalid, Exists or Denied; everything else is tried again.
+func (c *Client) Heartbeat(ctx context.Context, self Self, every time.Duration, report func() Report) error {
+	b := &beat{c: c, self: self, needFull: true, at: rand.IntN(len(c.members))}
+	for n := 0; ctx.Err() == nil; n++ {
+		started := time.Now()
+		err := b.send(ctx, report(), n%fullEvery == 0)
+		switch wire.Kind(err) {
+		case ashlar.Invalid, ashlar.Exists, ashlar.Denied:
+			if err != nil {
+				return ashlar.E("placement: heartbeat", self.Name, wire.Kind(err), err)
+			}
+		}
+		wait := every - time.Since(started)
+		if err != nil {
+			c.log.Debug("placement heartbeat failed", "err", err)
+			wait = min(every, b.pause)
+		}
+		sleep(ctx, max(wait, pauseMin))
+	}
+	return nil
+}
+
+// beat is the state of a heartbeat loop; its goroutine owns it.
+type beat struct {
+	c        *Client
+	self     Self
+	at       int // the member to ask next
+	needFull bool
+	sent     map[ashlar.DiskID]Disk // as the scheduler knows them
+	pause    time.Duration
+}
+
+func (b *beat) send(ctx context.Context, r Report, full bool) error {
+	req := b.request(r, full || b.needFull)
+	m := b.c.members[b.at]
+	cctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	reply, err := m.rpc.Heartbeat(cctx, req)
+	if err != nil {
+		b.at = (b.at + 1) % len(b.c.members)
+		b.needFull = true // it may have been lost on the way
+		b.pause = min(max(2*b.pause, pauseMin), pauseMax)
+		return fmt.Errorf("%s: %w", m.addr, err)
+	}
+	b.pause = 0
+	b.needFull = reply.GetNeedFull()
+	b.sent = make(map[ashlar.DiskID]Disk, len(r.Disks))
+	for _, d := range r.Disks {
+		b.sent[d.ID] = d
+	}
+	for i, other := range b.c.members {
+		if other.addr == reply.GetLeader() {
+			b.at = i
+		}
+	}
+	return b.learn(reply)
+}
+
+func (b *beat) learn(reply *wire.HeartbeatReply) error {
+	cluster, err := wire.ID(reply.GetCluster())
+	if err != nil {
+		return err
+	}
+	host := ashlar.HostID(reply.GetHost())
+	if host == 0 || host == b.self.Host && b.c.HostID() == host {
+		return nil
+	}
+	told := host != b.self.Host
+	b.self.Host, b.self.Cluster = host, ashlar.ClusterID(cluster)
+	b.c.mu.Lock()
+	b.c.mu.host = host
+	b.c.mu.Unlock()
+	if told && b.self.Learned != nil {
+		b.self.Learned(host, ashlar.ClusterID(cluster))
+	}
+	return nil
+}
+
+func (b *beat) request(r Report, full bool) *wire.HeartbeatRequest {
+	s := &b.self
+	full = full || len(r.Disks) != len(b.sent) // a disk came or went
+	req := &wire.HeartbeatRequest{
+		Cluster: s.Cluster[:], Name: s.Name, Host: uint32(s.Host), Boot: s.Boot[:], Zone: s.Zone, Rack: s.Rack,
+		Addr: s.Addr, Rpc: s.RPC, EpochSeen: b.c.epoch(), RepairPieces: r.RepairPieces,
+	}
+	var changed []*wire.DiskReport
+	for _, d := range r.Disks {
+		old, known := b.sent[d.ID]
+		full = full || !known
+		if !known || old != d {
+			changed = append(changed, report(d))
+		}
+	}
+	if full {
+		changed = changed[:0]
+		for _, d := range r.Disks {
+			changed = append(changed, report(d))
+		}
+	}
+	req.Full, req.Disks = full, changed
+	return req
+}
+
+func report(d Disk) *wire.DiskReport {
+	return &wire.DiskReport{
+		Id: d.ID[:], Name: d.Name, Failed: d.Failed, Reason: d.Reason, Capacity: d.CapacityBytes, Used: d.UsedBytes,
+		FreeSegments: d.FreeSegments, ReadErrors: d.ReadErrors, WriteErrors: d.WriteErrors, CorruptRecords: d.CorruptRecords,
+	}
+}

@@ -1,0 +1,172 @@
+package placement
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/metadata"
+
+	"ashlar"
+	"ashlar/placement/health"
+	"ashlar/placement/state"
+	"ashlar/placement/wire"
+)
+
+// forwardTimeout bounds a call that is passed on to the leader.
+const forwardTimeout = 1500 * time.Millisecond
+
+var errNotLeading = errors.New("this member does not lead")
+
+// service answers the calls of package wire.
+type service struct {
+	wire.UnimplementedPlacementServer
+	m *Member
+}
+
+// Heartbeat answers as the scheduler does, or passes the call on to the leader.
+func (s *service) Heartbeat(ctx context.Context, req *wire.HeartbeatRequest) (*wire.HeartbeatReply, error) {
+	if sched := s.m.sched.Load(); sched != nil {
+		hb, err := fromWire(req)
+		if err != nil {
+			return nil, wire.Status(err)
+		}
+		r, err := sched.offer(ctx, hb)
+		if err != nil {
+			return nil, wire.Status(err)
+		}
+		return &wire.HeartbeatReply{
+			Host: uint32(r.answer.Host), NeedFull: r.answer.NeedFull, Epoch: uint64(r.m.Epoch),
+			Cluster: r.m.Cluster[:], Leader: s.m.cfg.RPC[s.m.cfg.Name],
+		}, nil
+	}
+	leader, err := s.leader("placement: heartbeat", req.GetForwarded())
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	req.Forwarded = true
+	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	defer cancel()
+	return leader.Heartbeat(ctx, req)
+}
+
+// leader returns the leader's door, unless the call came from a member already.
+func (s *service) leader(op string, forwarded bool) (wire.PlacementClient, error) {
+	name := s.m.Leader()
+	switch conn := s.m.peers[name]; {
+	case name == "":
+		return nil, ashlar.E(op, s.m.cfg.Name, ashlar.Unavailable, fmt.Errorf("there is no leader"))
+	case forwarded || conn == nil:
+		return nil, ashlar.E(op, s.m.cfg.Name, ashlar.Unavailable, errNotLeading)
+	default:
+		return wire.NewPlacementClient(conn), nil
+	}
+}
+
+// Watch sends maps until the caller or the member goes away.
+func (s *service) Watch(req *wire.WatchRequest, stream wire.Placement_WatchServer) error {
+	if err := stream.SendHeader(metadata.MD{}); err != nil {
+		return err
+	}
+	seen := req.GetEpoch()
+	for {
+		_, w, changed := s.m.maps.get()
+		if w != nil && w.GetEpoch() > seen {
+			if err := stream.Send(w); err != nil {
+				return err
+			}
+			seen = w.GetEpoch()
+		}
+		select {
+		case <-changed:
+		case <-stream.Context().Done():
+			return nil
+		case <-s.m.ctx.Done():
+			return wire.Status(ashlar.E("placement: watch", s.m.cfg.Name, ashlar.Unavailable, fmt.Errorf("the member stops")))
+		}
+	}
+}
+
+// Ping says whom this member follows.
+func (s *service) Ping(context.Context, *wire.PingRequest) (*wire.PingReply, error) {
+	return &wire.PingReply{Name: s.m.cfg.Name, Leader: s.m.Leader()}, nil
+}
+
+// Status is the leader's view; without one it is that of the last map.
+func (s *service) Status(ctx context.Context, req *wire.StatusRequest) (*wire.StatusReply, error) {
+	if sched := s.m.sched.Load(); sched != nil {
+		v := sched.view.Load()
+		facts := v.facts
+		facts.Members, facts.Leader = sched.members(time.Now()), s.m.cfg.Name
+		return encodeStatus(health.Judge(v.m, facts))
+	}
+	leader, err := s.leader("placement: status", req.GetForwarded())
+	if err == nil {
+		fctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+		defer cancel()
+		var reply *wire.StatusReply
+		if reply, err = leader.Status(fctx, &wire.StatusRequest{Forwarded: true}); err == nil {
+			return reply, nil
+		}
+	}
+	if req.GetForwarded() {
+		return nil, wire.Status(err)
+	}
+	return s.lastStatus(err)
+}
+
+// lastStatus judges the last map, because there is no leader to ask.
+func (s *service) lastStatus(cause error) (*wire.StatusReply, error) {
+	m := s.m.Map()
+	if m == nil {
+		return nil, wire.Status(ashlar.E("placement: status", s.m.cfg.Name, ashlar.Unavailable, cause))
+	}
+	facts := health.Facts{Members: make([]health.Member, 0, len(s.m.cfg.Peers))}
+	for _, name := range s.m.cfg.names() {
+		facts.Members = append(facts.Members, health.Member{Name: name})
+	}
+	st := health.Judge(m, facts)
+	st.AsOf = fmt.Sprintf("the last map that %s holds, epoch %d: no leader answers it", s.m.cfg.Name, m.Epoch)
+	return encodeStatus(st)
+}
+
+func encodeStatus(st health.Status) (*wire.StatusReply, error) {
+	b, err := json.Marshal(st)
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	return &wire.StatusReply{Status: b}, nil
+}
+
+// fromWire reads a heartbeat. An error has kind Invalid.
+func fromWire(req *wire.HeartbeatRequest) (state.Heartbeat, error) {
+	hb := state.Heartbeat{
+		Name: req.GetName(), Host: ashlar.HostID(req.GetHost()), Zone: req.GetZone(), Rack: req.GetRack(),
+		Addr: req.GetAddr(), RPC: req.GetRpc(), Full: req.GetFull(), RepairPieces: req.GetRepairPieces(),
+	}
+	invalid := func(err error) (state.Heartbeat, error) {
+		return hb, ashlar.E("placement: heartbeat", req.GetName(), ashlar.Invalid, err)
+	}
+	cluster, err := wire.ID(req.GetCluster())
+	if err != nil {
+		return invalid(err)
+	}
+	boot, err := wire.ID(req.GetBoot())
+	if err != nil {
+		return invalid(err)
+	}
+	hb.Cluster, hb.Boot = ashlar.ClusterID(cluster), ashlar.BootID(boot)
+	for _, d := range req.GetDisks() {
+		id, err := wire.ID(d.GetId())
+		if err != nil {
+			return invalid(err)
+		}
+		hb.Disks = append(hb.Disks, state.Disk{
+			ID: ashlar.DiskID(id), Name: d.GetName(), Failed: d.GetFailed(), Reason: d.GetReason(),
+			Bytes: d.GetCapacity(), Used: d.GetUsed(),
+		})
+	}
+	return hb, nil
+}

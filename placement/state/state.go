@@ -1,0 +1,272 @@
+// Package state is the placement quorum's mind: which hosts and disks there
+// are, which of them live, and when the cluster is formed.
+//
+// It is a pure state machine: no clock, no network, no store. The scheduler
+// feeds it heartbeats and ticks with their times; it keeps what it hears in
+// memory and holds out the next map when something changed that everybody must
+// know. The scheduler writes that map to the quorum and hands it back:
+//
+//	heartbeat ──► Heartbeat(now, …) ──► answer (after the write)
+//	timer     ──► Tick(now)
+//	                  │
+//	                  ▼
+//	              Pending() ── map with the next epoch ──► compare-and-set
+//	                  ▲                                          │
+//	                  └────────────── Written() ◄────────────────┘
+//
+// If the write fails the machine is thrown away: somebody else decides now.
+//
+// # What becomes of a host
+//
+//	        first heartbeat
+//	            │ gets the next host id
+//	            ▼     silent for DownAfter
+//	┌────────► up ──────────────────────────► down
+//	│           ▲                               │
+//	│           └──── heartbeat ────────────────┤ down for OutAfter, and not
+//	│                                           │ one of many lost at once
+//	└─────────────── heartbeat ◄── out ◄────────┘
+//
+// A host is known again by the id that it was given, else by its name if one
+// of its disks is on it or the old holder of the name is silent. Ids are never
+// used twice. Silence counts from the moment this machine began to listen, and
+// anew after it was itself asleep: a new leader, or one that was stopped for a
+// while, has no right to call the others silent.
+//
+// # Partition
+//
+// If more than PartitionShare of the hosts (and at least two) fell silent
+// within PartitionWindow of one another, that is taken for a cut network: they
+// are down, so that callers avoid them, but never marked out. Health says so.
+//
+// # What it does not do
+//
+// Nothing moves: groups keep their disks whatever becomes of these. Out is
+// recorded for people and for the planner that will come. A failed disk stays
+// failed until its daemon says otherwise; disks that arrive after the cluster
+// was formed are listed and hold nothing.
+package state
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"ashlar"
+	"ashlar/placement/health"
+	"ashlar/placement/topology"
+)
+
+// Bounds and shares.
+const (
+	// DisksPerHostMax bounds the disks that one host may report.
+	DisksPerHostMax = 512
+	// HostsMax bounds the hosts of a cluster.
+	HostsMax = 4096
+	// PartitionShare of the hosts lost within PartitionWindow is a partition.
+	PartitionShare  = 0.25
+	PartitionWindow = 10 * time.Second
+	// sleepMax is the pause between ticks after which the machine takes itself
+	// to have been asleep.
+	sleepMax = time.Second
+	// shardReplicas is the number of replicas of a shard where three hosts are.
+	shardReplicas = 3
+)
+
+// Config is what a new cluster is made with.
+type Config struct {
+	// Cluster and Name are used if there is no map yet.
+	Cluster  ashlar.ClusterID
+	Name     string
+	Settings topology.Settings
+	Shards   int
+	// The cluster is formed when this many hosts and disks are up.
+	ExpectHosts, ExpectDisks int
+}
+
+// Heartbeat is what a host says of itself.
+type Heartbeat struct {
+	Cluster    ashlar.ClusterID // zero if its disks carry none yet
+	Name       string
+	Host       ashlar.HostID // 0 if it knows none
+	Boot       ashlar.BootID
+	Zone, Rack string
+	Addr, RPC  string
+	// Full says that Disks lists every disk; else it lists what changed.
+	Full         bool
+	Disks        []Disk
+	RepairPieces uint64
+}
+
+// Disk is the report of one disk.
+type Disk struct {
+	ID     ashlar.DiskID
+	Name   string
+	Failed bool
+	Reason string
+	Bytes  uint64 // capacity
+	Used   uint64 // bytes
+}
+
+// Answer is what a host is told, once the pending map is written.
+type Answer struct {
+	Host ashlar.HostID
+	// NeedFull asks for a full list of disks.
+	NeedFull bool
+}
+
+// Machine is the state. It belongs to one goroutine.
+type Machine struct {
+	cfg     Config
+	written *topology.Map // as it is in the quorum; nil before the first
+	next    *topology.Map // being edited; nil if there is nothing to write
+	heard   map[ashlar.HostID]*heard
+	reports map[ashlar.DiskID]Disk
+	// listening is when silence began to count.
+	listening time.Time
+	ticked    time.Time
+	forming   string // what is missing before the cluster can be formed
+}
+
+// heard is what this machine heard of a host.
+type heard struct {
+	at           time.Time
+	full         bool                   // a full list arrived
+	disks        map[ashlar.DiskID]bool // those of the last full list, and since
+	repairPieces uint64
+}
+
+// New takes over at a time, from the map that is in the quorum or from nil.
+func New(cfg Config, m *topology.Map, now time.Time) *Machine {
+	s := &Machine{
+		cfg: cfg, written: m, heard: map[ashlar.HostID]*heard{}, reports: map[ashlar.DiskID]Disk{},
+		listening: now, ticked: now,
+	}
+	if m == nil {
+		s.next = &topology.Map{
+			Cluster: cfg.Cluster, Name: cfg.Name, Settings: cfg.Settings, NextHost: 1, NextReplica: 1,
+		}
+	}
+	s.form(now)
+	return s
+}
+
+// Map returns the map as it will be once what is pending is written. It must
+// not be changed or kept.
+func (s *Machine) Map() *topology.Map {
+	if s.next != nil {
+		return s.next
+	}
+	return s.written
+}
+
+// Pending returns the map to write, with its epoch, or nil. The caller may not
+// change it; the machine must not be fed before Written is called.
+func (s *Machine) Pending() *topology.Map {
+	if s.next == nil {
+		return nil
+	}
+	s.next.Epoch = s.nextEpoch()
+	return s.next
+}
+
+// Written says that the pending map is in the quorum.
+func (s *Machine) Written() { s.written, s.next = s.next, nil }
+
+func (s *Machine) nextEpoch() ashlar.Epoch {
+	if s.written == nil {
+		return 1
+	}
+	return s.written.Epoch + 1
+}
+
+// edit returns the map to be changed.
+func (s *Machine) edit() *topology.Map {
+	if s.next == nil {
+		s.next = s.written.Clone()
+	}
+	return s.next
+}
+
+// set changes one field of the map if it differs.
+func set[T comparable](s *Machine, read func(*topology.Map) *T, v T) {
+	if *read(s.Map()) != v {
+		*read(s.edit()) = v
+	}
+}
+
+// Tick lets time pass: silence becomes down, down becomes out, and a complete
+// cluster is formed.
+func (s *Machine) Tick(now time.Time) {
+	if now.Sub(s.ticked) > max(sleepMax, s.Map().Settings.DownAfter/2) {
+		s.listening = now
+	}
+	s.ticked = now
+	for i := range s.Map().Hosts {
+		h := s.Map().Hosts[i]
+		if h.State == topology.HostUp && now.Sub(s.lastHeard(h.ID)) > s.Map().Settings.DownAfter {
+			s.setHostState(i, topology.HostDown, now)
+		}
+	}
+	for i := range s.Map().Hosts {
+		h := s.Map().Hosts[i]
+		if h.State == topology.HostDown && now.Sub(h.Since) > s.Map().Settings.OutAfter && !s.suspected(h) {
+			s.setHostState(i, topology.HostOut, now)
+		}
+	}
+	s.form(now)
+}
+
+// lastHeard is when the host was last known to live, as far as we may judge.
+func (s *Machine) lastHeard(id ashlar.HostID) time.Time {
+	if h := s.heard[id]; h != nil && h.at.After(s.listening) {
+		return h.at
+	}
+	return s.listening
+}
+
+func (s *Machine) setHostState(i int, to topology.HostState, now time.Time) {
+	h := &s.edit().Hosts[i]
+	h.State, h.Since = to, now.Round(0)
+}
+
+// suspected reports whether the host went down together with so many others
+// that the network is the likelier cause.
+func (s *Machine) suspected(h topology.Host) bool {
+	lost, all := 0, 0
+	for _, other := range s.Map().Hosts {
+		if other.State == topology.HostOut {
+			continue
+		}
+		all++
+		if gap := other.Since.Sub(h.Since); other.State == topology.HostDown && gap.Abs() <= PartitionWindow {
+			lost++
+		}
+	}
+	return h.State == topology.HostDown && lost >= 2 && float64(lost) > PartitionShare*float64(all)
+}
+
+// Facts returns what health needs beyond the map.
+func (s *Machine) Facts() health.Facts {
+	f := health.Facts{Heard: true, Forming: s.forming, Disks: map[topology.DiskNum]health.DiskFacts{}}
+	m := s.Map()
+	for i, d := range m.Disks {
+		if r, ok := s.reports[d.ID]; ok {
+			f.Disks[topology.DiskNum(i)] = health.DiskFacts{UsedBytes: r.Used, Reason: r.Reason}
+		}
+	}
+	for _, h := range s.heard {
+		f.RepairPieces += h.repairPieces
+	}
+	for _, h := range m.Hosts {
+		if s.suspected(h) {
+			f.Suspected = append(f.Suspected, h.Name)
+		}
+	}
+	slices.Sort(f.Suspected)
+	return f
+}
+
+func refuse(name string, kind ashlar.Kind, format string, args ...any) error {
+	return ashlar.E("placement: heartbeat", name, kind, fmt.Errorf(format, args...))
+}
