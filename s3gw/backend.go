@@ -1,0 +1,53 @@
+package s3gw
+
+import (
+	"context"
+	"io"
+
+	"ashlar/s3gw/store"
+)
+
+// Backend is everything that the gateway asks of the store. It is larger than
+// five methods because S3 is; handlers see only the part that they need.
+type Backend interface {
+	Buckets
+	Objects
+	Uploads
+}
+
+// Buckets makes, finds and lists buckets.
+type Buckets interface {
+	CreateBucket(ctx context.Context, owner, name, region string) error
+	HeadBucket(ctx context.Context, name string) (store.Bucket, error)
+	DeleteBucket(ctx context.Context, name string) error
+	// ListBuckets returns at most limit buckets of owner with names > after.
+	ListBuckets(ctx context.Context, owner, prefix, after string, limit int) (buckets []store.Bucket, more bool, err error)
+}
+
+// Objects reads and writes current objects. Conditions of writes are judged by
+// the store at the commit; conditions of reads are judged by the gateway.
+type Objects interface {
+	// PutObject reads body until it ends. It must store nothing unless Read
+	// returned io.EOF.
+	PutObject(ctx context.Context, req *store.PutRequest, body store.Body) (store.Object, error)
+	HeadObject(ctx context.Context, bucket, key string) (store.Object, error)
+	// OpenObject streams length bytes from off of an object that HeadObject
+	// returned. The caller closes the reader.
+	OpenObject(ctx context.Context, obj *store.Object, off, length uint64) (io.ReadCloser, error)
+	DeleteObject(ctx context.Context, bucket, key string, cond store.Conditions) error
+	CopyObject(ctx context.Context, req *store.CopyRequest) (store.Object, error)
+	ListObjects(ctx context.Context, req store.ListRequest) (store.ListPage, error)
+}
+
+// Uploads runs multipart uploads.
+type Uploads interface {
+	CreateUpload(ctx context.Context, u *store.Upload) (id string, err error)
+	PutPart(ctx context.Context, bucket, key, uploadID string, number int, body store.Body) (store.Part, error)
+	// ListParts returns at most max parts with numbers > after, in order.
+	ListParts(ctx context.Context, bucket, key, uploadID string, after, max int) (u store.Upload, parts []store.Part, truncated bool, err error)
+	// ListUploads returns at most max uploads and prefixes in the order of
+	// (key, id) after (keyAfter, idAfter).
+	ListUploads(ctx context.Context, bucket, prefix, delimiter, keyAfter, idAfter string, max int) (uploads []store.Upload, prefixes []string, truncated bool, err error)
+	CompleteUpload(ctx context.Context, bucket, key, uploadID string, parts []store.CompletePart, sum *store.Checksum, cond store.Conditions) (store.Object, error)
+	AbortUpload(ctx context.Context, bucket, key, uploadID string) error
+}

@@ -1,0 +1,266 @@
+package s3gw
+
+import (
+	"encoding/base64"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+
+	"ashlar/s3gw/s3"
+	"ashlar/s3gw/store"
+)
+
+// bucketsMax is how many buckets a client gets that asks for no number.
+const bucketsMax = 10_000
+
+// usEast1 is the region that S3 writes as no region at all.
+const usEast1 = "us-east-1"
+
+// document reads the whole XML body of a request, verified.
+func (c *call) document() ([]byte, error) {
+	buf := make([]byte, c.body.Bytes())
+	if _, err := io.ReadFull(c.body, buf); err != nil {
+		return nil, err
+	}
+	if _, err := c.body.Read(buf[:0]); err != io.EOF {
+		return nil, err
+	}
+	return buf, nil
+}
+
+func listBuckets(c *call) error {
+	limit, paged, err := c.number("max-buckets", bucketsMax)
+	if err != nil {
+		return err
+	}
+	if paged && (limit < 1 || limit > bucketsMax) {
+		return invalidArgument("max-buckets", c.query.Value("max-buckets"), "Argument max-buckets must be an integer between 1 and 10000")
+	}
+	after, err := c.token("continuation-token")
+	if err != nil {
+		return err
+	}
+	if region, ok := c.query.Get("bucket-region"); ok && region != c.s.region {
+		limit = 0
+	}
+	prefix := c.query.Value("prefix")
+	var list []store.Bucket
+	more := false
+	if limit > 0 {
+		if list, more, err = c.s.backend.ListBuckets(c.ctx, c.auth.Account, prefix, after, limit); err != nil {
+			return err
+		}
+	}
+	return c.xml(http.StatusOK, func(w *s3.Writer) {
+		w.Begin("ListAllMyBucketsResult")
+		w.Owner("Owner", c.auth.Account)
+		w.Open("Buckets")
+		for i := range list {
+			b := &list[i]
+			w.Open("Bucket")
+			w.Text("Name", b.Name)
+			w.Time("CreationDate", b.Created)
+			if paged {
+				w.Text("BucketRegion", b.Region)
+			}
+			w.Close("Bucket")
+		}
+		w.Close("Buckets")
+		if prefix != "" {
+			w.Text("Prefix", prefix)
+		}
+		if more && len(list) > 0 {
+			w.Raw("ContinuationToken", makeToken(list[len(list)-1].Name))
+		}
+		w.Close("ListAllMyBucketsResult")
+	})
+}
+
+func createBucket(c *call) error {
+	switch c.header("X-Amz-Object-Ownership") {
+	case "", "BucketOwnerEnforced":
+	default:
+		return s3.E(s3.NotImplemented, "Only the object ownership BucketOwnerEnforced is implemented.")
+	}
+	doc, err := c.document()
+	if err != nil {
+		return err
+	}
+	location, err := s3.ParseLocation(doc)
+	if err != nil {
+		return err
+	}
+	if location != "" && location != c.s.region {
+		return s3.E(s3.InvalidLocationConstraint, "").With("LocationConstraint", location)
+	}
+	err = c.s.backend.CreateBucket(c.ctx, c.auth.Account, string(c.bucket), c.s.region)
+	// AWS's oldest region answers 200 when you make your own bucket again.
+	if errors.Is(err, store.ErrBucketOwned) && c.s.region == usEast1 {
+		err = nil
+	}
+	if err != nil {
+		return withBucket(err, c.bucket)
+	}
+	c.set("Location", "/"+string(c.bucket))
+	return c.empty(http.StatusOK)
+}
+
+// withBucket adds the name to the answers that carry one.
+func withBucket(err error, b s3.Bucket) error {
+	e := s3.Classify(err)
+	if e.Code == s3.NoSuchBucket || e.Code == s3.BucketAlreadyExists || e.Code == s3.BucketNotEmpty || e.Code == s3.BucketAlreadyOwnedByYou {
+		return (&s3.Error{Code: e.Code, Err: err}).With("BucketName", string(b))
+	}
+	return err
+}
+
+func headBucket(c *call) error {
+	b, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket))
+	if err != nil {
+		return err
+	}
+	region := b.Region
+	if region == "" {
+		region = c.s.region
+	}
+	c.set("X-Amz-Bucket-Region", region)
+	c.set("X-Amz-Access-Point-Alias", "false")
+	c.set("Content-Type", "application/xml")
+	return c.empty(http.StatusOK)
+}
+
+func deleteBucket(c *call) error {
+	if err := c.s.backend.DeleteBucket(c.ctx, string(c.bucket)); err != nil {
+		return withBucket(err, c.bucket)
+	}
+	return c.empty(http.StatusNoContent)
+}
+
+func getBucketLocation(c *call) error {
+	b, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket))
+	if err != nil {
+		return withBucket(err, c.bucket)
+	}
+	return c.xml(http.StatusOK, func(w *s3.Writer) {
+		w.Begin("LocationConstraint")
+		if b.Region != usEast1 {
+			w.B = append(w.B, b.Region...)
+		}
+		w.Close("LocationConstraint")
+	})
+}
+
+// emptyDocument answers what AWS answers for a configuration that nobody made.
+func emptyDocument(root string) func(*call) error {
+	return func(c *call) error {
+		if _, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket)); err != nil {
+			return withBucket(err, c.bucket)
+		}
+		return c.xml(http.StatusOK, func(w *s3.Writer) {
+			w.Begin(root)
+			w.Close(root)
+		})
+	}
+}
+
+// notConfigured answers with the error that AWS uses for a configuration that
+// nobody made.
+func notConfigured(code s3.Code) func(*call) error {
+	return func(c *call) error {
+		if _, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket)); err != nil {
+			return withBucket(err, c.bucket)
+		}
+		return s3.E(code, "").With("BucketName", string(c.bucket))
+	}
+}
+
+func getRequestPayment(c *call) error {
+	if _, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket)); err != nil {
+		return withBucket(err, c.bucket)
+	}
+	return c.xml(http.StatusOK, func(w *s3.Writer) {
+		w.Begin("RequestPaymentConfiguration")
+		w.Raw("Payer", "BucketOwner")
+		w.Close("RequestPaymentConfiguration")
+	})
+}
+
+func getOwnershipControls(c *call) error {
+	if _, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket)); err != nil {
+		return withBucket(err, c.bucket)
+	}
+	return c.xml(http.StatusOK, func(w *s3.Writer) {
+		w.Begin("OwnershipControls")
+		w.Open("Rule")
+		w.Raw("ObjectOwnership", "BucketOwnerEnforced")
+		w.Close("Rule")
+		w.Close("OwnershipControls")
+	})
+}
+
+func getBucketACL(c *call) error {
+	b, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket))
+	if err != nil {
+		return withBucket(err, c.bucket)
+	}
+	return c.acl(b.Owner)
+}
+
+// acl answers with the one ACL there is: the owner may do everything.
+func (c *call) acl(owner string) error {
+	return c.xml(http.StatusOK, func(w *s3.Writer) {
+		w.Begin("AccessControlPolicy")
+		w.Owner("Owner", owner)
+		w.Open("AccessControlList")
+		w.Open("Grant")
+		w.B = append(w.B, `<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser">`...)
+		w.Text("ID", owner)
+		w.Text("DisplayName", owner)
+		w.Close("Grantee")
+		w.Raw("Permission", "FULL_CONTROL")
+		w.Close("Grant")
+		w.Close("AccessControlList")
+		w.Close("AccessControlPolicy")
+	})
+}
+
+// number reads a count from the query. Absent is def; text, signs and what does
+// not fit an int32 are InvalidArgument.
+func (c *call) number(name string, def int) (n int, given bool, err error) {
+	text, given := c.query.Get(name)
+	if !given || text == "" {
+		return def, false, nil
+	}
+	v, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || v < 0 {
+		return 0, true, invalidArgument(name, text, "Provided "+name+" not an integer or within integer range")
+	}
+	return int(v), true, nil
+}
+
+func invalidArgument(name, value, message string) error {
+	return s3.E(s3.InvalidArgument, message).With("ArgumentName", name).With("ArgumentValue", value)
+}
+
+// tokenMark begins every token that we made: junk and other stores' tokens are
+// refused, not read as a key.
+const tokenMark = "a1:"
+
+// makeToken wraps where a listing stands, so that clients do not build on it.
+func makeToken(last string) string {
+	return base64.URLEncoding.EncodeToString([]byte(tokenMark + last))
+}
+
+// token reads a continuation token; absent is the beginning.
+func (c *call) token(name string) (string, error) {
+	text, given := c.query.Get(name)
+	if !given {
+		return "", nil
+	}
+	raw, err := base64.URLEncoding.DecodeString(text)
+	if err != nil || len(raw) <= len(tokenMark) || string(raw[:len(tokenMark)]) != tokenMark {
+		return "", invalidArgument(name, text, "The continuation token provided is incorrect")
+	}
+	return string(raw[len(tokenMark):]), nil
+}

@@ -1,0 +1,354 @@
+package s3gw
+
+import (
+	"io"
+	"net/http"
+	"net/textproto"
+	"sort"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"ashlar/s3gw/s3"
+	"ashlar/s3gw/store"
+)
+
+// copyBufferBytes is the step in which answers are written.
+const copyBufferBytes = 256 << 10
+
+var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBufferBytes); return &b }}
+
+// checkVersion accepts the one version that an object of a bucket without
+// versioning has.
+func (c *call) checkVersion() error {
+	v, given := c.query.Get("versionId")
+	switch {
+	case !given || v == "null":
+		return nil
+	case v == "":
+		return invalidArgument("versionId", v, "Version id cannot be the empty string")
+	}
+	return s3.E(s3.NoSuchVersion, "").With("Key", string(c.key)).With("VersionId", v)
+}
+
+func (c *call) headObject() (store.Object, error) {
+	if err := c.checkVersion(); err != nil {
+		return store.Object{}, err
+	}
+	o, err := c.s.backend.HeadObject(c.ctx, string(c.bucket), string(c.key))
+	return o, c.withKey(err)
+}
+
+// withKey adds the names to the answers that carry them.
+func (c *call) withKey(err error) error {
+	if err == nil {
+		return nil
+	}
+	switch e := s3.Classify(err); e.Code {
+	case s3.NoSuchKey:
+		return (&s3.Error{Code: e.Code, Message: e.Message, Err: err}).With("Key", string(c.key))
+	case s3.NoSuchUpload:
+		return (&s3.Error{Code: e.Code, Message: e.Message, Err: err}).With("UploadId", c.query.Value("uploadId"))
+	case s3.NoSuchBucket:
+		return withBucket(err, c.bucket)
+	}
+	return err
+}
+
+// getObject serves GET and HEAD.
+func getObject(c *call) error {
+	o, err := c.headObject()
+	if err != nil {
+		return err
+	}
+	cond := s3.Conditions(c.r.Header, "")
+	c.objectHeaders(&o)
+	if err := s3.JudgeRead(&cond, o.ETag, o.Modified, false); err != nil {
+		return err
+	}
+	rng, partial, err := c.wanted(&o)
+	if err != nil {
+		return err
+	}
+	if err := c.overrides(); err != nil {
+		return err
+	}
+	if !partial && strings.EqualFold(c.header("X-Amz-Checksum-Mode"), "ENABLED") {
+		c.checksumHeaders(o.Checksum)
+	}
+	c.set("Content-Length", strconv.FormatUint(rng.Length, 10))
+	status := http.StatusOK
+	if partial {
+		status = http.StatusPartialContent
+		c.set("Content-Range", contentRange(rng, o.Bytes))
+	}
+	if c.r.Method == http.MethodHead || rng.Length == 0 {
+		c.writeHead(status)
+		return nil
+	}
+	src, err := c.s.backend.OpenObject(c.ctx, &o, rng.Offset, rng.Length)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return c.stream(status, src, rng.Length)
+}
+
+func contentRange(r s3.Range, size uint64) string {
+	b := append(make([]byte, 0, 64), "bytes "...)
+	b = strconv.AppendUint(b, r.Offset, 10)
+	b = append(b, '-')
+	b = strconv.AppendUint(b, r.Offset+r.Length-1, 10)
+	b = append(b, '/')
+	return string(strconv.AppendUint(b, size, 10))
+}
+
+// objectHeaders sets everything that is known of an object.
+func (c *call) objectHeaders(o *store.Object) {
+	c.set("ETag", `"`+o.ETag+`"`)
+	c.set("Last-Modified", o.Modified.UTC().Format(http.TimeFormat))
+	c.set("Accept-Ranges", "bytes")
+	contentType := o.ContentType
+	if contentType == "" {
+		contentType = "binary/octet-stream"
+	}
+	c.set("Content-Type", contentType)
+	for _, h := range [...]struct{ name, value string }{
+		{"Content-Encoding", o.ContentEncoding}, {"Content-Disposition", o.ContentDisposition},
+		{"Content-Language", o.ContentLanguage}, {"Cache-Control", o.CacheControl}, {"Expires", o.Expires},
+		{"X-Amz-Storage-Class", o.StorageClass}, {"X-Amz-Website-Redirect-Location", o.WebsiteRedirect},
+	} {
+		if h.value != "" {
+			c.set(h.name, h.value)
+		}
+	}
+	for name, value := range o.User {
+		c.set("x-amz-meta-"+name, value)
+	}
+	if len(o.Tags) > 0 {
+		c.set("X-Amz-Tagging-Count", strconv.Itoa(len(o.Tags)))
+	}
+}
+
+func (c *call) checksumHeaders(sum *store.Checksum) {
+	if sum == nil {
+		return
+	}
+	if a := s3.AlgorithmOf(sum.Algorithm); a != nil {
+		c.set(a.Header, s3.FormatChecksum(sum))
+		c.set("X-Amz-Checksum-Type", s3.ChecksumType(sum))
+	}
+}
+
+// wanted returns the bytes that Range or partNumber ask for. partial is false
+// for the whole object.
+func (c *call) wanted(o *store.Object) (rng s3.Range, partial bool, err error) {
+	whole := s3.Range{Length: o.Bytes}
+	header := c.header("Range")
+	text, byPart := c.query.Get("partNumber")
+	if byPart {
+		if header != "" {
+			return whole, false, s3.E(s3.InvalidRequest, "Cannot specify both Range header and partNumber query parameter")
+		}
+		return c.wantedPart(o, text)
+	}
+	if header == "" || !c.ifRange(o) {
+		return whole, false, nil
+	}
+	if rng, partial, err = s3.ParseRange(header, o.Bytes); err != nil || !partial {
+		return whole, false, err
+	}
+	return rng, true, nil
+}
+
+// ifRange reports whether Range counts: If-Range is absent or still true.
+func (c *call) ifRange(o *store.Object) bool {
+	h := c.header("If-Range")
+	if h == "" {
+		return true
+	}
+	if t, err := http.ParseTime(h); err == nil {
+		return o.Modified.Truncate(time.Second).Equal(t)
+	}
+	h = textproto.TrimString(h)
+	return !strings.HasPrefix(h, "W/") && s3.CleanETag(h) == o.ETag
+}
+
+func (c *call) wantedPart(o *store.Object, text string) (s3.Range, bool, error) {
+	n, err := partNumber(text)
+	if err != nil {
+		return s3.Range{}, false, err
+	}
+	if len(o.PartBytes) == 0 {
+		if n != 1 {
+			return s3.Range{}, false, s3.E(s3.InvalidPartNumber, "").With("PartNumberRequested", text).With("ActualPartCount", "1")
+		}
+		return s3.Range{Length: o.Bytes}, o.Bytes > 0, nil
+	}
+	if n > len(o.PartBytes) {
+		return s3.Range{}, false, s3.E(s3.InvalidPartNumber, "").With("PartNumberRequested", text).
+			With("ActualPartCount", strconv.Itoa(len(o.PartBytes)))
+	}
+	rng := s3.Range{Length: o.PartBytes[n-1]}
+	for _, b := range o.PartBytes[:n-1] {
+		rng.Offset += b
+	}
+	c.set("X-Amz-Mp-Parts-Count", strconv.Itoa(len(o.PartBytes)))
+	return rng, rng.Length > 0, nil
+}
+
+func partNumber(text string) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > store.PartsMax {
+		return 0, invalidArgument("partNumber", text, "Part number must be an integer between 1 and 10000, inclusive")
+	}
+	return n, nil
+}
+
+var overridable = map[string]string{
+	"response-content-type": "Content-Type", "response-content-language": "Content-Language", "response-expires": "Expires",
+	"response-cache-control": "Cache-Control", "response-content-disposition": "Content-Disposition",
+	"response-content-encoding": "Content-Encoding",
+}
+
+// overrides applies the response-* parameters.
+func (c *call) overrides() error {
+	for i := range c.query {
+		name, ok := overridable[c.query[i].Name]
+		if !ok {
+			continue
+		}
+		value := c.query[i].Value
+		for j := 0; j < len(value); j++ {
+			if value[j] < ' ' && value[j] != '\t' || value[j] == 0x7f {
+				return invalidArgument(c.query[i].Name, c.query[i].Value, "Header value cannot be represented.")
+			}
+		}
+		if value != "" {
+			c.set(name, value)
+		}
+	}
+	return nil
+}
+
+// stream sends the head and length bytes of src. The head waits for the first
+// bytes, so that an object that cannot be read is a 503 and not a broken 200.
+func (c *call) stream(status int, src io.Reader, length uint64) error {
+	pooled := copyBuffers.Get().(*[]byte)
+	defer copyBuffers.Put(pooled)
+	buf := *pooled
+	for left := length; left > 0; {
+		step := buf[:min(uint64(len(buf)), left)]
+		n, err := src.Read(step)
+		if n > 0 {
+			if !c.wrote {
+				c.writeHead(status)
+			} else {
+				c.extendWrite(time.Now())
+			}
+			if _, err := c.w.Write(step[:n]); err != nil {
+				return &s3.Error{Code: s3.RequestTimeout, Message: "The client stopped reading.", Err: err}
+			}
+			left -= uint64(n)
+			c.bytesOut += int64(n)
+			continue
+		}
+		if err == io.EOF {
+			return &s3.Error{Code: s3.InternalError, Err: io.ErrUnexpectedEOF}
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func getObjectACL(c *call) error {
+	o, err := c.headObject()
+	if err != nil {
+		return err
+	}
+	return c.acl(o.Owner)
+}
+
+func getObjectTagging(c *call) error {
+	o, err := c.headObject()
+	if err != nil {
+		return err
+	}
+	names := make([]string, 0, len(o.Tags))
+	for n := range o.Tags {
+		names = append(names, n)
+	}
+	sort.Strings(names)
+	return c.xml(http.StatusOK, func(w *s3.Writer) {
+		w.Begin("Tagging")
+		w.Open("TagSet")
+		for _, n := range names {
+			w.Open("Tag")
+			w.Text("Key", n)
+			w.Text("Value", o.Tags[n])
+			w.Close("Tag")
+		}
+		w.Close("TagSet")
+		w.Close("Tagging")
+	})
+}
+
+// noObjectLock answers for retention and legal hold of an object.
+func noObjectLock(c *call) error {
+	if _, err := c.headObject(); err != nil {
+		return err
+	}
+	return s3.E(s3.InvalidRequest, "Bucket is missing Object Lock Configuration")
+}
+
+func getObjectAttributes(c *call) error {
+	o, err := c.headObject()
+	if err != nil {
+		return err
+	}
+	want := map[string]bool{}
+	for _, v := range c.r.Header["X-Amz-Object-Attributes"] {
+		for _, name := range strings.Split(v, ",") {
+			switch name = strings.TrimSpace(name); name {
+			case "ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize":
+				want[name] = true
+			default:
+				return invalidArgument("x-amz-object-attributes", name, "Invalid attribute name specified.")
+			}
+		}
+	}
+	if len(want) == 0 {
+		return invalidArgument("x-amz-object-attributes", "", "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty")
+	}
+	cond := s3.Conditions(c.r.Header, "")
+	if err := s3.JudgeRead(&cond, o.ETag, o.Modified, false); err != nil {
+		return err
+	}
+	c.set("Last-Modified", o.Modified.UTC().Format(http.TimeFormat))
+	return c.xml(http.StatusOK, func(w *s3.Writer) {
+		w.Begin("GetObjectAttributesResponse")
+		if want["ETag"] {
+			w.Raw("ETag", o.ETag)
+		}
+		if want["Checksum"] && o.Checksum != nil {
+			w.Open("Checksum")
+			w.Checksum(o.Checksum, true)
+			w.Close("Checksum")
+		}
+		if want["ObjectParts"] && len(o.PartBytes) > 0 {
+			w.Open("ObjectParts")
+			w.Int("PartsCount", int64(len(o.PartBytes)))
+			w.Close("ObjectParts")
+		}
+		if want["StorageClass"] {
+			w.Raw("StorageClass", storageClass(o.StorageClass))
+		}
+		if want["ObjectSize"] {
+			w.Int("ObjectSize", int64(o.Bytes))
+		}
+		w.Close("GetObjectAttributesResponse")
+	})
+}

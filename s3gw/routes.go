@@ -1,0 +1,259 @@
+package s3gw
+
+import (
+	"strings"
+
+	"ashlar/s3gw/s3"
+)
+
+// target says what a request names.
+type target uint8
+
+const (
+	onService target = iota
+	onBucket
+	onObject
+)
+
+// bodyMode says what a route does with a body.
+type bodyMode uint8
+
+const (
+	noBody       bodyMode = iota // none is expected; a small one is verified and dropped
+	dataBody                     // user bytes, up to 5 GiB
+	xmlBody                      // a document; checksum headers are the document's
+	completeBody                 // a document; checksum headers are the object's
+)
+
+// route is one line of the table: everything that a request can ask for.
+type route struct {
+	op     string // AWS's name, for logs and metrics
+	method string
+	on     target
+	// sub is the subresource, the query parameter that picks the operation.
+	sub string
+	// copy says that x-amz-copy-source is present.
+	copy  bool
+	body  bodyMode
+	serve func(*call) error
+}
+
+// routes is the whole surface of the gateway. A test walks it and proves that
+// every line refuses a request that is not authenticated.
+var routes = []route{
+	{op: "ListBuckets", method: "GET", on: onService, serve: listBuckets},
+
+	{op: "CreateBucket", method: "PUT", on: onBucket, body: xmlBody, serve: createBucket},
+	{op: "HeadBucket", method: "HEAD", on: onBucket, serve: headBucket},
+	{op: "DeleteBucket", method: "DELETE", on: onBucket, serve: deleteBucket},
+	{op: "ListObjects", method: "GET", on: onBucket, serve: listObjectsV1},
+	{op: "ListObjectsV2", method: "GET", on: onBucket, sub: "list-type", serve: listObjectsV2},
+	{op: "ListMultipartUploads", method: "GET", on: onBucket, sub: "uploads", serve: listUploads},
+	{op: "DeleteObjects", method: "POST", on: onBucket, sub: "delete", body: xmlBody, serve: deleteObjects},
+	{op: "GetBucketLocation", method: "GET", on: onBucket, sub: "location", serve: getBucketLocation},
+	{op: "GetBucketAcl", method: "GET", on: onBucket, sub: "acl", serve: getBucketACL},
+	{op: "GetBucketVersioning", method: "GET", on: onBucket, sub: "versioning", serve: emptyDocument("VersioningConfiguration")},
+	{op: "GetBucketNotificationConfiguration", method: "GET", on: onBucket, sub: "notification", serve: emptyDocument("NotificationConfiguration")},
+	{op: "GetBucketLogging", method: "GET", on: onBucket, sub: "logging", serve: emptyDocument("BucketLoggingStatus")},
+	{op: "GetBucketAccelerateConfiguration", method: "GET", on: onBucket, sub: "accelerate", serve: emptyDocument("AccelerateConfiguration")},
+	{op: "GetBucketRequestPayment", method: "GET", on: onBucket, sub: "requestPayment", serve: getRequestPayment},
+	{op: "GetBucketOwnershipControls", method: "GET", on: onBucket, sub: "ownershipControls", serve: getOwnershipControls},
+	{op: "GetBucketPolicy", method: "GET", on: onBucket, sub: "policy", serve: notConfigured(s3.NoSuchBucketPolicy)},
+	{op: "GetBucketPolicyStatus", method: "GET", on: onBucket, sub: "policyStatus", serve: notConfigured(s3.NoSuchBucketPolicy)},
+	{op: "GetBucketTagging", method: "GET", on: onBucket, sub: "tagging", serve: notConfigured(s3.NoSuchTagSet)},
+	{op: "GetBucketLifecycleConfiguration", method: "GET", on: onBucket, sub: "lifecycle", serve: notConfigured(s3.NoSuchLifecycleConfiguration)},
+	{op: "GetBucketCors", method: "GET", on: onBucket, sub: "cors", serve: notConfigured(s3.NoSuchCORSConfiguration)},
+	{op: "GetBucketEncryption", method: "GET", on: onBucket, sub: "encryption", serve: notConfigured(s3.ServerSideEncryptionConfigurationNotFoundError)},
+	{op: "GetObjectLockConfiguration", method: "GET", on: onBucket, sub: "object-lock", serve: notConfigured(s3.ObjectLockConfigurationNotFoundError)},
+	{op: "GetPublicAccessBlock", method: "GET", on: onBucket, sub: "publicAccessBlock", serve: notConfigured(s3.NoSuchPublicAccessBlockConfiguration)},
+	{op: "GetBucketReplication", method: "GET", on: onBucket, sub: "replication", serve: notConfigured(s3.ReplicationConfigurationNotFoundError)},
+	{op: "GetBucketWebsite", method: "GET", on: onBucket, sub: "website", serve: notConfigured(s3.NoSuchWebsiteConfiguration)},
+
+	{op: "PutObject", method: "PUT", on: onObject, body: dataBody, serve: putObject},
+	{op: "CopyObject", method: "PUT", on: onObject, copy: true, serve: copyObject},
+	{op: "GetObject", method: "GET", on: onObject, serve: getObject},
+	{op: "HeadObject", method: "HEAD", on: onObject, serve: getObject},
+	{op: "DeleteObject", method: "DELETE", on: onObject, serve: deleteObject},
+	{op: "GetObjectAcl", method: "GET", on: onObject, sub: "acl", serve: getObjectACL},
+	{op: "GetObjectTagging", method: "GET", on: onObject, sub: "tagging", serve: getObjectTagging},
+	{op: "GetObjectAttributes", method: "GET", on: onObject, sub: "attributes", serve: getObjectAttributes},
+	{op: "GetObjectRetention", method: "GET", on: onObject, sub: "retention", serve: noObjectLock},
+	{op: "GetObjectLegalHold", method: "GET", on: onObject, sub: "legal-hold", serve: noObjectLock},
+
+	{op: "CreateMultipartUpload", method: "POST", on: onObject, sub: "uploads", serve: createUpload},
+	{op: "UploadPart", method: "PUT", on: onObject, sub: "uploadId", body: dataBody, serve: uploadPart},
+	{op: "UploadPartCopy", method: "PUT", on: onObject, sub: "uploadId", copy: true, serve: uploadPartCopy},
+	{op: "ListParts", method: "GET", on: onObject, sub: "uploadId", serve: listParts},
+	{op: "CompleteMultipartUpload", method: "POST", on: onObject, sub: "uploadId", body: completeBody, serve: completeUpload},
+	{op: "AbortMultipartUpload", method: "DELETE", on: onObject, sub: "uploadId", serve: abortUpload},
+}
+
+// subresources are the query parameters that change what a request means. One
+// of them without a line in the table is 501, never the plain operation.
+var subresources = nameSet(`accelerate acl analytics append attributes annotation annotations cors delete encryption intelligent-tiering
+	inventory legal-hold lifecycle list-type location logging metadataConfiguration metadataInventoryTable
+	metadataJournalTable metadataTable metrics notification object-lock ownershipControls policy policyStatus
+	publicAccessBlock renameObject replication requestPayment restore retention select session tagging torrent
+	uploadId uploads versioning versions website`)
+
+// parameters are the query parameters that only shape an operation.
+var parameters = nameSet(`bucket-region continuation-token delimiter encoding-type fetch-owner key-marker marker max-buckets
+	max-keys max-parts max-uploads part-number-marker partNumber prefix response-cache-control
+	response-content-disposition response-content-encoding response-content-language response-content-type
+	response-expires start-after upload-id-marker version-id-marker versionId`)
+
+func nameSet(names string) map[string]bool {
+	m := map[string]bool{}
+	for _, n := range strings.Fields(names) {
+		m[n] = true
+	}
+	return m
+}
+
+type routeKey struct {
+	method string
+	on     target
+	sub    string
+	copy   bool
+}
+
+type routeTable struct {
+	byKey   map[routeKey]*route
+	methods map[routeKey]bool // method and target only
+}
+
+func newRouteTable(list []route) routeTable {
+	t := routeTable{map[routeKey]*route{}, map[routeKey]bool{}}
+	for i := range list {
+		r := &list[i]
+		key := routeKey{r.method, r.on, r.sub, r.copy}
+		if t.byKey[key] != nil || r.sub != "" && !subresources[r.sub] {
+			panic("s3gw: route " + r.op + " is ambiguous or its subresource unknown")
+		}
+		t.byKey[key] = r
+		t.methods[routeKey{method: r.method, on: r.on}] = true
+	}
+	return t
+}
+
+// find returns the one route of a call, or the reason why there is none.
+func (t *routeTable) find(c *call) (*route, error) {
+	method := c.r.Method
+	key := routeKey{method: method, on: onService}
+	switch {
+	case c.key != "":
+		key.on = onObject
+	case c.bucket != "":
+		key.on = onBucket
+	}
+	var err error
+	if key.sub, err = subresourceOf(c.r.Method, c.query); err != nil {
+		return nil, err
+	}
+	_, copying := c.r.Header["X-Amz-Copy-Source"]
+	key.copy = copying && method == "PUT" && key.on == onObject
+	if r := t.byKey[key]; r != nil {
+		return r, nil
+	}
+	if key.sub != "" && (method == "GET" || method == "HEAD" || method == "PUT" || method == "POST" || method == "DELETE") {
+		return nil, s3.E(s3.NotImplemented, "").With("Resource-Type", key.sub)
+	}
+	if t.methods[routeKey{method: method, on: key.on}] {
+		return nil, s3.E(s3.NotImplemented, "") // for example POST of a form
+	}
+	return nil, s3.E(s3.MethodNotAllowed, "").With("Method", method)
+}
+
+// subresourceOf returns the one subresource of a query. Parameters that nobody
+// knows are ignored only where that cannot turn one operation into another.
+func subresourceOf(method string, q s3.Query) (string, error) {
+	sub := ""
+	for i := range q {
+		p := &q[i]
+		switch {
+		case subresources[p.Name]:
+			if sub != "" && sub != p.Name {
+				return "", s3.E(s3.InvalidArgument, "Conflicting query string parameters: "+sub+", "+p.Name).
+					With("ArgumentName", "ResourceType").With("ArgumentValue", sub)
+			}
+			sub = p.Name
+		case parameters[p.Name], isExtension(p.Name):
+		case method != "GET" && method != "HEAD", p.Value == "":
+			return "", s3.E(s3.NotImplemented, "The query parameter "+strings.ToValidUTF8(p.Name, "\uFFFD")+" is not implemented.")
+		}
+	}
+	return sub, nil
+}
+
+// isExtension reports whether a parameter is of the x- family, which AWS lets
+// clients add for their logs; x-id and X-Amz-* are among them.
+func isExtension(name string) bool {
+	return len(name) > 2 && strings.EqualFold(name[:2], "x-")
+}
+
+// steering are headers that would change what is stored or who may read it.
+// They are refused rather than ignored until they do what they say.
+var steering = []struct {
+	name    string
+	allowed []string
+	code    s3.Code
+}{
+	{"X-Amz-Server-Side-Encryption", nil, s3.NotImplemented},
+	{"X-Amz-Server-Side-Encryption-Customer-Algorithm", nil, s3.NotImplemented},
+	{"X-Amz-Server-Side-Encryption-Customer-Key", nil, s3.NotImplemented},
+	{"X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", nil, s3.NotImplemented},
+	{"X-Amz-Copy-Source-Server-Side-Encryption-Customer-Algorithm", nil, s3.NotImplemented},
+	{"X-Amz-Write-Offset-Bytes", nil, s3.NotImplemented},
+	{"X-Amz-Rename-Source", nil, s3.NotImplemented},
+	{"X-Amz-Object-Lock-Mode", nil, s3.InvalidRequest},
+	{"X-Amz-Object-Lock-Retain-Until-Date", nil, s3.InvalidRequest},
+	{"X-Amz-Object-Lock-Legal-Hold", []string{"OFF"}, s3.InvalidRequest},
+	{"X-Amz-Bucket-Object-Lock-Enabled", []string{"false", "False"}, s3.NotImplemented},
+	{"X-Amz-Acl", []string{"private", "bucket-owner-full-control"}, s3.AccessControlListNotSupported},
+	{"X-Amz-Grant-Read", nil, s3.AccessControlListNotSupported},
+	{"X-Amz-Grant-Write", nil, s3.AccessControlListNotSupported},
+	{"X-Amz-Grant-Read-Acp", nil, s3.AccessControlListNotSupported},
+	{"X-Amz-Grant-Write-Acp", nil, s3.AccessControlListNotSupported},
+	{"X-Amz-Grant-Full-Control", nil, s3.AccessControlListNotSupported},
+}
+
+// checkSteering refuses what would be silently ignored otherwise, and a request
+// that expects another owner.
+func (c *call) checkSteering() error {
+	for i := range steering {
+		st := &steering[i]
+		value, ok := c.r.Header[st.name]
+		if !ok || len(value) == 1 && contains(st.allowed, value[0]) {
+			continue
+		}
+		code, message := st.code, "The header "+strings.ToLower(st.name)+" is not implemented."
+		switch {
+		case code == s3.InvalidRequest:
+			message = "Bucket is missing Object Lock Configuration"
+		case code == s3.AccessControlListNotSupported && c.key == "":
+			code, message = s3.InvalidBucketACLWithObjectOwnership, ""
+		case code == s3.AccessControlListNotSupported:
+			message = ""
+		}
+		return s3.E(code, message)
+	}
+	if expected := c.header("X-Amz-Expected-Bucket-Owner"); expected != "" && c.bucket != "" {
+		b, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket))
+		if err != nil {
+			return err
+		}
+		if b.Owner != expected {
+			return s3.E(s3.AccessDenied, "")
+		}
+	}
+	return nil
+}
+
+func contains(list []string, s string) bool {
+	for _, v := range list {
+		if v == s {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,168 @@
+package s3
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/base64"
+	"hash"
+	"hash/crc32"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/minio/crc64nvme"
+
+	"ashlar/s3gw/store"
+)
+
+// Algorithm is a checksum that a client may send.
+type Algorithm struct {
+	// Name as in x-amz-checksum-algorithm, for example CRC64NVME.
+	Name string
+	// Header is the canonical HTTP header, Element the XML element.
+	Header, Element string
+	// Bytes is the length of the digest.
+	Bytes int
+	// New returns a fresh hash.
+	New func() hash.Hash
+	// FullObject says that parts may be combined into a full-object checksum,
+	// Composite that a checksum over the parts' checksums exists.
+	FullObject, Composite bool
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Algorithms are the checksums that Ashlar verifies and keeps.
+var Algorithms = []*Algorithm{
+	{store.CRC32, "X-Amz-Checksum-Crc32", "ChecksumCRC32", 4, func() hash.Hash { return crc32.NewIEEE() }, true, true},
+	{store.CRC32C, "X-Amz-Checksum-Crc32c", "ChecksumCRC32C", 4, func() hash.Hash { return crc32.New(castagnoli) }, true, true},
+	{store.CRC64NVME, "X-Amz-Checksum-Crc64nvme", "ChecksumCRC64NVME", 8, func() hash.Hash { return crc64nvme.New() }, true, false},
+	{store.SHA1, "X-Amz-Checksum-Sha1", "ChecksumSHA1", 20, sha1.New, false, true},
+	{store.SHA256, "X-Amz-Checksum-Sha256", "ChecksumSHA256", 32, sha256.New, false, true},
+}
+
+// AlgorithmOf finds an algorithm by its name, in any case; nil if unknown.
+func AlgorithmOf(name string) *Algorithm {
+	for _, a := range Algorithms {
+		if strings.EqualFold(a.Name, name) {
+			return a
+		}
+	}
+	return nil
+}
+
+// algorithmOfHeader finds an algorithm by the name of its header, in any case.
+func algorithmOfHeader(name string) *Algorithm {
+	for _, a := range Algorithms {
+		if strings.EqualFold(a.Header, name) {
+			return a
+		}
+	}
+	return nil
+}
+
+// FormatChecksum returns the base64 of a checksum, with "-N" if it is composite.
+func FormatChecksum(c *store.Checksum) string {
+	s := base64.StdEncoding.EncodeToString(c.Value)
+	if c.Parts > 0 {
+		s += "-" + strconv.Itoa(c.Parts)
+	}
+	return s
+}
+
+// ParseChecksum reads what FormatChecksum prints.
+func ParseChecksum(a *Algorithm, s string) (*store.Checksum, error) {
+	bad := E(InvalidRequest, "Value for "+strings.ToLower(a.Header)+" header is invalid.")
+	text, tail, composite := strings.Cut(s, "-")
+	parts := 0
+	if composite {
+		n, err := strconv.Atoi(tail)
+		if err != nil || n < 1 || n > store.PartsMax || !a.Composite {
+			return nil, bad
+		}
+		parts = n
+	}
+	v, err := base64.StdEncoding.Strict().DecodeString(text)
+	if err != nil || len(v) != a.Bytes {
+		return nil, bad
+	}
+	return &store.Checksum{Algorithm: a.Name, Value: v, Parts: parts}, nil
+}
+
+const checksumPrefix = "X-Amz-Checksum-"
+
+// notDigests are headers that begin like a checksum and are none.
+func notDigest(name string) bool {
+	switch name[len(checksumPrefix):] {
+	case "Algorithm", "Type", "Mode":
+		return true
+	}
+	return false
+}
+
+// ChecksumOf reads the one checksum header of a request; nil if there is none.
+// Two of them, or one of an algorithm that is not known, are InvalidRequest.
+func ChecksumOf(h http.Header) (*Algorithm, *store.Checksum, error) {
+	var alg *Algorithm
+	var sum *store.Checksum
+	for name, values := range h {
+		if !strings.HasPrefix(name, checksumPrefix) || notDigest(name) {
+			continue
+		}
+		a := algorithmOfHeader(name)
+		if a == nil {
+			return nil, nil, E(InvalidRequest, "The checksum algorithm of "+strings.ToLower(name)+" is not supported.")
+		}
+		if sum != nil || len(values) != 1 {
+			return nil, nil, E(InvalidRequest, "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
+		}
+		c, err := ParseChecksum(a, values[0])
+		if err != nil {
+			return nil, nil, err
+		}
+		alg, sum = a, c
+	}
+	return alg, sum, nil
+}
+
+// TrailerOf reads x-amz-trailer: the algorithm whose digest follows the body,
+// nil if none is announced.
+func TrailerOf(h http.Header) (*Algorithm, error) {
+	values := h["X-Amz-Trailer"]
+	if len(values) == 0 {
+		return nil, nil
+	}
+	name := strings.TrimSpace(values[0])
+	a := algorithmOfHeader(name)
+	if len(values) > 1 || a == nil {
+		return nil, E(InvalidRequest, "The value specified in the x-amz-trailer header is not supported.")
+	}
+	return a, nil
+}
+
+// RequestedAlgorithm reads a header such as x-amz-checksum-algorithm; nil if it
+// is absent.
+func RequestedAlgorithm(h http.Header, canonical string) (*Algorithm, error) {
+	name := h.Get(canonical)
+	if name == "" {
+		return nil, nil
+	}
+	if a := AlgorithmOf(name); a != nil {
+		return a, nil
+	}
+	return nil, E(InvalidRequest, "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "+
+		"[CRC32, CRC32C, CRC64NVME, SHA1, SHA256].")
+}
+
+// ParseMD5 reads Content-MD5; ok is false if the header is absent.
+func ParseMD5(h http.Header) (sum [16]byte, ok bool, err error) {
+	values := h["Content-Md5"]
+	if len(values) == 0 {
+		return sum, false, nil
+	}
+	v, err := base64.StdEncoding.Strict().DecodeString(values[0])
+	if err != nil || len(v) != len(sum) {
+		return sum, false, E(InvalidDigest, "")
+	}
+	return [16]byte(v), true, nil
+}

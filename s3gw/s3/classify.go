@@ -1,0 +1,76 @@
+package s3
+
+import (
+	"context"
+	"errors"
+
+	"ashlar"
+	"ashlar/s3gw/store"
+)
+
+// retrySeconds is what Retry-After says when the cluster cannot answer now.
+const retrySeconds = 1
+
+var bySentinel = []struct {
+	err  error
+	code Code
+}{
+	{store.ErrNoSuchKey, NoSuchKey},
+	{store.ErrNoSuchBucket, NoSuchBucket},
+	{store.ErrPreconditionFailed, PreconditionFailed},
+	{store.ErrNoSuchUpload, NoSuchUpload},
+	{store.ErrConflict, ConditionalRequestConflict},
+	{store.ErrBucketExists, BucketAlreadyExists},
+	{store.ErrBucketOwned, BucketAlreadyOwnedByYou},
+	{store.ErrBucketNotEmpty, BucketNotEmpty},
+	{store.ErrNoSuchVersion, NoSuchVersion},
+	{store.ErrInvalidPart, InvalidPart},
+	{store.ErrInvalidPartOrder, InvalidPartOrder},
+	{store.ErrEntityTooSmall, EntityTooSmall},
+	{store.ErrEntityTooLarge, EntityTooLarge},
+}
+
+// byKind judges what has no word in S3. NotFound and Exists are here for
+// things below the store (a piece, a shard): a client must never read them as
+// "no such object".
+var byKind = [...]Code{
+	ashlar.Internal:    InternalError,
+	ashlar.NotFound:    InternalError,
+	ashlar.Exists:      OperationAborted,
+	ashlar.Corrupt:     ServiceUnavailable,
+	ashlar.Stale:       ServiceUnavailable,
+	ashlar.Full:        SlowDown,
+	ashlar.Busy:        SlowDown,
+	ashlar.Unavailable: ServiceUnavailable,
+	ashlar.Denied:      AccessDenied,
+	ashlar.Invalid:     InvalidRequest,
+}
+
+// Classify turns any error into an answer. An Error inside the chain wins,
+// then the store's words, then the kind. It returns nil for nil.
+func Classify(err error) *Error {
+	if err == nil {
+		return nil
+	}
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	for _, s := range bySentinel {
+		if errors.Is(err, s.err) {
+			return &Error{Code: s.code, Err: err}
+		}
+	}
+	if errors.Is(err, context.Canceled) {
+		return &Error{Code: RequestTimeout, Message: "The request was cancelled.", Err: err}
+	}
+	code := InternalError
+	if k := ashlar.KindOf(err); int(k) < len(byKind) {
+		code = byKind[k]
+	}
+	e = &Error{Code: code, Err: err}
+	if code.Status() == 503 {
+		e.RetryAfterSeconds = retrySeconds
+	}
+	return e
+}

@@ -1,0 +1,283 @@
+// Package s3gw is the S3 gateway: it takes HTTP from clients and calls the
+// store. It is stateless; any number of gateways may stand behind any load
+// balancer.
+//
+// A request goes one way and only this way:
+//
+//	limits    too many requests → 503 SlowDown; header block too large → 400
+//	verify    sigv4 yields who sent it, or an error; nothing passes without
+//	target    bucket and key are parsed once into types, from the host and the
+//	          escaped path; a key is opaque bytes and is never cleaned
+//	route     (target, method, subresource) is looked up in the table of
+//	          routes.go; what is not in the table is refused, never guessed
+//	body      one reader decodes, measures, hashes and verifies the bytes in one
+//	          pass; it ends with an error instead of io.EOF if anything is wrong
+//	handler   calls the backend and writes the answer, or returns an error,
+//	          which becomes XML in one place
+//
+// Handlers receive a call, and a call is made behind the verifier only.
+package s3gw
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/netutil"
+
+	"ashlar"
+	"ashlar/s3gw/s3"
+	"ashlar/s3gw/sigv4"
+)
+
+// Limits bound what one gateway spends on its clients. A zero field takes the
+// default.
+type Limits struct {
+	// Requests is how many requests run at once; more get 503 SlowDown. 4096.
+	Requests int
+	// Connections is how many connections are open at once; more wait to be
+	// accepted. 16384.
+	Connections int
+	// HeaderBytes bounds the header block of a request. 8 KiB.
+	HeaderBytes int
+	// HeaderTimeout bounds the arrival of the header block. 10 s.
+	HeaderTimeout time.Duration
+	// IdleTimeout closes connections that nobody uses. 2 min.
+	IdleTimeout time.Duration
+	// BodyStall is how long a body may stand still, and the window over which
+	// its rate is measured. 20 s.
+	BodyStall time.Duration
+	// BodyBytesPerSecondMin is the slowest body that is waited for, measured
+	// only while the gateway waits. 4 KiB.
+	BodyBytesPerSecondMin int
+	// WriteStall is how long a client may take no bytes of an answer. 60 s.
+	WriteStall time.Duration
+	// ShutdownGrace is how long Serve waits for running requests at its end. 10 s.
+	ShutdownGrace time.Duration
+}
+
+func (l *Limits) setDefaults() {
+	setDefault(&l.Requests, 4096)
+	setDefault(&l.Connections, 16384)
+	setDefault(&l.HeaderBytes, 8*ashlar.KiB)
+	setDefault(&l.HeaderTimeout, 10*time.Second)
+	setDefault(&l.IdleTimeout, 2*time.Minute)
+	setDefault(&l.BodyStall, 20*time.Second)
+	setDefault(&l.BodyBytesPerSecondMin, 4*ashlar.KiB)
+	setDefault(&l.WriteStall, time.Minute)
+	setDefault(&l.ShutdownGrace, 10*time.Second)
+}
+
+func setDefault[T int | time.Duration](v *T, to T) {
+	if *v <= 0 {
+		*v = to
+	}
+}
+
+// Options are what a gateway is made of.
+type Options struct {
+	Backend     Backend           // required
+	Credentials sigv4.Credentials // required
+	// Region is the one that clients must sign for. us-east-1 if empty.
+	Region string
+	// Domains are the host names under which bucket.domain names a bucket.
+	// Every other host is path-style.
+	Domains []string
+	// HostID is sent as x-amz-id-2: it says which gateway answered.
+	HostID string
+	// Log gets one line per request at debug, and failures of the server at
+	// error. Nil discards.
+	Log *slog.Logger
+	// Clock judges signatures. Nil is time.Now.
+	Clock  func() time.Time
+	Limits Limits
+	// Metrics receives the gateway's collectors. Nil keeps them private.
+	Metrics prometheus.Registerer
+}
+
+// Server is one gateway.
+type Server struct {
+	backend  Backend
+	verifier *sigv4.Verifier
+	region   string
+	domains  []string
+	hostID   string
+	log      *slog.Logger
+	limits   Limits
+	routes   routeTable
+	metrics  *metrics
+
+	inflight atomic.Int64
+	idSeed   uint64
+	idNext   atomic.Uint64
+}
+
+// New returns a gateway. It panics if Backend or Credentials is missing.
+func New(o Options) *Server {
+	if o.Backend == nil || o.Credentials == nil {
+		panic("s3gw: New without Backend or Credentials")
+	}
+	if o.Region == "" {
+		o.Region = "us-east-1"
+	}
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.HostID == "" {
+		o.HostID = "ashlar"
+	}
+	o.Limits.setDefaults()
+	s := &Server{
+		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), region: o.Region,
+		hostID: o.HostID, log: o.Log, limits: o.Limits, routes: newRouteTable(routes), idSeed: rand.Uint64(),
+	}
+	for _, d := range o.Domains {
+		s.domains = append(s.domains, strings.ToLower(strings.Trim(d, ".")))
+	}
+	s.metrics = newMetrics(o.Metrics)
+	return s
+}
+
+// Handler returns the gateway as an HTTP handler, for tests and for servers
+// that somebody else runs; Serve sets the limits of connections besides.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serveHTTP) }
+
+// Serve answers on ln until ctx ends, then lets running requests finish for
+// the grace and closes. It owns ln. It returns nil after a clean end.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	const op = "s3gw: serve"
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
+	srv := &http.Server{
+		Handler:           s.Handler(),
+		ReadHeaderTimeout: s.limits.HeaderTimeout,
+		IdleTimeout:       s.limits.IdleTimeout,
+		WriteTimeout:      s.limits.WriteStall, // per request; extended while an answer flows
+		MaxHeaderBytes:    4 * s.limits.HeaderBytes,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		Protocols:         &protocols,
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(netutil.LimitListener(ln, s.limits.Connections)) }() // ends by Shutdown or Close below
+	select {
+	case err := <-done:
+		srv.Close()
+		return ashlar.E(op, ln.Addr().String(), ashlar.Internal, err)
+	case <-ctx.Done():
+	}
+	grace, cancel := context.WithTimeout(context.Background(), s.limits.ShutdownGrace)
+	defer cancel()
+	err := srv.Shutdown(grace)
+	if err != nil {
+		srv.Close()
+	}
+	<-done
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return ashlar.E(op, ln.Addr().String(), ashlar.Internal, err)
+	}
+	return nil
+}
+
+// newRequestID returns 16 digits that no other request of this process has.
+func (s *Server) newRequestID() string {
+	var raw [8]byte
+	n := s.idNext.Add(1)*0x9E3779B97F4A7C15 + s.idSeed // odd factor: a permutation
+	binary.BigEndian.PutUint64(raw[:], n)
+	var text [16]byte
+	hex.Encode(text[:], raw[:])
+	for i, c := range text {
+		if c >= 'a' {
+			text[i] = c - 'a' + 'A'
+		}
+	}
+	return string(text[:])
+}
+
+// serveHTTP runs one request through the stations of the package comment.
+func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
+	c := &call{s: s, w: w, r: r, ctx: r.Context(), id: s.newRequestID(), started: time.Now()}
+	h := w.Header()
+	h["X-Amz-Request-Id"] = []string{c.id}
+	h["X-Amz-Id-2"] = []string{s.hostID}
+	h["Server"] = []string{"Ashlar"}
+	defer c.finish()
+	if s.inflight.Add(1) > int64(s.limits.Requests) {
+		c.fail(&s3.Error{Code: s3.SlowDown, RetryAfterSeconds: 1})
+	} else if err := c.run(); err != nil {
+		c.fail(err)
+	}
+}
+
+// run verifies, parses, routes and serves. No step may be left out or moved.
+func (c *call) run() (err error) {
+	s, r := c.s, c.r
+	if n := headerBytes(r); n > s.limits.HeaderBytes {
+		return s3.E(s3.RequestHeaderSectionTooLarge, "").With("MaxSizeAllowed", strconv.Itoa(s.limits.HeaderBytes))
+	}
+	if c.query, err = s3.ParseQuery(r.URL.RawQuery); err != nil {
+		return err
+	}
+	if c.auth, err = s.verifier.Verify(r, c.query); err != nil {
+		return err
+	}
+	hoist(r.Header, c.query, c.auth)
+	if err = c.parseTarget(); err != nil {
+		return err
+	}
+	if c.route, err = s.routes.find(c); err != nil {
+		return err
+	}
+	if err = c.checkSteering(); err != nil {
+		return err
+	}
+	if err = c.openBody(); err != nil {
+		return err
+	}
+	return c.route.serve(c)
+}
+
+// headerBytes measures the header block as it stood on the wire.
+func headerBytes(r *http.Request) int {
+	n := len(r.Method) + len(r.Proto) + len(r.Host) + len("Host: \r\n") + len("  \r\n")
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return n
+}
+
+// hoist brings x-amz-* parameters of a presigned query, which are all signed,
+// to where handlers look for them. A header that arrived wins.
+func hoist(h http.Header, q s3.Query, auth *sigv4.Auth) {
+	if !auth.Presigned {
+		return
+	}
+	for _, p := range q {
+		low := strings.ToLower(p.Name)
+		if !strings.HasPrefix(low, "x-amz-") || authParams[low] {
+			continue
+		}
+		if name := http.CanonicalHeaderKey(p.Name); len(h[name]) == 0 {
+			h[name] = []string{p.Value}
+		}
+	}
+}
+
+var authParams = map[string]bool{
+	"x-amz-algorithm": true, "x-amz-credential": true, "x-amz-date": true, "x-amz-expires": true,
+	"x-amz-signedheaders": true, "x-amz-signature": true, "x-amz-security-token": true, "x-amz-content-sha256": true,
+}

@@ -1,0 +1,442 @@
+// Package sigv4 decides who sent a request: it verifies AWS Signature Version 4
+// in all the forms that S3 clients use, and the signed framing of bodies.
+//
+//	header        Authorization: AWS4-HMAC-SHA256 Credential=…, SignedHeaders=…, Signature=…
+//	presigned     the same facts as query parameters, with X-Amz-Expires
+//	payload       a SHA-256 of the body, UNSIGNED-PAYLOAD, or one of the STREAMING-
+//	              forms, whose chunks (and trailers) ChunkReader verifies
+//
+// One Verifier stands in front of the router. It yields an Auth or an error and
+// nothing in between; a request without credentials is an error too. Beyond the
+// signature it insists that the host and every x-amz-* header that arrived are
+// signed, so that no handler can be steered by a header that somebody added on
+// the way. Signatures are compared in constant time; signing keys are cached
+// per access key and day.
+//
+// The clock and the credentials are injected. The package does not look at
+// bucket, key or operation.
+package sigv4
+
+import (
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"ashlar/s3gw/s3"
+)
+
+// Credentials finds the secret of an access key. Implementations are called
+// concurrently and once per request, so they answer from memory.
+type Credentials interface {
+	// Lookup returns the secret and the account that the key belongs to. An
+	// unknown key is ErrUnknownKey.
+	Lookup(accessKey string) (secret, account string, err error)
+}
+
+// ErrUnknownKey is what Lookup returns for an access key that does not exist.
+var ErrUnknownKey = errors.New("the access key does not exist")
+
+const (
+	algorithm   = "AWS4-HMAC-SHA256"
+	scopeTail   = "aws4_request"
+	service     = "s3"
+	dateLayout  = "20060102"
+	stampLayout = "20060102T150405Z"
+	// skewMax is how far the client's clock may be off.
+	skewMax = 15 * time.Minute
+	// expiresSecondsMax is the longest life of a presigned request: seven days.
+	expiresSecondsMax = 604800
+)
+
+// Verifier checks requests against one region.
+type Verifier struct {
+	credentials Credentials
+	region      string
+	now         func() time.Time
+	keys        keyCache
+	buffers     sync.Pool // *[]byte
+}
+
+// New returns a Verifier. It is safe for concurrent use.
+func New(c Credentials, region string, now func() time.Time) *Verifier {
+	return &Verifier{
+		credentials: c, region: region, now: now,
+		buffers: sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }},
+	}
+}
+
+// Auth is a verified request.
+type Auth struct {
+	AccessKey, Account string
+	// Presigned says that the credentials came in the query.
+	Presigned bool
+	Payload   Payload
+}
+
+// claim is what a request says about its signature, parsed and not yet believed.
+type claim struct {
+	accessKey, date, region string
+	signedHeaders           string
+	signature               string
+	stamp                   string // ISO 8601 basic, as signed
+	time                    time.Time
+	presigned               bool
+	expires                 time.Duration
+	payload                 string // the x-amz-content-sha256 that was signed
+}
+
+func (c *claim) scope() string {
+	return c.date + "/" + c.region + "/" + service + "/" + scopeTail
+}
+
+// Verify decides who sent r, whose parsed query is q. Every error is an
+// *s3.Error.
+func (v *Verifier) Verify(r *http.Request, q s3.Query) (*Auth, error) {
+	c, err := v.claimOf(r, q)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkSigned(r, c.signedHeaders); err != nil {
+		return nil, err
+	}
+	if err := v.checkTime(c); err != nil {
+		return nil, err
+	}
+	secret, account, err := v.credentials.Lookup(c.accessKey)
+	switch {
+	case errors.Is(err, ErrUnknownKey):
+		return nil, s3.E(s3.InvalidAccessKeyID, "").With("AWSAccessKeyId", c.accessKey)
+	case err != nil:
+		return nil, s3.Classify(err)
+	}
+	if r.Header.Get("X-Amz-Security-Token") != "" || q.Has("X-Amz-Security-Token") {
+		return nil, s3.E(s3.InvalidToken, "") // keys are permanent: none has a token
+	}
+	key := v.keys.get(c.accessKey, secret, c.date, c.region)
+	if !v.matches(r, q, c, key) {
+		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", c.accessKey).
+			With("SignatureProvided", c.signature)
+	}
+	a := &Auth{AccessKey: c.accessKey, Account: account, Presigned: c.presigned}
+	if a.Payload, err = parsePayload(c.payload); err != nil {
+		return nil, err
+	}
+	if a.Payload.Signed() {
+		a.Payload.key, a.Payload.stamp, a.Payload.scope, a.Payload.seed = key, c.stamp, c.scope(), c.signature
+	}
+	return a, nil
+}
+
+// claimOf finds the one place where the request names its credentials.
+func (v *Verifier) claimOf(r *http.Request, q s3.Query) (*claim, error) {
+	headers := r.Header["Authorization"]
+	query := q.Has("X-Amz-Algorithm") || q.Has("X-Amz-Signature") || q.Has("X-Amz-Credential")
+	v2 := q.Has("AWSAccessKeyId") && q.Has("Signature")
+	switch {
+	case len(headers) > 1, len(headers) == 1 && headers[0] != "" && (query || v2):
+		return nil, s3.E(s3.InvalidArgument, "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "+
+			"Signature query string parameter or the Authorization header should be specified")
+	case query:
+		return v.claimOfQuery(r, q)
+	case v2:
+		return nil, unsupported()
+	case len(headers) == 0 || headers[0] == "":
+		return nil, s3.E(s3.AccessDenied, "")
+	}
+	return v.claimOfHeader(r, headers[0])
+}
+
+func unsupported() error {
+	return s3.E(s3.InvalidRequest, "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.")
+}
+
+func (v *Verifier) claimOfHeader(r *http.Request, header string) (*claim, error) {
+	if strings.HasPrefix(header, "AWS ") {
+		return nil, unsupported()
+	}
+	c, err := parseAuthorization(header)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.checkScope(c, s3.AuthorizationHeaderMalformed); err != nil {
+		return nil, err
+	}
+	if c.time, c.stamp, err = requestTime(r.Header); err != nil {
+		return nil, err
+	}
+	if c.stamp[:len(dateLayout)] != c.date {
+		return nil, s3.E(s3.AuthorizationHeaderMalformed, "The authorization header is malformed; invalid credential date. "+
+			"Date is not the same as X-Amz-Date.")
+	}
+	values := r.Header["X-Amz-Content-Sha256"]
+	if len(values) != 1 || values[0] == "" {
+		return nil, s3.E(s3.InvalidRequest, "Missing required header for this request: x-amz-content-sha256")
+	}
+	c.payload = values[0]
+	return c, nil
+}
+
+// parseAuthorization reads the value of an Authorization header.
+func parseAuthorization(header string) (*claim, error) {
+	bad := func(why string) (*claim, error) {
+		return nil, s3.E(s3.AuthorizationHeaderMalformed, "The authorization header is malformed; "+why)
+	}
+	rest, ok := strings.CutPrefix(header, algorithm)
+	if !ok || rest == "" || rest[0] != ' ' && rest[0] != '\t' {
+		return bad("it must begin with " + algorithm + ".")
+	}
+	c := &claim{}
+	credential := ""
+	for rest != "" {
+		var field string
+		field, rest, _ = strings.Cut(rest, ",")
+		name, value, ok := strings.Cut(strings.TrimSpace(field), "=")
+		var into *string
+		switch name {
+		case "Credential":
+			into = &credential
+		case "SignedHeaders":
+			into = &c.signedHeaders
+		case "Signature":
+			into = &c.signature
+		}
+		if !ok || into == nil || *into != "" || value == "" {
+			return bad("it must hold Credential, SignedHeaders and Signature, each once.")
+		}
+		*into = value
+	}
+	if credential == "" || c.signedHeaders == "" || c.signature == "" {
+		return bad("it must hold Credential, SignedHeaders and Signature, each once.")
+	}
+	if !c.setCredential(credential) {
+		return bad(`the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".`)
+	}
+	if !validSignature(c.signature) {
+		return bad("the Signature must be 64 hexadecimal digits.")
+	}
+	return c, nil
+}
+
+// setCredential splits AKID/date/region/service/aws4_request; it reports
+// whether it has that form. The access key itself may hold slashes.
+func (c *claim) setCredential(s string) bool {
+	var tail [4]string
+	for i := 3; i >= 0; i-- {
+		at := strings.LastIndexByte(s, '/')
+		if at < 0 {
+			return false
+		}
+		s, tail[i] = s[:at], s[at+1:]
+	}
+	if s == "" || len(tail[0]) != len(dateLayout) || tail[2] != service || tail[3] != scopeTail {
+		return false
+	}
+	if _, err := time.Parse(dateLayout, tail[0]); err != nil {
+		return false
+	}
+	c.accessKey, c.date, c.region = s, tail[0], tail[1]
+	return true
+}
+
+func validSignature(s string) bool {
+	if len(s) != 64 {
+		return false
+	}
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// checkScope judges region; form, service and terminator are judged by setCredential.
+func (v *Verifier) checkScope(c *claim, code s3.Code) error {
+	if c.region == v.region {
+		return nil
+	}
+	return s3.E(code, "The authorization is malformed; the region '"+strings.ToValidUTF8(c.region, "?")+
+		"' is wrong; expecting '"+v.region+"'").With("Region", v.region)
+}
+
+// requestTime reads x-amz-date or, failing that, Date.
+func requestTime(h http.Header) (time.Time, string, error) {
+	denied := s3.E(s3.AccessDenied, "AWS authentication requires a valid Date or x-amz-date header")
+	if values := h["X-Amz-Date"]; len(values) > 0 {
+		t, err := time.Parse(stampLayout, values[0])
+		if err != nil || len(values) > 1 {
+			return t, "", denied
+		}
+		return t, values[0], nil
+	}
+	value := h.Get("Date")
+	if t, err := time.Parse(stampLayout, value); err == nil {
+		return t, value, nil
+	}
+	t, err := http.ParseTime(value)
+	if err != nil {
+		return t, "", denied
+	}
+	return t, t.UTC().Format(stampLayout), nil
+}
+
+func (v *Verifier) claimOfQuery(r *http.Request, q s3.Query) (*claim, error) {
+	bad := func(why string) (*claim, error) { return nil, s3.E(s3.AuthorizationQueryParametersError, why) }
+	var alg, credential, expires string
+	c := &claim{presigned: true, payload: unsignedPayload}
+	for _, p := range []struct {
+		name string
+		into *string
+	}{
+		{"X-Amz-Algorithm", &alg}, {"X-Amz-Credential", &credential}, {"X-Amz-Signature", &c.signature},
+		{"X-Amz-Date", &c.stamp}, {"X-Amz-SignedHeaders", &c.signedHeaders}, {"X-Amz-Expires", &expires},
+	} {
+		for i := range q {
+			if q[i].Name != p.name {
+				continue
+			}
+			if *p.into != "" {
+				return bad(p.name + " is given twice.")
+			}
+			*p.into = q[i].Value
+		}
+		if *p.into == "" {
+			return bad("Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, " +
+				"X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.")
+		}
+	}
+	switch {
+	case alg != algorithm:
+		return bad(`X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"`)
+	case !c.setCredential(credential):
+		return bad(`Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting ` +
+			`"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".`)
+	case !validSignature(c.signature):
+		return nil, s3.E(s3.SignatureDoesNotMatch, "")
+	}
+	if err := v.checkScope(c, s3.AuthorizationQueryParametersError); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.time, err = time.Parse(stampLayout, c.stamp); err != nil {
+		return bad(`X-Amz-Date must be in the ISO8601 Long Format "yyyyMMdd'T'HHmmss'Z'"`)
+	}
+	if c.stamp[:len(dateLayout)] != c.date {
+		return bad("Invalid credential date. Date is not the same as X-Amz-Date.")
+	}
+	seconds, err := strconv.Atoi(expires)
+	switch {
+	case err != nil:
+		return bad("X-Amz-Expires should be a number")
+	case seconds <= 0:
+		return bad("X-Amz-Expires must be positive")
+	case seconds > expiresSecondsMax:
+		return bad("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds")
+	}
+	c.expires = time.Duration(seconds) * time.Second
+	if p, ok := q.Get("X-Amz-Content-Sha256"); ok {
+		c.payload = p
+	} else if h := r.Header.Get("X-Amz-Content-Sha256"); h != "" {
+		c.payload = h
+	}
+	return c, nil
+}
+
+// checkTime judges the clock: 15 minutes either way for a header, the stated
+// life for a presigned request.
+func (v *Verifier) checkTime(c *claim) error {
+	now := v.now()
+	if !c.presigned {
+		if d := now.Sub(c.time); d > skewMax || d < -skewMax {
+			return s3.E(s3.RequestTimeTooSkewed, "").With("RequestTime", c.stamp).
+				With("ServerTime", now.UTC().Format(time.RFC3339)).
+				With("MaxAllowedSkewMilliseconds", strconv.FormatInt(skewMax.Milliseconds(), 10))
+		}
+		return nil
+	}
+	switch {
+	case now.Before(c.time.Add(-skewMax)):
+		return s3.E(s3.AccessDenied, "Request is not yet valid").With("X-Amz-Date", c.stamp)
+	case now.After(c.time.Add(c.expires)):
+		return s3.E(s3.AccessDenied, "Request has expired").
+			With("Expires", c.time.Add(c.expires).UTC().Format(time.RFC3339)).
+			With("ServerTime", now.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// checkSigned insists on host and on every x-amz-* header that arrived. The
+// list must be lower-case and ascending, which every signer produces and which
+// makes the test for membership unambiguous.
+func checkSigned(r *http.Request, signed string) error {
+	prev, host, amz := "", false, 0
+	for rest := signed; rest != ""; {
+		var name string
+		name, rest, _ = strings.Cut(rest, ";")
+		if name <= prev || strings.ToLower(name) != name {
+			return s3.E(s3.AuthorizationHeaderMalformed, "The authorization is malformed; SignedHeaders must be lower-case and sorted.")
+		}
+		prev = name
+		if name == "host" {
+			host = true
+		} else if isAmz(name) && len(r.Header[canonicalName(name)]) > 0 {
+			amz++
+		}
+	}
+	if !host {
+		return s3.E(s3.AccessDenied, "There were headers present in the request which were not signed").With("HeadersNotSigned", "host")
+	}
+	arrived := 0
+	for name := range r.Header {
+		if isAmz(name) {
+			arrived++
+		}
+	}
+	if arrived == amz {
+		return nil
+	}
+	return s3.E(s3.AccessDenied, "There were headers present in the request which were not signed").
+		With("HeadersNotSigned", unsignedAmz(r.Header, signed))
+}
+
+func unsignedAmz(h http.Header, signed string) string {
+	var missing []string
+	list := ";" + signed + ";"
+	for name := range h {
+		if low := strings.ToLower(name); isAmz(low) && !strings.Contains(list, ";"+low+";") {
+			missing = append(missing, low)
+		}
+	}
+	return strings.Join(missing, ", ")
+}
+
+func isAmz(name string) bool {
+	const prefix = "x-amz-"
+	return len(name) > len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
+}
+
+// matches computes the signature and compares it in constant time. A path may
+// be signed as AWS encodes it or exactly as it was sent.
+func (v *Verifier) matches(r *http.Request, q s3.Query, c *claim, key *signingKey) bool {
+	buf := v.buffers.Get().(*[]byte)
+	defer v.buffers.Put(buf)
+	normal := string(s3.AppendEscaped((*buf)[:0], r.URL.Path, true))
+	if v.signatureIs(buf, r, q, c, key, normal) {
+		return true
+	}
+	sent := r.URL.EscapedPath()
+	return sent != normal && v.signatureIs(buf, r, q, c, key, sent)
+}
+
+func (v *Verifier) signatureIs(buf *[]byte, r *http.Request, q s3.Query, c *claim, key *signingKey, path string) bool {
+	*buf = appendCanonical((*buf)[:0], r, q, c, path)
+	got := key.sign(algorithm, c.stamp, c.scope(), *buf)
+	var text [64]byte
+	hex.Encode(text[:], got[:])
+	return subtle.ConstantTimeCompare(text[:], []byte(c.signature)) == 1
+}

@@ -1,0 +1,224 @@
+package s3gw
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"sync"
+
+	"ashlar/s3gw/s3"
+	"ashlar/s3gw/store"
+)
+
+// deletesAtOnce bounds how many keys of one DeleteObjects are in flight.
+const deletesAtOnce = 16
+
+// attributes reads everything that a client says about an object.
+func (c *call) attributes() (a store.Attributes, err error) {
+	a = store.Attributes{
+		ContentType: c.header("Content-Type"), ContentEncoding: s3.StripChunked(strings.Join(c.r.Header["Content-Encoding"], ",")),
+		ContentDisposition: c.header("Content-Disposition"), ContentLanguage: c.header("Content-Language"),
+		CacheControl: c.header("Cache-Control"), Expires: c.header("Expires"),
+		WebsiteRedirect: c.header("X-Amz-Website-Redirect-Location"),
+	}
+	if a.ContentType == "" {
+		a.ContentType = "binary/octet-stream"
+	}
+	if a.StorageClass, err = s3.StorageClass(c.r.Header); err != nil {
+		return a, err
+	}
+	if a.User, err = s3.UserMetadata(c.r.Header); err != nil {
+		return a, err
+	}
+	a.Tags, err = s3.TagsOf(c.r.Header)
+	return a, err
+}
+
+// writeConditions reads If-Match and If-None-Match of a write; AWS knows no
+// dates there.
+func (c *call) writeConditions() store.Conditions {
+	cond := s3.Conditions(c.r.Header, "")
+	return store.Conditions{IfMatch: cond.IfMatch, IfNoneMatch: cond.IfNoneMatch}
+}
+
+func putObject(c *call) error {
+	attr, err := c.attributes()
+	if err != nil {
+		return err
+	}
+	o, err := c.s.backend.PutObject(c.ctx, &store.PutRequest{
+		Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions(),
+	}, c.body)
+	if err != nil {
+		return c.withKey(err)
+	}
+	c.set("ETag", `"`+o.ETag+`"`)
+	c.checksumHeaders(o.Checksum)
+	return c.empty(http.StatusOK)
+}
+
+func deleteObject(c *call) error {
+	if err := c.checkVersion(); err != nil {
+		if s3.Classify(err).Code == s3.NoSuchVersion {
+			return c.empty(http.StatusNoContent) // nothing of that version is there to delete
+		}
+		return err
+	}
+	cond := c.writeConditions()
+	err := c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(c.key), cond)
+	if err != nil && !(errors.Is(err, store.ErrNoSuchKey) && len(cond.IfMatch) == 0) {
+		return c.withKey(err)
+	}
+	return c.empty(http.StatusNoContent)
+}
+
+func deleteObjects(c *call) error {
+	if !c.body.hasDigest() {
+		return s3.E(s3.InvalidRequest, "Missing required header for this request: Content-MD5 OR x-amz-checksum-*")
+	}
+	doc, err := c.document()
+	if err != nil {
+		return err
+	}
+	keys, quiet, err := s3.ParseDelete(doc)
+	if err != nil {
+		return err
+	}
+	if _, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket)); err != nil {
+		return withBucket(err, c.bucket)
+	}
+	failures := make([]*s3.Error, len(keys))
+	each(c.ctx, len(keys), deletesAtOnce, func(i int) { failures[i] = s3.Classify(c.deleteOne(&keys[i])) })
+	return c.xml(http.StatusOK, func(w *s3.Writer) {
+		w.Begin("DeleteResult")
+		for i := range keys {
+			writeDeleted(w, &keys[i], failures[i], quiet)
+		}
+		w.Close("DeleteResult")
+	})
+}
+
+func writeDeleted(w *s3.Writer, k *s3.DeleteKey, failure *s3.Error, quiet bool) {
+	if failure == nil && quiet {
+		return
+	}
+	element := "Deleted"
+	if failure != nil {
+		element = "Error"
+	}
+	w.Open(element)
+	w.Text("Key", k.Key)
+	if k.VersionID != "" {
+		w.Text("VersionId", k.VersionID)
+	}
+	if failure != nil {
+		w.Raw("Code", failure.Code.String())
+		w.Text("Message", failure.Text())
+	}
+	w.Close(element)
+}
+
+// deleteOne deletes one key of a batch. A key that is not there is a success,
+// unless a condition asked for it.
+func (c *call) deleteOne(k *s3.DeleteKey) error {
+	key, err := s3.ParseKey(k.Key)
+	if err != nil {
+		return err
+	}
+	if k.VersionID != "" && k.VersionID != "null" {
+		return s3.E(s3.NoSuchVersion, "")
+	}
+	var cond store.Conditions
+	if k.ETag != "" {
+		cond.IfMatch = []string{k.ETag}
+	}
+	err = c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(key), cond)
+	if errors.Is(err, store.ErrNoSuchKey) && k.ETag == "" {
+		return nil
+	}
+	return err
+}
+
+// each runs do for 0…n-1, at most atOnce together, and returns when all are
+// done. A context that ended is the concern of do.
+func each(_ context.Context, n, atOnce int, do func(i int)) {
+	next := make(chan int)
+	var wg sync.WaitGroup
+	for range min(n, atOnce) {
+		wg.Go(func() { // ends when next is closed
+			for i := range next {
+				do(i)
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+}
+
+// copySource reads x-amz-copy-source.
+func (c *call) copySource() (s3.Bucket, s3.Key, error) {
+	bucket, key, version, err := s3.ParseCopySource(c.header("X-Amz-Copy-Source"))
+	if err == nil && version != "" && version != "null" {
+		err = s3.E(s3.NoSuchVersion, "").With("Key", string(key)).With("VersionId", version)
+	}
+	return bucket, key, err
+}
+
+// directive reads a COPY or REPLACE header.
+func (c *call) directive(canonical string) (replace bool, err error) {
+	switch v := c.header(canonical); v {
+	case "", "COPY":
+		return false, nil
+	case "REPLACE":
+		return true, nil
+	default:
+		return false, invalidArgument(strings.ToLower(canonical), v, "Unknown "+strings.ToLower(canonical)+".")
+	}
+}
+
+func copyObject(c *call) error {
+	req := store.CopyRequest{SourceConditions: s3.Conditions(c.r.Header, "X-Amz-Copy-Source-")}
+	srcBucket, srcKey, err := c.copySource()
+	if err != nil {
+		return err
+	}
+	req.Source.Bucket, req.Source.Key = string(srcBucket), string(srcKey)
+	if req.Replace, err = c.directive("X-Amz-Metadata-Directive"); err != nil {
+		return err
+	}
+	if req.ReplaceTags, err = c.directive("X-Amz-Tagging-Directive"); err != nil {
+		return err
+	}
+	alg, err := s3.RequestedAlgorithm(c.r.Header, "X-Amz-Checksum-Algorithm")
+	if err != nil {
+		return err
+	}
+	if alg != nil {
+		req.ChecksumAlgorithm = alg.Name
+	}
+	attr, err := c.attributes()
+	if err != nil {
+		return err
+	}
+	req.Put = store.PutRequest{Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions()}
+	same := srcBucket == c.bucket && srcKey == c.key
+	if same && !req.Replace && attr.WebsiteRedirect == "" && c.header("X-Amz-Storage-Class") == "" {
+		return s3.E(s3.InvalidRequest, "This copy request is illegal because it is trying to copy an object to itself without changing "+
+			"the object's metadata, storage class, website redirect location or encryption attributes.")
+	}
+	o, err := c.s.backend.CopyObject(c.ctx, &req)
+	if err != nil {
+		return err
+	}
+	return c.xml(http.StatusOK, func(w *s3.Writer) {
+		w.Begin("CopyObjectResult")
+		w.Time("LastModified", o.Modified)
+		w.ETag("ETag", o.ETag)
+		w.Checksum(o.Checksum, true)
+		w.Close("CopyObjectResult")
+	})
+}
