@@ -141,7 +141,7 @@ func newLabel(found Found, geometry label.Geometry, o *ClaimOptions) label.Label
 		Sequence: found.Label.Sequence,
 		Cluster:  o.Cluster, Disk: ashlar.DiskID(ashlar.NewID()), Host: o.Host,
 		OwnerEpoch: found.Label.OwnerEpoch + 1, Owner: ashlar.BootID(ashlar.NewID()),
-		Rotating: found.Device.Rotating, Geometry: geometry, Claimed: o.Now(),
+		Rotating: found.Device.Rotating, Geometry: geometry, Claimed: wall(o.Now()),
 		Name: clip(o.Name), ClusterName: clip(o.ClusterName), Serial: clip(found.Device.Serial),
 	}
 	if o.Rotating != nil {

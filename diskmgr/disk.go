@@ -126,13 +126,17 @@ func (d *Disk) CheckOwner() error {
 // writeLocked makes next the label.
 func (d *Disk) writeLocked(next label.Label) error {
 	next.Sequence++
-	next.Written = d.options.Now()
+	next.Written = wall(d.options.Now())
 	if err := label.Write(d.monitor, next); err != nil {
 		return ashlar.E("diskmgr: write label", d.path, ashlar.KindOf(err), err)
 	}
 	d.mu.label = next
 	return nil
 }
+
+// wall is the time as a label holds it: UTC, and without the reading of a clock
+// that stops with this boot.
+func wall(t time.Time) time.Time { return t.UTC().Round(0) }
 
 // Close lets the device go. The data area must not be used any more.
 func (d *Disk) Close() error {

@@ -52,7 +52,7 @@ func measure(ctx context.Context, dev blockdev.IO, g label.Geometry, length time
 		return label.Baseline{}, m.err
 	}
 	return label.Baseline{
-		Measured:  time.Now(),
+		Measured:  wall(time.Now()),
 		WriteRate: writeRate, ReadRate: rate(read, readTime),
 		ReadMedian: percentile(reads, 50), ReadP99: percentile(reads, 99),
 		FlushMedian: percentile(flushes, 50), FlushP99: percentile(flushes, 99),

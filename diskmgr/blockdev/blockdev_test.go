@@ -294,6 +294,8 @@ func TestWriteAfterSetReadOnlyIsUnavailable(t *testing.T) {
 	if err := unix.IoctlSetPointerInt(int(control.Fd()), unix.BLKROSET, 1); err != nil {
 		t.Fatal(err)
 	}
+	// The mark would outlive the loop device and meet its next user.
+	defer unix.IoctlSetPointerInt(int(control.Fd()), unix.BLKROSET, 0)
 	_, err = d.WriteAt(blockdev.Aligned(4096), 0)
 	wantKind(t, err, ashlar.Unavailable)
 	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS) {

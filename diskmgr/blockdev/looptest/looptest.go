@@ -86,7 +86,11 @@ func configure(device string, n, backing int, logical uint32) error {
 	defer loop.Close()
 	config := unix.LoopConfig{Fd: uint32(backing), Size: logical}
 	config.Info.Flags = unix.LO_FLAGS_DIRECT_IO | unix.LO_FLAGS_PARTSCAN
-	return unix.IoctlLoopConfigure(int(loop.Fd()), &config)
+	if err := unix.IoctlLoopConfigure(int(loop.Fd()), &config); err != nil {
+		return err
+	}
+	// A read-only mark survives from the user before.
+	return unix.IoctlSetPointerInt(int(loop.Fd()), unix.BLKROSET, 0)
 }
 
 // detach lets the device go; while something still has it open the kernel says
