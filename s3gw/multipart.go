@@ -146,7 +146,13 @@ func uploadPartCopy(c *call) error {
 		}
 	}
 	defer from.Close()
-	p, err := c.s.backend.PutPart(c.ctx, string(c.bucket), string(c.key), id, number, newCopyBody(from, rng.Length))
+	// The part needs the checksum that its upload keeps: nobody sends it.
+	u, _, _, err := c.s.backend.ListParts(c.ctx, string(c.bucket), string(c.key), id, store.PartsMax, 1)
+	if err != nil {
+		return c.withKey(err)
+	}
+	body := newCopyBody(from, rng.Length, s3.AlgorithmOf(u.ChecksumAlgorithm))
+	p, err := c.s.backend.PutPart(c.ctx, string(c.bucket), string(c.key), id, number, body)
 	if err != nil {
 		return c.withKey(err)
 	}
@@ -165,21 +171,30 @@ type copyBody struct {
 	length uint64
 	seen   uint64
 	md5    hash.Hash
+	alg    *s3.Algorithm // nil: no checksum
+	sum    hash.Hash
 	err    error
 }
 
-func newCopyBody(src io.Reader, length uint64) *copyBody {
-	return &copyBody{src: src, length: length, md5: md5.New()}
+func newCopyBody(src io.Reader, length uint64, alg *s3.Algorithm) *copyBody {
+	b := &copyBody{src: src, length: length, md5: md5.New(), alg: alg}
+	if alg != nil {
+		b.sum = alg.New()
+	}
+	return b
 }
 
 func (b *copyBody) Bytes() int64 { return int64(b.length) }
 
-func (b *copyBody) Sums() (sum [16]byte, _ *store.Checksum) {
+func (b *copyBody) Sums() (sum [16]byte, checksum *store.Checksum) {
 	if b.err != io.EOF {
 		panic("s3gw: Sums of a copy that has not ended well")
 	}
 	b.md5.Sum(sum[:0])
-	return sum, nil
+	if b.alg != nil {
+		checksum = &store.Checksum{Algorithm: b.alg.Name, Value: b.sum.Sum(nil)}
+	}
+	return sum, checksum
 }
 
 // Read ends with io.ErrUnexpectedEOF if the source is shorter than it said.
@@ -193,6 +208,9 @@ func (b *copyBody) Read(p []byte) (int, error) {
 	p = p[:min(uint64(len(p)), b.length-b.seen)]
 	n, err := b.src.Read(p)
 	b.md5.Write(p[:n])
+	if b.sum != nil {
+		b.sum.Write(p[:n])
+	}
 	b.seen += uint64(n)
 	switch {
 	case b.seen == b.length:
