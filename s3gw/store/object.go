@@ -1,0 +1,189 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"ashlar"
+	"ashlar/daemon/wire"
+	"ashlar/s3gw/store/row"
+)
+
+// readAttempts bounds how often a read is sent again with a newer map.
+const (
+	readAttempts = 4
+	readPause    = 50 * time.Millisecond
+)
+
+// PutObject stores the body as the object's new content. It reads the body to
+// its end, and stores nothing unless that end is io.EOF. The conditions
+// IfMatch and IfNoneMatch are judged at the commit; a first look before the
+// body is read saves the transfer where they fail already.
+// Errors: ErrNoSuchBucket, ErrPreconditionFailed, ErrNoSuchKey (IfMatch without
+// an object), ErrEntityTooLarge, ErrConflict, the body's own; kinds besides:
+// Full, Unavailable (it may have been stored or not), Invalid.
+func (s *Store) PutObject(ctx context.Context, req *PutRequest, body Body) (Object, error) {
+	o, err := s.putObject(ctx, req, body)
+	return o, fail("put object", named(req.Bucket, req.Key), err)
+}
+
+func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Object, error) {
+	if err := checkKey(req.Key); err != nil {
+		return Object{}, err
+	}
+	b, err := s.foresee(ctx, req.Bucket, req.Key, req.Conditions)
+	if err != nil {
+		return Object{}, err
+	}
+	r, err := s.receive(ctx, b, req.Key, 0, body, PutBytesMax)
+	if err != nil {
+		return Object{}, err
+	}
+	m := &row.Object{
+		Bytes: r.bytes, EtagMd5: r.md5[:], Checksum: rowChecksum(r.sum),
+		Attributes: rowAttributes(&req.Attributes), Owner: req.Owner,
+	}
+	err = s.mutate(ctx, b, req.Key, func(ch *change) error {
+		if err := judgeWrite(req.Conditions, ch.cur.row != nil, ch.cur.etag()); err != nil {
+			return err
+		}
+		return ch.put(m, r.extents)
+	})
+	if err != nil {
+		s.release(ctx, b, req.Key, r.extents, err)
+		return Object{}, err
+	}
+	return object(b.ID, req.Key, m, r.extents), nil
+}
+
+// foresee finds the bucket of a write and judges the write's conditions before
+// its body is read.
+func (s *Store) foresee(ctx context.Context, bucketName, key string, c Conditions) (found *bucket, err error) {
+	if len(c.IfMatch)+len(c.IfNoneMatch) == 0 {
+		return s.lookup(ctx, bucketName)
+	}
+	err = s.reading(ctx, bucketName, ErrNoSuchKey, func(b *bucket) error {
+		sl := b.slotOf(key)
+		cur, err := s.current(ctx, sl, key)
+		if err != nil {
+			return err
+		}
+		if cur.row == nil && len(c.IfMatch) > 0 {
+			return s.absent(ctx, sl, ErrNoSuchKey)
+		}
+		found = b
+		return judgeWrite(c, cur.row != nil, cur.etag())
+	})
+	return found, err
+}
+
+// HeadObject returns the current object under the key, with its extents.
+// Errors: ErrNoSuchBucket, ErrNoSuchKey; kinds besides: Unavailable, Corrupt.
+func (s *Store) HeadObject(ctx context.Context, bucketName, key string) (Object, error) {
+	o, err := s.headObject(ctx, bucketName, key)
+	return o, fail("head object", named(bucketName, key), err)
+}
+
+func (s *Store) headObject(ctx context.Context, bucketName, key string) (o Object, err error) {
+	if err := checkKey(key); err != nil {
+		return o, err
+	}
+	err = s.reading(ctx, bucketName, ErrNoSuchKey, func(b *bucket) error {
+		sl := b.slotOf(key)
+		cur, err := s.current(ctx, sl, key)
+		if err != nil {
+			return err
+		}
+		if cur.row == nil {
+			return s.absent(ctx, sl, ErrNoSuchKey)
+		}
+		o = object(b.ID, key, cur.row, cur.extents)
+		return nil
+	})
+	return o, err
+}
+
+// OpenObject streams length bytes from off of an object that HeadObject
+// returned; the range must lie within it. The caller closes the reader. The
+// content stays readable for the trash worker's grace after the object was
+// replaced or deleted.
+func (s *Store) OpenObject(ctx context.Context, o *Object, off, length uint64) (io.ReadCloser, error) {
+	r, err := s.openObject(ctx, o, off, length)
+	return r, fail("open object", fmt.Sprintf("bucket=%s key=%q", o.Bucket, o.Key), err)
+}
+
+func (s *Store) openObject(ctx context.Context, o *Object, off, length uint64) (io.ReadCloser, error) {
+	if off > o.Bytes || length > o.Bytes-off {
+		return nil, invalid("bytes %d+%d of an object of %d", off, length, o.Bytes)
+	}
+	if length == 0 {
+		return io.NopCloser(bytes.NewReader(nil)), nil
+	}
+	extents, off := overlapping(o.Extents, off, length)
+	for n := 0; ; n++ {
+		m, err := s.formed()
+		if err != nil {
+			return nil, err
+		}
+		r, err := s.stripes.ReadStripes(ctx, wire.ReadRequest{
+			Bucket: o.Bucket, Key: o.Key, Extents: extents, Off: off, Length: length, Epoch: m.Epoch,
+		})
+		if !ashlar.Is(err, ashlar.Stale) || n == readAttempts-1 {
+			return r, err
+		}
+		select { // the newer map is on its way
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(readPause << n):
+		}
+	}
+}
+
+// overlapping returns the extents that hold bytes of the range, and the
+// range's offset in their concatenation. A manifest of 10,000 parts need not
+// travel for one of them.
+func overlapping(extents []ashlar.Extent, off, length uint64) ([]ashlar.Extent, uint64) {
+	first, at := 0, uint64(0)
+	for first < len(extents) && at+extents[first].Bytes <= off {
+		at += extents[first].Bytes
+		first++
+	}
+	last, end := first, at
+	for last < len(extents) && end < off+length {
+		end += extents[last].Bytes
+		last++
+	}
+	return extents[first:last], off - at
+}
+
+// DeleteObject deletes the current object. Without IfMatch it succeeds if there
+// is none. Errors: ErrNoSuchBucket, ErrNoSuchKey and ErrPreconditionFailed
+// (IfMatch), ErrConflict; kinds besides: Unavailable (done or not), Invalid.
+func (s *Store) DeleteObject(ctx context.Context, bucketName, key string, cond Conditions) error {
+	return fail("delete object", named(bucketName, key), s.deleteObject(ctx, bucketName, key, cond))
+}
+
+func (s *Store) deleteObject(ctx context.Context, bucketName, key string, cond Conditions) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	missing := judgeWrite(cond, false, "")
+	return s.reading(ctx, bucketName, missing, func(b *bucket) error {
+		err := s.mutate(ctx, b, key, func(ch *change) error {
+			if ch.cur.row == nil {
+				return errNothing
+			}
+			if err := judgeWrite(cond, true, ch.cur.etag()); err != nil {
+				return err
+			}
+			return ch.remove()
+		})
+		if err == errNothing {
+			return s.absent(ctx, b.slotOf(key), missing)
+		}
+		return err
+	})
+}
