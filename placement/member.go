@@ -257,6 +257,7 @@ func (m *Member) close(hard bool) {
 		if !hard {
 			m.handOver()
 		}
+		m.cancel()
 		m.etcd.Server.HardStop()
 	}
 	m.cancel()

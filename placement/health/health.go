@@ -56,12 +56,30 @@ type Status struct {
 	Disks     Count     `json:"disks"`
 	Zones     Count     `json:"zones"`
 	Placement Placement `json:"placement"`
+	// Groups and Shards are the lengths of the tables; Worst counts what stands
+	// worst in them.
+	Groups int   `json:"groups"`
+	Shards int   `json:"shards"`
+	Worst  Worst `json:"worst"`
 	// RepairPieces wait on the hosts' repair lists.
 	RepairPieces uint64 `json:"repair_pieces"`
 	Codes        []Code `json:"codes"`
 	// AsOf is empty when the scheduler answered; otherwise it says whose and
 	// how old this view is.
 	AsOf string `json:"as_of,omitempty"`
+}
+
+// Worst counts the groups and shards in the worst condition.
+type Worst struct {
+	// Groups that are missing a disk, that cannot lose one more, that cannot be
+	// read (fewer than k), and that take no PUT (fewer than the quorum).
+	Missing    int `json:"groups_missing_disks"`
+	Edge       int `json:"groups_at_the_edge"`
+	Unreadable int `json:"groups_unreadable"`
+	Unwritable int `json:"groups_unwritable"`
+	// Shards without a majority, and those that cannot lose one more replica.
+	NoMajority int `json:"shards_without_majority"`
+	ShardsEdge int `json:"shards_at_the_edge"`
 }
 
 // Survival is the number of further losses of one kind at a time, any of them.
@@ -98,6 +116,8 @@ type Placement struct {
 // Code is one health code that is raised now.
 type Code struct {
 	Code string `json:"code"`
+	// Note is true for what is worth knowing but is nothing to repair.
+	Note bool `json:"note,omitempty"`
 	// Subject is the name on the box: a disk, a host, a zone, a member.
 	Subject string `json:"subject"`
 	Summary string `json:"summary"`

@@ -1,8 +1,94 @@
 package health
 
-import "ashlar/placement/topology"
+import (
+	"ashlar/placement/topology"
+)
 
 // Judge computes the status. It keeps neither m nor f.
 func Judge(m *topology.Map, f Facts) Status {
-	return Status{Cluster: m.Name, Epoch: m.Epoch, Formed: m.Formed()}
+	st := Status{
+		Cluster: m.Name, Epoch: m.Epoch, Formed: m.Formed(), Code: m.Settings.Large.String(),
+		Groups: len(m.Groups), Shards: len(m.Shards), RepairPieces: f.RepairPieces, Capacity: capacity(m, f),
+		Placement: Placement{Members: len(f.Members), Leader: f.Leader},
+	}
+	for _, member := range f.Members {
+		st.Placement.Voting += one(member.Voting)
+	}
+	countTree(m, &st)
+	if !st.Formed {
+		st.Verdict = Unavailable
+		st.Reads, st.Writes = Survival{-1, -1, -1}, Survival{-1, -1, -1}
+	} else {
+		c := count(m)
+		st.Reads, st.Writes, st.Worst = c.reads, c.writes, c.worst
+		st.Verdict = verdict(&st, c.atRisk)
+	}
+	st.Codes = raise(m, f, &st)
+	return st
+}
+
+func verdict(st *Status, atRisk bool) Verdict {
+	whole := st.Hosts.Up == st.Hosts.Total && st.Disks.Up == st.Disks.Total &&
+		st.Placement.Voting == st.Placement.Members && st.Worst == Worst{}
+	switch {
+	case st.Worst.Unreadable > 0 || st.Worst.NoMajority > 0:
+		return Unavailable
+	case atRisk:
+		return AtRisk
+	case !whole:
+		return Degraded
+	case st.RepairPieces > 0:
+		return Repairing
+	}
+	return Healthy
+}
+
+func countTree(m *topology.Map, st *Status) {
+	st.Hosts.Total, st.Disks.Total = len(m.Hosts), len(m.Disks)
+	zones := map[string]bool{}
+	for _, h := range m.Hosts {
+		up := h.State == topology.HostUp
+		st.Hosts.Up += one(up)
+		zones[h.Zone] = zones[h.Zone] || up
+	}
+	for i := range m.Disks {
+		st.Disks.Up += one(m.Live(topology.DiskNum(i)))
+	}
+	st.Zones.Total = len(zones)
+	for _, up := range zones {
+		st.Zones.Up += one(up)
+	}
+}
+
+// capacity adds up what the disks say. What fits is decided by the disk that
+// fills first: every group takes the same share of what comes.
+func capacity(m *topology.Map, f Facts) Capacity {
+	var c Capacity
+	for i, d := range m.Disks {
+		c.RawBytes += d.Bytes
+		c.UsedBytes += f.Disks[topology.DiskNum(i)].UsedBytes
+	}
+	large := m.Settings.Large
+	if large.K == 0 {
+		return c
+	}
+	c.StoredBytes = c.UsedBytes * uint64(large.K) / uint64(large.Pieces())
+	if !m.Formed() {
+		c.UsableBytes = c.RawBytes / uint64(large.Pieces()) * uint64(large.K)
+		return c
+	}
+	slots := make([]int, len(m.Disks))
+	for _, g := range m.Groups {
+		for _, n := range g.Disks[:min(large.Pieces(), len(g.Disks))] {
+			slots[n]++
+		}
+	}
+	perSlot := -1.0
+	for i, n := range slots {
+		if fit := float64(m.Disks[i].Bytes) / float64(n); n > 0 && (perSlot < 0 || fit < perSlot) {
+			perSlot = fit
+		}
+	}
+	c.UsableBytes = uint64(max(perSlot, 0) * float64(len(m.Groups)*int(large.K)))
+	return c
 }
