@@ -68,8 +68,15 @@ func (s *suite) check(name string, err error) {
 	fmt.Fprintf(s.out, "FAILED %s: %s: %s\n", s.client, name, reason)
 }
 
+// awsConfig: aws-cli 1 makes presigned addresses with Signature Version 2 unless
+// told otherwise, which nobody accepts any more.
+const awsConfig = "[default]\ns3 =\n  signature_version = s3v4\n  addressing_style = path\n"
+
 // prepare makes the files and the tree that all clients store.
 func (s *suite) prepare() error {
+	if err := os.WriteFile(filepath.Join(s.dir, "aws-config"), []byte(awsConfig), 0o600); err != nil {
+		return err
+	}
 	sizes := []int64{0, 1, 4 * ashlar.KiB, 5 * ashlar.MiB, 100 * ashlar.MiB}
 	if s.large {
 		sizes = append(sizes, 2*ashlar.GiB)
@@ -163,7 +170,7 @@ func (s *suite) environment() []string {
 		"PATH=" + os.Getenv("PATH"), "HOME=" + s.dir, "LC_ALL=C.UTF-8", "TZ=UTC", "NO_PROXY=*",
 		"AWS_ACCESS_KEY_ID=" + s.accessKey, "AWS_SECRET_ACCESS_KEY=" + s.secretKey,
 		"AWS_DEFAULT_REGION=us-east-1", "AWS_REGION=us-east-1", "AWS_EC2_METADATA_DISABLED=true", "AWS_PAGER=",
-		"AWS_CONFIG_FILE=" + filepath.Join(s.dir, "no-aws-config"), "AWS_SHARED_CREDENTIALS_FILE=" + filepath.Join(s.dir, "no-aws-credentials"),
+		"AWS_CONFIG_FILE=" + filepath.Join(s.dir, "aws-config"), "AWS_SHARED_CREDENTIALS_FILE=" + filepath.Join(s.dir, "no-aws-credentials"),
 	}
 }
 
