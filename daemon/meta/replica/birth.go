@@ -1,0 +1,302 @@
+package replica
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"ashlar"
+	"ashlar/daemon/wire"
+	"ashlar/placement/topology"
+)
+
+// The first start of a replica; "First start" in the package comment says why
+// it is done so.
+
+// Every replica that is born a voter begins with the same empty log, cut
+// behind this entry: a raft node with an empty log at zero could not be told
+// from one that was added later and needs a snapshot.
+const (
+	firstIndex = 1
+	firstTerm  = 1
+)
+
+const (
+	birthTicks  = 2  // between two questions
+	healthTicks = 50 // between two complaints
+)
+
+// follow takes over what a newer map says about our replicas.
+func (c *core) follow(m *topology.Map) {
+	c.tm = m
+	byID := *c.h.byID.Load()
+	known := map[ashlar.ReplicaID]bool{}
+	for _, r := range c.replicas {
+		known[r.id] = true
+	}
+	for _, r := range byID {
+		if !known[r.id] {
+			c.replicas = append(c.replicas, r)
+		}
+	}
+	for _, r := range c.replicas {
+		if int(r.shard) >= len(m.Shards) {
+			continue
+		}
+		rc := &r.core
+		voters := m.Shards[r.shard].Replicas
+		if !slices.Equal(voters, rc.voters) {
+			clear(rc.birth) // what was answered was about another list
+		}
+		rc.voters = slices.Clone(voters)
+		for _, v := range voters {
+			rc.peers[v.ID] = v.Host
+		}
+		c.guard(r, func() { c.tryBirth(r) })
+		c.mark(r)
+	}
+}
+
+// receive handles a message from another replica.
+func (c *core) receive(r *replica, m *wire.RaftMessage) {
+	rc := &r.core
+	switch {
+	case m.Birth != nil && !m.Birth.Reply:
+		c.answerBirth(r, m.From)
+	case m.Birth != nil:
+		if rc.node == nil && !r.failed.Load() {
+			rc.birth[m.From] = m.Birth
+			c.tryBirth(r)
+		}
+	case m.Raft == nil || rc.node == nil:
+	case m.Raft.GetFrom() != uint64(m.From) || m.Raft.GetTo() != uint64(r.id):
+	case rc.heard[m.From]:
+		c.step(r, m.Raft)
+	default:
+		// Note on disk that this peer has spoken before its word counts.
+		if len(rc.held[m.From]) == 0 {
+			c.logs = append(c.logs, logTask{r: r, heard: m.From})
+		}
+		if len(rc.held[m.From]) < heldMax {
+			rc.held[m.From] = append(rc.held[m.From], *m)
+		}
+	}
+}
+
+func (c *core) answerBirth(r *replica, asker ashlar.ReplicaID) {
+	rc := &r.core
+	answer := &wire.Birth{Reply: true, Born: r.born.Load(), Heard: rc.heard[asker] || len(rc.held[asker]) > 0}
+	if answer.Born {
+		answer.Voters = slices.Clone(rc.bornWith)
+	} else {
+		answer.Voters = idsOf(rc.voters)
+	}
+	if host := rc.peers[asker]; host != 0 {
+		c.post(host, wire.RaftMessage{Shard: r.shard, From: r.id, To: asker, Birth: answer})
+	}
+}
+
+func idsOf(replicas []topology.Replica) []ashlar.ReplicaID {
+	ids := make([]ashlar.ReplicaID, len(replicas))
+	for i, r := range replicas {
+		ids[i] = r.ID
+	}
+	return ids
+}
+
+// askBirth asks all others, at every few ticks, while we are unborn.
+func (c *core) askBirth(r *replica) {
+	rc := &r.core
+	if rc.ticks%healthTicks == 0 {
+		code, text := "meta-replica-waits", "a new replica waits for an answer of every other one of its shard before its first start"
+		if r.lost.Load() {
+			code, text = "meta-replica-lost", "this replica took part before and its data is gone: it must not vote again; give the shard a new replica"
+		}
+		r.log.Error(text, "code", code, "answers", len(rc.birth), "replicas", len(rc.voters))
+	}
+	if rc.ticks%birthTicks != 1 {
+		return
+	}
+	for _, v := range rc.voters {
+		if v.ID != r.id {
+			c.post(v.Host, wire.RaftMessage{Shard: r.shard, From: r.id, To: v.ID, Birth: &wire.Birth{}})
+		}
+	}
+	c.tryBirth(r)
+}
+
+// tryBirth decides whether the replica may start, and as what.
+func (c *core) tryBirth(r *replica) {
+	rc := &r.core
+	if r.born.Load() || r.failed.Load() || !slices.ContainsFunc(rc.voters, func(v topology.Replica) bool { return v.ID == r.id }) {
+		return
+	}
+	voters, verdict := judgeBirth(r.id, idsOf(rc.voters), rc.birth)
+	r.lost.Store(verdict == birthLost)
+	if verdict != birthNow {
+		return
+	}
+	if err := c.bear(r, voters); err != nil {
+		c.h.fail(err)
+		return
+	}
+	r.log.Info("replica started for the first time", "code", "meta-replica-born", "voters", len(voters))
+	c.mark(r)
+}
+
+type birthVerdict uint8
+
+const (
+	birthWait birthVerdict = iota
+	birthNow
+	birthLost
+)
+
+// judgeBirth is the rule. Answers are those to our questions since the map
+// last changed the list of replicas, which is all.
+func judgeBirth(self ashlar.ReplicaID, all []ashlar.ReplicaID, answers map[ashlar.ReplicaID]*wire.Birth) (voters []ashlar.ReplicaID, verdict birthVerdict) {
+	var elder *wire.Birth
+	missing, differs := false, false
+	for _, id := range all {
+		a := answers[id]
+		switch {
+		case id == self:
+		case a == nil:
+			missing = true
+		case a.Heard:
+			return nil, birthLost
+		case a.Born:
+			elder = a
+		default:
+			differs = differs || !slices.Equal(a.Voters, all)
+		}
+	}
+	switch {
+	case missing:
+		return nil, birthWait
+	case elder != nil && slices.Contains(elder.Voters, self):
+		return elder.Voters, birthNow
+	case elder != nil:
+		return nil, birthNow // added later: the leader sends a snapshot
+	case differs:
+		return nil, birthWait
+	default:
+		return all, birthNow
+	}
+}
+
+// bear makes the replica's first state durable and starts it. Without voters
+// it knows nobody and waits for a snapshot.
+func (c *core) bear(r *replica, voters []ashlar.ReplicaID) error {
+	state := appliedState{generation: 1, conf: raftpb.EnsureConfState(nil)}
+	var index, term uint64
+	if len(voters) > 0 {
+		index, term = firstIndex, firstTerm
+		state.index, state.term = index, term
+		for _, v := range voters {
+			state.conf.Voters = append(state.conf.Voters, uint64(v))
+		}
+	}
+	batch := c.h.db.NewBatch()
+	defer batch.Close()
+	r.machine = &machine{id: r.id, state: state}
+	if err := r.machine.saveState(batch); err != nil {
+		return err
+	}
+	if err := putUint64s(batch, replicaKey(kindHard, r.id), term, 0, index); err != nil {
+		return err
+	}
+	if err := putUint64s(batch, replicaKey(kindTrunc, r.id), index, term); err != nil {
+		return err
+	}
+	if err := batch.Set(replicaKey(kindBorn, r.id), encodeBorn(r.shard, voters), nil); err != nil {
+		return err
+	}
+	// Once in a replica's life the core waits for a disk.
+	if err := batch.Commit(pebble.Sync); err != nil {
+		return err
+	}
+	return c.h.startReplica(c, r, voters)
+}
+
+// startReplica starts a replica from what is on disk; r.machine is set.
+func (h *Host) startReplica(c *core, r *replica, voters []ashlar.ReplicaID) error {
+	store, err := loadLogStore(h.db, r.id, &r.machine.state)
+	if err != nil {
+		return err
+	}
+	r.machine.applied.Store(store.applied)
+	r.disk.last, r.disk.term, r.disk.vote = store.last, store.hard.GetTerm(), store.hard.GetVote()
+	if err := c.startRaft(r, store); err != nil {
+		return err
+	}
+	r.core.bornWith = voters
+	r.born.Store(true)
+	return nil
+}
+
+// The row under kindBorn: shard (4, little-endian), then the voters (8 each).
+func encodeBorn(shard ashlar.ShardID, voters []ashlar.ReplicaID) []byte {
+	b := binary.LittleEndian.AppendUint32(nil, uint32(shard))
+	for _, v := range voters {
+		b = binary.LittleEndian.AppendUint64(b, uint64(v))
+	}
+	return b
+}
+
+// loadReplica makes the replica that a kindBorn row names.
+func (h *Host) loadReplica(c *core, key, value []byte) (*replica, error) {
+	if len(key) != prefixBytes || len(value) < 4 || len(value)%8 != 4 {
+		return nil, errCorrupt("birth", 0)
+	}
+	id := ashlar.ReplicaID(binary.BigEndian.Uint64(key[1:]))
+	r := h.newReplica(ashlar.ShardID(binary.LittleEndian.Uint32(value)), id)
+	var voters []ashlar.ReplicaID
+	for rest := value[4:]; len(rest) > 0; rest = rest[8:] {
+		voters = append(voters, ashlar.ReplicaID(binary.LittleEndian.Uint64(rest)))
+	}
+	raw, closer, err := h.db.Get(replicaKey(kindApplied, id))
+	if err != nil {
+		return nil, err
+	}
+	state, err := decodeAppliedState(raw)
+	closer.Close()
+	if err != nil {
+		return nil, ashlar.E("meta: open", r.String(), ashlar.Corrupt, err)
+	}
+	r.machine = &machine{id: id, state: state}
+	if err := h.loadHeard(r); err != nil {
+		return nil, err
+	}
+	if err := h.dropOtherGenerations(r); err != nil {
+		return nil, err
+	}
+	return r, h.startReplica(c, r, voters)
+}
+
+func (h *Host) loadHeard(r *replica) error {
+	prefix := replicaKey(kindHeard, r.id)
+	it, err := h.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: successor(prefix)})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		r.core.heard[ashlar.ReplicaID(binary.BigEndian.Uint64(it.Key()[prefixBytes:]))] = true
+	}
+	return it.Error()
+}
+
+// dropOtherGenerations removes what is left of snapshots that were never installed.
+func (h *Host) dropOtherGenerations(r *replica) error {
+	all := replicaKey(kindMachine, r.id)
+	current := machinePrefix(r.id, r.machine.state.generation)
+	for _, span := range [][2][]byte{{all, current}, {successor(current), successor(all)}} {
+		if err := h.db.DeleteRange(span[0], span[1], pebble.NoSync); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,241 @@
+package replica
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"ashlar"
+	"ashlar/daemon/client"
+	"ashlar/daemon/meta"
+	"ashlar/daemon/wire"
+	"ashlar/placement/topology"
+)
+
+const testTick = 15 * time.Millisecond
+
+// cluster is a set of hosts in this process whose links can be cut and which
+// can be killed.
+type cluster struct {
+	t    testing.TB
+	tick time.Duration
+	// inMemory hosts sit on a file system that forgets, at a kill, a random part of
+	// what was not synced.
+	inMemory bool
+	root     string
+
+	mu    sync.Mutex
+	tm    *topology.Map
+	hosts map[ashlar.HostID]*node
+	cut   map[[2]ashlar.HostID]bool
+}
+
+// node is one host: what survives a kill, and what runs.
+type node struct {
+	id   ashlar.HostID
+	fs   *vfs.MemFS
+	dir  string
+	host *Host // nil while down
+	link *Link
+}
+
+func newCluster(t testing.TB, hosts, shards, replicas int, inMemory bool) *cluster {
+	c := &cluster{
+		t: t, tick: testTick, inMemory: inMemory, root: t.TempDir(),
+		hosts: map[ashlar.HostID]*node{}, cut: map[[2]ashlar.HostID]bool{},
+	}
+	c.tm = &topology.Map{Epoch: 1, Groups: make([]topology.Group, 1), Shards: make([]topology.Shard, shards)}
+	for i := range hosts {
+		id := ashlar.HostID(i + 1)
+		c.tm.Hosts = append(c.tm.Hosts, topology.Host{ID: id, Name: fmt.Sprint("h", id)})
+		c.hosts[id] = &node{id: id, dir: filepath.Join(c.root, fmt.Sprint("h", id))}
+		if inMemory {
+			c.hosts[id].fs = vfs.NewCrashableMem()
+		}
+	}
+	for s := range shards {
+		for i := range replicas {
+			r := topology.Replica{ID: ashlar.ReplicaID(100*(s+1) + i), Host: ashlar.HostID((s+i)%hosts + 1)}
+			c.tm.Shards[s].Replicas = append(c.tm.Shards[s].Replicas, r)
+		}
+	}
+	t.Cleanup(func() {
+		for id := range c.hosts {
+			c.kill(id)
+		}
+	})
+	return c
+}
+
+func (c *cluster) startAll() {
+	for id := range c.hosts {
+		c.start(id)
+	}
+}
+
+// faultyShards is a host seen over a link that may be cut.
+type faultyShards struct {
+	wire.Shards
+	c        *cluster
+	from, to ashlar.HostID
+}
+
+func (f faultyShards) down() error {
+	if f.c.isCut(f.from, f.to) {
+		return ashlar.E("link", "", ashlar.Unavailable, nil)
+	}
+	return nil
+}
+
+func (f faultyShards) Deliver(ctx context.Context, b *wire.RaftBatch) error {
+	if err := f.down(); err != nil {
+		return err
+	}
+	return f.Shards.Deliver(ctx, b)
+}
+
+func (f faultyShards) InstallSnapshot(ctx context.Context, s *wire.SnapshotChunk) error {
+	if err := f.down(); err != nil {
+		return err
+	}
+	return f.Shards.InstallSnapshot(ctx, s)
+}
+
+// dialFrom gives host from's view of the others; the direct value unless links are tested.
+func (c *cluster) dialFrom(from ashlar.HostID) func(ashlar.HostID) (wire.Shards, error) {
+	return func(to ashlar.HostID) (wire.Shards, error) {
+		h := c.host(to)
+		if h == nil {
+			return nil, ashlar.E("dial", "", ashlar.Unavailable, nil)
+		}
+		if from != 0 && c.faulty() {
+			return faultyShards{Shards: h, c: c, from: from, to: to}, nil
+		}
+		return h, nil
+	}
+}
+
+func (c *cluster) faulty() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.cut) > 0
+}
+
+func (c *cluster) isCut(a, b ashlar.HostID) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cut[[2]ashlar.HostID{a, b}] || c.cut[[2]ashlar.HostID{b, a}]
+}
+
+// isolate cuts a host off from all others; heal undoes all cuts.
+func (c *cluster) isolate(id ashlar.HostID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for other := range c.hosts {
+		if other != id {
+			c.cut[[2]ashlar.HostID{id, other}] = true
+		}
+	}
+}
+
+func (c *cluster) heal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.cut)
+}
+
+func (c *cluster) host(id ashlar.HostID) *Host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.hosts[id]; n != nil {
+		return n.host
+	}
+	return nil
+}
+
+func (c *cluster) topology() *topology.Map {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.tm
+}
+
+func (c *cluster) start(id ashlar.HostID) {
+	n := c.hosts[id]
+	cfg := Config{Host: id, Dir: n.dir, Map: c.topology(), Tick: c.tick, CacheBytes: 8 * ashlar.MiB, Log: slog.New(slog.DiscardHandler)}
+	if testing.Verbose() {
+		cfg.Log = slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	}
+	if n.fs != nil {
+		cfg.fs, cfg.Dir = n.fs, "/db"
+	}
+	n.link = NewLink(c.dialFrom(id), cfg.Log)
+	cfg.Transport = n.link
+	h, err := Open(cfg)
+	if err != nil {
+		c.t.Fatalf("host %d: %v", id, err)
+	}
+	c.mu.Lock()
+	n.host = h
+	c.mu.Unlock()
+}
+
+// kill drops everything that the host has in memory. On a real directory
+// nothing is flushed beyond what the store itself does when it closes; in
+// memory a random part of what was not synced is lost, as in a power cut.
+func (c *cluster) kill(id ashlar.HostID) {
+	n := c.hosts[id]
+	c.mu.Lock()
+	h := n.host
+	n.host = nil
+	c.mu.Unlock()
+	if h == nil {
+		return
+	}
+	if n.fs != nil {
+		n.fs = n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rand.IntN(101), RNG: rand.New(rand.NewPCG(rand.Uint64(), 0))})
+	}
+	h.stop()
+	n.link.Close()
+}
+
+func (c *cluster) store() meta.Store { return client.NewMeta(c.topology, c.dialFrom(0)) }
+
+func (c *cluster) setMap(tm *topology.Map) {
+	c.mu.Lock()
+	c.tm = tm
+	c.mu.Unlock()
+	for id := range c.hosts {
+		if h := c.host(id); h != nil {
+			h.Update(tm)
+		}
+	}
+}
+
+// leaderOf waits for a leader of the shard.
+func (c *cluster) leaderOf(shard ashlar.ShardID) ashlar.HostID {
+	c.t.Helper()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(c.tick) {
+		for id := range c.hosts {
+			if h := c.host(id); h != nil {
+				if r := (*h.shards.Load())[shard]; r != nil && r.leading.Load() {
+					return id
+				}
+			}
+		}
+	}
+	c.t.Fatalf("shard %d has no leader", shard)
+	return 0
+}
+
+func testCtx(t testing.TB, d time.Duration) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
