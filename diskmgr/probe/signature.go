@@ -106,12 +106,16 @@ func scan(dev blockdev.IO, start, size int64) ([]Signature, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &ends{head: head, tail: tail, size: size}
+	return look(&ends{head: head, tail: tail, size: size}), nil
+}
+
+// look runs every check of our own.
+func look(e *ends) []Signature {
 	var found []Signature
-	for _, look := range []func(*ends) []Signature{plainMagics, extFamily, raid, zfs, swap, lvm, tables} {
-		found = append(found, look(e)...)
+	for _, check := range []func(*ends) []Signature{plainMagics, extFamily, raid, zfs, swap, lvm, tables} {
+		found = append(found, check(e)...)
 	}
-	return found, nil
+	return found
 }
 
 // read returns n bytes from any offset by way of an aligned read around them.
