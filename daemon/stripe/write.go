@@ -423,13 +423,16 @@ func lossKind(notFull, allowed int) ashlar.Kind {
 	return ashlar.Unavailable
 }
 
-// put stores one piece at its seat; if the map proves stale, once more under a
-// newer one.
+// put stores one piece at its seat. It tries once more under a newer map if the
+// first proves stale, and under the same if the bytes changed on the way.
 func (c *Coordinator) put(ctx context.Context, m *topology.Map, p *wire.Piece) error {
 	for again := false; ; again = true {
 		err := c.putOnce(ctx, m, p)
-		if again || !ashlar.Is(err, ashlar.Stale) {
+		switch {
+		case again || !ashlar.Is(err, ashlar.Stale) && !ashlar.Is(err, ashlar.Corrupt):
 			return err
+		case ashlar.Is(err, ashlar.Corrupt):
+			continue
 		}
 		if m = c.newer(ctx, m.Epoch); m == nil {
 			return err
