@@ -1,0 +1,307 @@
+package sigv4
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"ashlar/s3gw/s3"
+)
+
+// edit changes a signed request before it arrives.
+type edit func(r *http.Request)
+
+func setHeader(name, value string) edit { return func(r *http.Request) { r.Header.Set(name, value) } }
+
+func auth(from, to string) edit {
+	return func(r *http.Request) {
+		r.Header.Set("Authorization", strings.Replace(r.Header.Get("Authorization"), from, to, 1))
+	}
+}
+
+func query(name, value string) edit {
+	return func(r *http.Request) {
+		q := r.URL.Query()
+		if q.Set(name, value); value == "" {
+			q.Del(name)
+		}
+		r.URL.RawQuery = q.Encode()
+	}
+}
+
+func TestHeaderRefusals(t *testing.T) {
+	v := testVerifier(testTime)
+	for _, c := range []struct {
+		name string
+		edit edit
+		code string
+	}{
+		{"as signed", func(*http.Request) {}, "OK"},
+		{"no credentials", func(r *http.Request) { r.Header.Del("Authorization") }, "AccessDenied"},
+		{"empty credentials", setHeader("Authorization", ""), "AccessDenied"},
+		{"unknown key", auth("AKID/with", "AKIX/with"), "InvalidAccessKeyId"},
+		{"signature v2", setHeader("Authorization", "AWS AKID:c2lnbmF0dXJl"), "InvalidRequest"},
+		{"signature v2 in the query", func(r *http.Request) {
+			r.Header.Del("Authorization")
+			r.URL.RawQuery = "AWSAccessKeyId=AKID&Expires=99999999999&Signature=c2ln"
+		}, "InvalidRequest"},
+		{"two mechanisms", query("X-Amz-Algorithm", algorithm), "InvalidArgument"},
+		{"two headers", func(r *http.Request) { r.Header.Add("Authorization", r.Header.Get("Authorization")) }, "InvalidArgument"},
+		{"garbled", setHeader("Authorization", "Bearer x"), "AuthorizationHeaderMalformed"},
+		{"only the algorithm", setHeader("Authorization", algorithm), "AuthorizationHeaderMalformed"},
+		{"no space", auth(algorithm+" ", algorithm), "AuthorizationHeaderMalformed"},
+		{"wrong region", auth("eu-test-1", "us-test-9"), "AuthorizationHeaderMalformed"},
+		{"wrong service", auth("/s3/", "/ec2/"), "AuthorizationHeaderMalformed"},
+		{"wrong terminator", auth("aws4_request", "aws5_request"), "AuthorizationHeaderMalformed"},
+		{"wrong date in the scope", auth("20260228", "20260227"), "AuthorizationHeaderMalformed"},
+		{"no date in the scope", auth("20260228", "2026022x"), "AuthorizationHeaderMalformed"},
+		{"twice a field", auth("Signature=", "Signature=0, Signature="), "AuthorizationHeaderMalformed"},
+		{"unknown field", auth("Signature=", "X=y, Signature="), "AuthorizationHeaderMalformed"},
+		{"short signature", func(r *http.Request) {
+			h := r.Header.Get("Authorization")
+			r.Header.Set("Authorization", h[:len(h)-1])
+		}, "AuthorizationHeaderMalformed"},
+		{"upper-case signed headers", auth("SignedHeaders=", "SignedHeaders=Accept;"), "AuthorizationHeaderMalformed"},
+		{"host twice", auth("host;", "host;host;"), "AuthorizationHeaderMalformed"},
+		{"host not signed", auth(";host;", ";"), "AccessDenied"},
+		{"unsigned copy source", setHeader("X-Amz-Copy-Source", "a/b"), "AccessDenied"},
+		{"unsigned acl", setHeader("X-Amz-Acl", "public-read"), "AccessDenied"},
+		{"no date", func(r *http.Request) { r.Header.Del("X-Amz-Date") }, "AccessDenied"},
+		{"date is no date", setHeader("X-Amz-Date", "yesterday"), "AccessDenied"},
+		{"no payload hash", func(r *http.Request) { r.Header.Del("X-Amz-Content-Sha256") }, "InvalidRequest"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := signed(t, "PUT", "http://h.example/b/k", unsignedPayload, map[string]string{"Content-Type": "a/b"}, false)
+			c.edit(r)
+			if _, err := verify(t, v, r); codeOf(err) != c.code {
+				t.Fatalf("got %v, want %s", err, c.code)
+			}
+		})
+	}
+}
+
+// Content of x-amz-content-sha256 is judged behind the signature, so these are signed.
+func TestPayloadKinds(t *testing.T) {
+	v := testVerifier(testTime)
+	for payload, code := range map[string]string{
+		unsignedPayload: "OK", streamSigned: "OK", streamSignedTrailer: "OK", streamUnsignedTrailer: "OK", emptySHA256: "OK",
+		strings.ToUpper(emptySHA256): "OK", "nonsense": "InvalidArgument", emptySHA256[1:]: "InvalidArgument",
+		emptySHA256 + "00": "InvalidArgument", streamECDSA: "NotImplemented",
+	} {
+		r := signed(t, "PUT", "http://h.example/b/k", payload, nil, false)
+		a, err := verify(t, v, r)
+		if codeOf(err) != code {
+			t.Errorf("%s: got %v, want %s", payload, err, code)
+		}
+		if err == nil && a.Payload.Chunked() != strings.HasPrefix(payload, "STREAMING") {
+			t.Errorf("%s: chunked %v", payload, a.Payload.Chunked())
+		}
+	}
+}
+
+func TestToken(t *testing.T) {
+	r := signed(t, "GET", "http://h.example/b/k", unsignedPayload, map[string]string{"X-Amz-Security-Token": "t"}, false)
+	if _, err := verify(t, testVerifier(testTime), r); codeOf(err) != "InvalidToken" {
+		t.Fatal(err)
+	}
+}
+
+func TestClock(t *testing.T) {
+	for offset, want := range map[time.Duration]string{
+		0: "OK", skewMax: "OK", -skewMax: "OK", skewMax + time.Second: "RequestTimeTooSkewed", -skewMax - time.Second: "RequestTimeTooSkewed",
+		24 * time.Hour: "RequestTimeTooSkewed",
+	} {
+		r := signed(t, "GET", "http://h.example/b/k", unsignedPayload, nil, false)
+		if _, err := verify(t, testVerifier(testTime.Add(offset)), r); codeOf(err) != want {
+			t.Errorf("%v: %v, want %s", offset, err, want)
+		}
+	}
+	for offset, want := range map[time.Duration]string{
+		0: "OK", 10 * time.Minute: "OK", 10*time.Minute + time.Second: "AccessDenied", -16 * time.Minute: "AccessDenied",
+	} {
+		r := signed(t, "GET", "http://h.example/b/k", unsignedPayload, nil, true)
+		if _, err := verify(t, testVerifier(testTime.Add(offset)), r); codeOf(err) != want {
+			t.Errorf("presigned %v: %v, want %s", offset, err, want)
+		}
+	}
+}
+
+func TestPresignedRefusals(t *testing.T) {
+	v := testVerifier(testTime)
+	const bad = "AuthorizationQueryParametersError"
+	for _, c := range []struct {
+		name string
+		edit edit
+		code string
+	}{
+		{"as signed", func(*http.Request) {}, "OK"},
+		{"expires 0", query("X-Amz-Expires", "0"), bad},
+		{"expires negative", query("X-Amz-Expires", "-1"), bad},
+		{"expires too large", query("X-Amz-Expires", "604801"), bad},
+		{"expires text", query("X-Amz-Expires", "soon"), bad},
+		{"expires overflows", query("X-Amz-Expires", "99999999999999999999"), bad},
+		{"no expires", query("X-Amz-Expires", ""), bad},
+		{"no date", query("X-Amz-Date", ""), bad},
+		{"no signature", query("X-Amz-Signature", ""), bad},
+		{"no credential", query("X-Amz-Credential", ""), bad},
+		{"no algorithm", query("X-Amz-Algorithm", ""), bad},
+		{"no signed headers", query("X-Amz-SignedHeaders", ""), bad},
+		{"other algorithm", query("X-Amz-Algorithm", "AWS4-ECDSA-P256-SHA256"), bad},
+		{"bad date", query("X-Amz-Date", "now"), bad},
+		{"other date", query("X-Amz-Date", "20260227T235930Z"), bad},
+		{"bad credential", query("X-Amz-Credential", "AKID"), bad},
+		{"wrong region", query("X-Amz-Credential", testKey+"/20260228/us-east-9/s3/aws4_request"), bad},
+		{"twice a parameter", func(r *http.Request) { r.URL.RawQuery += "&X-Amz-Expires=60" }, bad},
+		{"longer life", query("X-Amz-Expires", "601"), "SignatureDoesNotMatch"},
+		{"other parameter", query("versionId", "1"), "SignatureDoesNotMatch"},
+		{"unsigned copy source", setHeader("X-Amz-Copy-Source", "a/b"), "AccessDenied"},
+		{"host not signed", query("X-Amz-SignedHeaders", "content-type"), "AccessDenied"},
+		{"other key", func(r *http.Request) {
+			r.URL = &url.URL{Scheme: "http", Host: "h.example", Path: "/b/other", RawQuery: r.URL.RawQuery}
+		}, "SignatureDoesNotMatch"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := signed(t, "GET", "http://h.example/b/k", unsignedPayload, nil, true)
+			c.edit(r)
+			if _, err := verify(t, v, r); codeOf(err) != c.code {
+				t.Fatalf("got %v, want %s", err, c.code)
+			}
+		})
+	}
+}
+
+// TestRotation proves that a cached signing key dies with its secret.
+func TestRotation(t *testing.T) {
+	keys := keyring{testKey: testSecret}
+	v := New(keys, testRegion, func() time.Time { return testTime })
+	r := signed(t, "GET", "http://h.example/b/k", unsignedPayload, nil, false)
+	if _, err := verify(t, v, r); err != nil {
+		t.Fatal(err)
+	}
+	keys[testKey] = "another secret"
+	if _, err := verify(t, v, r); codeOf(err) != "SignatureDoesNotMatch" {
+		t.Fatalf("after rotation: %v", err)
+	}
+	delete(keys, testKey)
+	if _, err := verify(t, v, r); codeOf(err) != "InvalidAccessKeyId" {
+		t.Fatalf("after removal: %v", err)
+	}
+}
+
+func TestUnsignedChunks(t *testing.T) {
+	p := &Payload{kind: kindChunksUnsignedTrailer}
+	const good = "5\r\nhello\r\n1\r\n!\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"
+	for _, src := range []io.Reader{strings.NewReader(good), iotest.OneByteReader(strings.NewReader(good)), iotest.DataErrReader(strings.NewReader(good))} {
+		c := NewChunkReader(src, p, 6)
+		got, err := io.ReadAll(iotest.OneByteReader(c))
+		if err != nil || string(got) != "hello!" || c.Trailers()["x-amz-checksum-crc32"] != "AAAAAA==" {
+			t.Fatalf("%q %v %v", got, c.Trailers(), err)
+		}
+		c.Release()
+	}
+	for body, code := range map[string]string{
+		"5\r\nhello\r\n0\r\n\r\n":                  "IncompleteBody", // fewer than declared
+		"7\r\nhello!!\r\n0\r\n\r\n":                "IncompleteBody", // more than declared
+		"6\r\nhello!\r\n":                          "IncompleteBody",
+		"6\r\nhello!x\r\n0\r\n\r\n":                "InvalidRequest",
+		"6;chunk-signature=0\r\nhello!\r\n0\r\n":   "InvalidRequest",
+		"\r\n":                                     "InvalidRequest",
+		"-6\r\nhello!\r\n0\r\n\r\n":                "InvalidRequest",
+		strings.Repeat("0", 2000) + "\r\n":         "InvalidRequest",
+		"6\r\nhello!\r\n0\r\na:b\r\na:c\r\n\r\n":   "MalformedTrailerError",
+		"6\r\nhello!\r\n0\r\n: x\r\n\r\n":          "MalformedTrailerError",
+		"6\r\nhello!\r\n0\r\n\r\nGET / HTTP/1.1\r": "InvalidRequest",
+	} {
+		c := NewChunkReader(strings.NewReader(body), p, 6)
+		if _, err := io.ReadAll(c); codeOf(err) != code {
+			t.Errorf("%q: got %v, want %s", body, err, code)
+		}
+		c.Release()
+	}
+}
+
+func FuzzAuthorization(f *testing.F) {
+	f.Add(docAuth("host;x-amz-date", strings.Repeat("a", 64)))
+	f.Add("AWS4-HMAC-SHA256 Credential=a/20130524/r/s3/aws4_request, SignedHeaders=host, Signature=")
+	f.Add("AWS a:b")
+	f.Fuzz(func(t *testing.T, header string) {
+		c, err := parseAuthorization(header)
+		if err != nil {
+			if codeOf(err) != "AuthorizationHeaderMalformed" {
+				t.Fatalf("%q: %v", header, err)
+			}
+			return
+		}
+		if !strings.Contains(header, c.accessKey+"/"+c.scope()) || !validSignature(c.signature) || c.signedHeaders == "" {
+			t.Fatalf("%q was read as %+v", header, c)
+		}
+		r, q := request(t, "GET", "/", "h", map[string]string{"Authorization": header, "X-Amz-Date": docStamp, "X-Amz-Content-Sha256": unsignedPayload})
+		if _, err := docVerifier().Verify(r, q); err == nil {
+			t.Fatalf("%q was accepted", header)
+		}
+	})
+}
+
+// FuzzCanonicalizer is differential: what the SDK signs we accept, whatever the
+// path, the query and the header.
+func FuzzCanonicalizer(f *testing.F) {
+	f.Add("a/b c", "prefix", "x y", "v")
+	f.Add("..//%2e", "a", "+&=;", " two  spaces ")
+	f.Add("ä\x7f", "Ü", "%", "\t")
+	v := testVerifier(testTime)
+	f.Fuzz(func(t *testing.T, key, name, value, header string) {
+		if strings.ContainsFunc(header, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return // net/http refuses it before us
+		}
+		raw := "http://h.example/b/" + escape(key)
+		if name != "" {
+			raw += "?" + string(s3.AppendEscaped(nil, name, false)) + "=" + string(s3.AppendEscaped(nil, value, false))
+		}
+		r := signed(t, "PUT", raw, unsignedPayload, map[string]string{"X-Amz-Meta-A": header}, false)
+		if name == "Signature" || strings.HasPrefix(name, "X-Amz-") || name == "AWSAccessKeyId" {
+			return // another mechanism
+		}
+		if _, err := verify(t, v, r); err != nil {
+			t.Fatalf("%s %q: %v", raw, header, err)
+		}
+	})
+}
+
+// FuzzChunks feeds any bytes as a chunked body: it ends, says an S3 error or
+// EOF, and never yields more than was declared.
+func FuzzChunks(f *testing.F) {
+	f.Add([]byte("5\r\nhello\r\n0\r\n\r\n"), byte(5), uint8(2))
+	f.Add([]byte("5;chunk-signature="+strings.Repeat("0", 64)+"\r\nhello\r\n0\r\n\r\n"), byte(5), uint8(0))
+	f.Add([]byte("0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"), byte(0), uint8(2))
+	key := (&keyCache{}).get("k", "s", "20130524", "r")
+	f.Fuzz(func(t *testing.T, body []byte, declared byte, kind uint8) {
+		p := &Payload{kind: kindChunksSigned + payloadKind(kind%3), key: key, stamp: docStamp, seed: strings.Repeat("0", 64)}
+		c := NewChunkReader(bytes.NewReader(body), p, int64(declared))
+		defer c.Release()
+		got, err := io.ReadAll(c)
+		if len(got) > int(declared) || err == nil && len(got) != int(declared) {
+			t.Fatalf("%d bytes of %d, %v", len(got), declared, err)
+		}
+		if strings.HasPrefix(codeOf(err), "not an S3") {
+			t.Fatal(err)
+		}
+	})
+}
+
+func BenchmarkVerify(b *testing.B) {
+	v := testVerifier(testTime)
+	r := signed(b, "PUT", "http://h.example:9000/bucket/some/key/of/usual/length.bin", unsignedPayload,
+		map[string]string{"Content-Type": "application/octet-stream", "X-Amz-Meta-A": "b"}, false)
+	q, _ := s3.ParseQuery(r.URL.RawQuery)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := v.Verify(r, q); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
