@@ -201,6 +201,9 @@ func ParseComplete(doc []byte) ([]store.CompletePart, error) {
 	if root.name != "CompleteMultipartUpload" && root.name != "CompleteMultipartUploadRequest" {
 		return nil, malformed("root " + root.name)
 	}
+	if n := len(root.children); n == 0 || n > store.PartsMax {
+		return nil, malformed("number of parts")
+	}
 	parts := make([]store.CompletePart, 0, len(root.children))
 	for _, c := range root.children {
 		if c.name != "Part" {
@@ -211,9 +214,6 @@ func ParseComplete(doc []byte) ([]store.CompletePart, error) {
 			return nil, err
 		}
 		parts = append(parts, p)
-	}
-	if len(parts) == 0 || len(parts) > store.PartsMax {
-		return nil, malformed("number of parts")
 	}
 	for i := 1; i < len(parts); i++ {
 		if parts[i].Number <= parts[i-1].Number {
