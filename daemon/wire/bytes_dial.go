@@ -73,7 +73,7 @@ func (l *lent) Read(p []byte) (int, error) {
 	if l.err != nil {
 		return 0, l.err
 	}
-	n := copy(p, l.head)
+	n := copy(p, l.head) // at the end the transport looks once more, for io.EOF
 	l.head = l.head[n:]
 	m := copy(p[n:], l.data)
 	l.data = l.data[m:]
@@ -89,7 +89,9 @@ func (l *lent) Close() error { return nil }
 func (l *lent) takeBack() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.err, l.data = errors.New("the call is over"), nil
+	if len(l.head)+len(l.data) > 0 {
+		l.err, l.data = errOver, nil
+	}
 }
 
 // call sends a request with a payload and returns the answer, whose body the
@@ -252,19 +254,21 @@ func (b *bytesConn) WriteStripes(ctx context.Context, req WriteRequest, body io.
 	return ext, decode(op, answer, func(c *codec) { c.extent(&ext) })
 }
 
+var errOver = errors.New("the call is over")
+
 // guarded lets the transport read a body only until the call is over, and waits
 // for a read that is under way.
 type guarded struct {
 	mu   sync.Mutex
-	r    io.Reader
+	r    *framedBody
 	over bool
 }
 
 func (g *guarded) Read(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.over {
-		return 0, errors.New("the call is over")
+	if g.over && !g.r.end { // what is behind the end needs no body
+		return 0, errOver
 	}
 	return g.r.Read(p)
 }

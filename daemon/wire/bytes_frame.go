@@ -90,11 +90,11 @@ func (f *frameReader) next(p []byte) (int, error) {
 		return 0, f.torn(err)
 	}
 	length, sum := binary.LittleEndian.Uint32(head[:]), binary.LittleEndian.Uint32(head[4:])
-	if length == 0 {
+	if length == 0 && sum == 0 {
 		return 0, io.EOF
 	}
 	failed := length&failure != 0
-	if length &^= failure; length > frameBytesMax || failed && length == 0 {
+	if length &^= failure; length > frameBytesMax || length == 0 {
 		return 0, ashlar.E(f.op, "", ashlar.Corrupt, fmt.Errorf("a frame of %d bytes", length))
 	}
 	dst, direct := f.space(p, int(length), failed)

@@ -264,11 +264,8 @@ func (h *bytesHandler) read(in *incoming) error {
 	defer body.Close()
 	in.answered = true
 	out := &frameWriter{w: movingWriter{in}}
-	if _, err := io.Copy(onlyWriter{out}, body); err != nil {
-		_ = out.end(err) // if the peer is gone, so is its interest
-		return err
-	}
-	return out.end(nil)
+	_, err = io.Copy(onlyWriter{out}, body)
+	return out.end(err)
 }
 
 // movingWriter pushes the deadlines out whenever a frame is written.
