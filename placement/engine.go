@@ -33,8 +33,9 @@ const (
 var walSize sync.Once
 
 // startEngine starts the embedded etcd. It opens the peer listener and no
-// client port: the member's own client lives in this process.
-func startEngine(cfg *Config, log *slog.Logger) (*embed.Etcd, error) {
+// client port: the member's own client lives in this process. Ctx ends when
+// the member is about to stop the engine.
+func startEngine(ctx context.Context, cfg *Config, log *slog.Logger) (*embed.Etcd, error) {
 	walSize.Do(func() { wal.SegmentSizeBytes = walSegmentBytes })
 	advertise, err := peerURL(cfg.Peers[cfg.Name])
 	if err != nil {
@@ -61,7 +62,7 @@ func startEngine(cfg *Config, log *slog.Logger) (*embed.Etcd, error) {
 	e.MaxRequestBytes, e.QuotaBackendBytes = mapBytesMax, engineBytesMax
 	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModeRevision, revisionsKept
 	e.MaxWalFiles, e.MaxSnapFiles = 2, 2
-	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(&zapToSlog{log: log}))
+	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(&zapToSlog{ctx: ctx, log: log}))
 	return embed.StartEtcd(e)
 }
 
@@ -74,8 +75,10 @@ func peerURL(s string) (*url.URL, error) {
 }
 
 // zapToSlog passes the engine's messages on, one level lower than it thinks:
-// its warnings are of the kind "a peer is slow" and resolve themselves.
+// its warnings are of the kind "a peer is slow" and resolve themselves. What it
+// complains of while it is being stopped is of no interest.
 type zapToSlog struct {
+	ctx    context.Context // the member's life
 	log    *slog.Logger
 	fields []zapcore.Field
 }
@@ -83,7 +86,7 @@ type zapToSlog struct {
 func (z *zapToSlog) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
 
 func (z *zapToSlog) With(f []zapcore.Field) zapcore.Core {
-	return &zapToSlog{log: z.log, fields: append(z.fields[:len(z.fields):len(z.fields)], f...)}
+	return &zapToSlog{ctx: z.ctx, log: z.log, fields: append(z.fields[:len(z.fields):len(z.fields)], f...)}
 }
 
 func (z *zapToSlog) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
@@ -104,12 +107,12 @@ func (z *zapToSlog) Write(e zapcore.Entry, f []zapcore.Field) error {
 	}
 	level := slog.LevelWarn
 	switch {
-	case e.Level == zapcore.WarnLevel:
+	case e.Level == zapcore.WarnLevel || z.ctx.Err() != nil:
 		level = slog.LevelDebug
 	case e.Level > zapcore.ErrorLevel:
 		level = slog.LevelError
 	}
-	z.log.Log(context.Background(), level, "engine: "+e.Message, attrs...)
+	z.log.Log(z.ctx, level, "engine: "+e.Message, attrs...)
 	return nil
 }
 

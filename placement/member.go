@@ -152,7 +152,7 @@ func (m *Member) open() (err error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingMin, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 10 * time.Second, Timeout: 5 * time.Second}))
 	wire.RegisterPlacementServer(m.server, &service{m: m})
-	if m.etcd, err = startEngine(&m.cfg, m.log); err != nil {
+	if m.etcd, err = startEngine(m.ctx, &m.cfg, m.log); err != nil {
 		return err
 	}
 	m.cli = v3client.New(m.etcd.Server)

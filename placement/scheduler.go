@@ -57,7 +57,7 @@ type view struct {
 func (m *Member) schedule() {
 	for m.ctx.Err() == nil {
 		changed := m.etcd.Server.LeaderChangedNotify()
-		if m.etcd.Server.Leader() == m.etcd.Server.MemberID() {
+		if m.leadsEngine() {
 			term := m.etcd.Server.Term()
 			if err := m.lead(changed, term); err != nil && m.ctx.Err() == nil {
 				m.log.Info("scheduler stopped", "term", term, "err", err)
@@ -66,6 +66,8 @@ func (m *Member) schedule() {
 		pause(m.ctx, retryPause)
 	}
 }
+
+func (m *Member) leadsEngine() bool { return m.etcd.Server.Leader() == m.etcd.Server.MemberID() }
 
 // lead schedules until the lead is lost or a write fails.
 func (m *Member) lead(changed <-chan struct{}, term uint64) error {
@@ -106,8 +108,8 @@ func (s *scheduler) run(ctx context.Context, changed <-chan struct{}) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
-			if s.m.etcd.Server.Leader() != s.m.etcd.Server.MemberID() {
-				return ashlar.E("placement: schedule", s.m.cfg.Name, ashlar.Stale, nil)
+			if !s.m.leadsEngine() {
+				return ashlar.E("placement: schedule", s.m.cfg.Name, ashlar.Stale, errNotLeading)
 			}
 			changed = s.m.etcd.Server.LeaderChangedNotify()
 		case b := <-s.queue:
@@ -115,6 +117,10 @@ func (s *scheduler) run(ctx context.Context, changed <-chan struct{}) error {
 				return err
 			}
 		case <-tick.C:
+			// A leader that lost its majority is told so by nobody.
+			if !s.m.leadsEngine() {
+				return ashlar.E("placement: schedule", s.m.cfg.Name, ashlar.Stale, errNotLeading)
+			}
 			s.machine.Tick(time.Now())
 			if err := s.commit(ctx); err != nil {
 				return err

@@ -62,11 +62,16 @@ func (p Placement) String() string {
 
 // goOn says which further losses leave every PUT its quorum.
 func (st Status) goOn() string {
-	switch w := st.Worst; {
-	case w.NoMajority > 0:
-		return fmt.Sprintf("for keys of %d of %s only", st.Shards-w.NoMajority, plural(st.Shards, "metadata shard"))
-	case w.Unwritable > 0:
-		return fmt.Sprintf("in %d of %s only", st.Groups-w.Unwritable, plural(st.Groups, "group"))
+	var only []string
+	if n := st.Worst.Unwritable; n > 0 {
+		only = append(only, fmt.Sprintf("in %d of %s", st.Groups-n, plural(st.Groups, "group")))
+	}
+	if n := st.Worst.NoMajority; n > 0 {
+		only = append(only, fmt.Sprintf("for keys of %d of %s", st.Shards-n, plural(st.Shards, "metadata shard")))
+	}
+	switch {
+	case len(only) > 0:
+		return strings.Join(only, ", ") + " only"
 	case st.Writes.Disks == 0:
 		return "now, but " + st.survives(st.Writes) + " may go"
 	}
@@ -93,9 +98,9 @@ func (st Status) survivesNow() string {
 
 // survives puts a Survival into words.
 func (st Status) survives(s Survival) string {
-	more := ""
+	more, not := "", "not a "
 	if st.Disks.Up < st.Disks.Total || st.Hosts.Up < st.Hosts.Total {
-		more = "more "
+		more, not = "more ", "no further "
 	}
 	var yes, no []string
 	for _, kind := range []struct {
@@ -115,7 +120,7 @@ func (st Status) survives(s Survival) string {
 	case len(no) == 0:
 		return or(yes)
 	}
-	return or(yes) + "; no further " + or(no)
+	return or(yes) + "; " + not + or(no)
 }
 
 // or joins words: a; a or b; a, b, or c.

@@ -1,9 +1,11 @@
 package state
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
+	"ashlar"
 	"ashlar/placement/layout"
 	"ashlar/placement/topology"
 )
@@ -32,10 +34,19 @@ func (s *Machine) form(now time.Time) {
 		return
 	}
 	if err := s.lay(); err != nil {
-		s.forming = err.Error()
+		s.forming = reason(err)
 		return
 	}
 	s.forming = ""
+}
+
+// reason is the innermost cause: what people need to know.
+func reason(err error) string {
+	var e *ashlar.Error
+	if errors.As(err, &e) && e.Err != nil {
+		return reason(e.Err)
+	}
+	return err.Error()
 }
 
 // lay writes the tables into the pending map.

@@ -38,6 +38,7 @@
 // If more than PartitionShare of the hosts (and at least two) fell silent
 // within PartitionWindow of one another, that is taken for a cut network: they
 // are down, so that callers avoid them, but never marked out. Health says so.
+// When enough of them are back the rest get the whole grace anew.
 //
 // # What it does not do
 //
@@ -125,7 +126,9 @@ type Machine struct {
 	// listening is when silence began to count.
 	listening time.Time
 	ticked    time.Time
-	forming   string // what is missing before the cluster can be formed
+	// suspectedAt is when a host that is down was last one of many lost at once.
+	suspectedAt map[ashlar.HostID]time.Time
+	forming     string // what is missing before the cluster can be formed
 }
 
 // heard is what this machine heard of a host.
@@ -140,7 +143,7 @@ type heard struct {
 func New(cfg Config, m *topology.Map, now time.Time) *Machine {
 	s := &Machine{
 		cfg: cfg, written: m, heard: map[ashlar.HostID]*heard{}, reports: map[ashlar.DiskID]Disk{},
-		listening: now, ticked: now,
+		listening: now, ticked: now, suspectedAt: map[ashlar.HostID]time.Time{},
 	}
 	if m == nil {
 		s.next = &topology.Map{
@@ -210,11 +213,26 @@ func (s *Machine) Tick(now time.Time) {
 	}
 	for i := range s.Map().Hosts {
 		h := s.Map().Hosts[i]
-		if h.State == topology.HostDown && now.Sub(h.Since) > s.Map().Settings.OutAfter && !s.suspected(h) {
+		if s.suspected(h) {
+			s.suspectedAt[h.ID] = now
+		} else if h.State == topology.HostDown && now.Sub(s.graceFrom(h)) > s.Map().Settings.OutAfter {
 			s.setHostState(i, topology.HostOut, now)
 		}
 	}
 	s.form(now)
+}
+
+// graceFrom is when the grace of a host that is down began: when it went down,
+// when this machine began to listen, or when it ceased to be one of many,
+// whichever is last. So nobody is given up the moment a partition heals.
+func (s *Machine) graceFrom(h topology.Host) time.Time {
+	from := h.Since
+	for _, t := range []time.Time{s.listening, s.suspectedAt[h.ID]} {
+		if t.After(from) {
+			from = t
+		}
+	}
+	return from
 }
 
 // lastHeard is when the host was last known to live, as far as we may judge.
