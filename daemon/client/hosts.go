@@ -43,10 +43,12 @@ type Hosts struct {
 type remote struct {
 	addr, rpc string
 	bytes     wire.BytesConn
+	shards    wire.ShardsConn
 }
 
 func (r *remote) close() {
 	_ = r.bytes.Close() // only idle connections; nothing is lost
+	_ = r.shards.Close()
 }
 
 // NewHosts returns a registry without hosts of this process. Maps returns the
@@ -92,6 +94,18 @@ func (h *Hosts) Stripes(id ashlar.HostID) (wire.Stripes, error) {
 	return r.bytes, nil
 }
 
+// Shards returns a host as a holder of metadata replicas. It does not block.
+func (h *Hosts) Shards(id ashlar.HostID) (wire.Shards, error) {
+	direct, r, err := h.find(id)
+	switch {
+	case err != nil:
+		return nil, err
+	case direct != nil:
+		return direct, nil
+	}
+	return r.shards, nil
+}
+
 // find returns a host of this process, or the pools of one elsewhere.
 func (h *Hosts) find(id ashlar.HostID) (Host, *remote, error) {
 	h.mu.Lock()
@@ -114,7 +128,11 @@ func (h *Hosts) find(id ashlar.HostID) (Host, *remote, error) {
 	if r != nil {
 		r.close()
 	}
-	r = &remote{addr: known.Addr, rpc: known.RPC, bytes: wire.DialBytes(known.Addr)}
+	shards, err := wire.DialShards(known.RPC)
+	if err != nil {
+		return nil, nil, unknown(id, err)
+	}
+	r = &remote{addr: known.Addr, rpc: known.RPC, bytes: wire.DialBytes(known.Addr), shards: shards}
 	h.remote[id] = r
 	return nil, r, nil
 }

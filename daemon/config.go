@@ -1,0 +1,88 @@
+package daemon
+
+import (
+	"fmt"
+	"net"
+	"time"
+
+	"ashlar"
+)
+
+// Config says who and where a host is. Everything that the cluster must agree
+// on is in the map instead. The toml tags are the keys of daemon.toml.
+type Config struct {
+	// Name is unique in the cluster and names the host for people. A host is
+	// known by it for ever: keep it when hardware is replaced.
+	Name string `toml:"name"`
+	Zone string `toml:"zone"`
+	Rack string `toml:"rack"`
+	// Dir holds the metadata replicas and the disks' indexes: on an SSD.
+	Dir string `toml:"dir"`
+	// Listen is the host:port for bytes (HTTP/1.1), ListenRPC the one for small
+	// calls (gRPC). Other hosts reach us there, so the host part must be ours.
+	Listen    string `toml:"listen"`
+	ListenRPC string `toml:"listen-rpc"`
+	// Placement lists the gRPC addresses of the placement members.
+	Placement []string `toml:"placement"`
+	// Disks lists the devices or files that this host claims. A blank one is
+	// claimed at the first start; one that holds anything else is refused.
+	Disks []string `toml:"disks"`
+	// BufferBytes bounds the memory of bodies on their way. 0 means BufferBytesDefault.
+	BufferBytes int64 `toml:"buffer-bytes"`
+	// TrashGrace is how long the pieces of a deleted object are kept. 0 means TrashGraceDefault.
+	TrashGrace duration `toml:"trash-grace"`
+}
+
+// Defaults of Config.
+const (
+	BufferBytesDefault = 512 * ashlar.MiB
+	TrashGraceDefault  = 15 * time.Minute
+)
+
+// duration is a time.Duration that reads "15m" from TOML.
+type duration time.Duration
+
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+func (d *duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = duration(v)
+	return err
+}
+
+// Check refuses a configuration that cannot work, naming the key and the remedy.
+func (c *Config) Check() error {
+	for _, f := range []struct{ key, value string }{
+		{"name", c.Name}, {"zone", c.Zone}, {"dir", c.Dir}, {"listen", c.Listen}, {"listen-rpc", c.ListenRPC},
+	} {
+		if f.value == "" {
+			return ashlar.E("daemon: config", f.key, ashlar.Invalid, fmt.Errorf("%s is missing", f.key))
+		}
+	}
+	for _, f := range []struct{ key, value string }{{"listen", c.Listen}, {"listen-rpc", c.ListenRPC}} {
+		host, _, err := net.SplitHostPort(f.value)
+		if err != nil {
+			return ashlar.E("daemon: config", f.key, ashlar.Invalid, fmt.Errorf("%s = %q: want host:port", f.key, f.value))
+		}
+		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+			return ashlar.E("daemon: config", f.key, ashlar.Invalid,
+				fmt.Errorf("%s = %q: name the address that the other hosts reach this one at", f.key, f.value))
+		}
+	}
+	if len(c.Placement) == 0 {
+		return ashlar.E("daemon: config", "placement", ashlar.Invalid, fmt.Errorf("placement is missing: list the members' addresses"))
+	}
+	if len(c.Disks) == 0 {
+		return ashlar.E("daemon: config", "disks", ashlar.Invalid, fmt.Errorf("disks is missing: list the devices of this host"))
+	}
+	if c.Rack == "" {
+		c.Rack = c.Name
+	}
+	if c.BufferBytes == 0 {
+		c.BufferBytes = BufferBytesDefault
+	}
+	if c.TrashGrace == 0 {
+		c.TrashGrace = duration(TrashGraceDefault)
+	}
+	return nil
+}

@@ -1,0 +1,347 @@
+// Package daemon is one host: it owns the host's disks, keeps pieces on them,
+// coordinates its share of the bodies, holds replicas of metadata shards, and
+// tells the placement quorum every second how it is.
+//
+//	             ┌───────────── Host ─────────────┐
+//	HTTP bytes ──┤ stripe (coordinator) ── piece ── segment logs ── disks
+//	             │        └── repair              │
+//	gRPC calls ──┤ meta/replica ── Pebble         │
+//	             │        └── trash worker        │
+//	placement ◄──┤ heartbeats, map watch          │
+//	             └────────────────────────────────┘
+//
+// A Host implements wire.Pieces, wire.Stripes and wire.Shards itself; other
+// processes reach the same methods over its two listeners.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"ashlar"
+	"ashlar/daemon/buffer"
+	"ashlar/daemon/client"
+	"ashlar/daemon/meta/replica"
+	"ashlar/daemon/meta/trash"
+	"ashlar/daemon/piece"
+	"ashlar/daemon/stripe"
+	"ashlar/daemon/wire"
+	"ashlar/diskmgr/blockdev"
+	placement "ashlar/placement/client"
+	"ashlar/placement/topology"
+	"ashlar/systemd/notify"
+)
+
+const (
+	heartbeatEvery = time.Second
+	// beatStale is the age of a heartbeat from which the host counts as stuck.
+	beatStale = 20 * time.Second
+	// ownerCheckEvery is the number of heartbeats between two looks at the
+	// labels: it finds a second owner, and a dead disk that nobody reads.
+	ownerCheckEvery = 5
+	// waitLogEvery is how often a host says what it waits for: it waits for ever.
+	waitLogEvery = 10 * time.Second
+	// stopTimeout bounds a clean stop: handing leaderships over, settling pieces.
+	stopTimeout = 20 * time.Second
+)
+
+// Options are what a process gives to the hosts that it runs.
+type Options struct {
+	Log *slog.Logger
+	// Registry, if set, reaches the hosts of this process directly: the host
+	// registers itself there and opens no listener. Nil makes one of its own.
+	Registry *client.Hosts
+	// Faults are switches that kill devices, by path; for `ashlar dev`.
+	Faults map[string]*blockdev.Fault
+}
+
+// Host is a running daemon.
+type Host struct {
+	wire.Pieces
+	wire.Stripes
+	wire.Shards
+
+	cfg      Config
+	log      *slog.Logger
+	place    *placement.Client
+	registry *client.Hosts
+	own      bool // registry is ours to close
+	id       ashlar.HostID
+	disks    *disks
+	coord    *stripe.Coordinator
+	shards   *replica.Host
+	link     *replica.Link
+	arrivals *buffer.Share // pieces between the network and the disks
+	servers  []io.Closer
+
+	lastBeat atomic.Int64 // Unix nanoseconds
+
+	stop context.CancelFunc
+	// wg counts the goroutines that end with the host's context.
+	wg     sync.WaitGroup
+	failed chan error // what ended the host before it was told to, buffered
+}
+
+// Main runs a host until ctx ends.
+func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
+	h, err := Start(ctx, cfg, Options{Log: log})
+	if err != nil {
+		return err
+	}
+	status := fmt.Sprintf("host %s (%v): %d disks", cfg.Name, h.id, len(h.disks.slots))
+	defer notify.Service(log, status, h.beating)()
+	select {
+	case <-ctx.Done():
+	case err = <-h.failed:
+	}
+	h.Stop()
+	return err
+}
+
+// Start brings a host up: it waits for the quorum, opens the disks, gets its
+// id, and starts to serve. It returns when the host answers; the cluster need
+// not be formed by then. A failed start leaves nothing running.
+func Start(ctx context.Context, cfg Config, opt Options) (*Host, error) {
+	if err := cfg.Check(); err != nil {
+		return nil, err
+	}
+	if opt.Log == nil {
+		opt.Log = slog.New(slog.DiscardHandler)
+	}
+	h := &Host{cfg: cfg, log: opt.Log.With("host", cfg.Name), registry: opt.Registry, failed: make(chan error, 4)}
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	h.stop = stop
+	if err := h.start(ctx, run, opt); err != nil {
+		h.Kill()
+		return nil, err
+	}
+	return h, nil
+}
+
+func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
+	if h.place, err = placement.New(placement.Config{Members: h.cfg.Placement, Log: h.log}); err != nil {
+		return err
+	}
+	h.wg.Go(func() { h.place.Run(run) })
+	if h.registry == nil {
+		h.registry, h.own = client.NewHosts(h.place.Map), true
+	}
+	m, err := h.awaitMap(ctx, "the placement quorum", func(m *topology.Map) bool { return m != nil })
+	if err != nil {
+		return err
+	}
+	pieces := piece.NewStore(h.place.Map)
+	h.disks = &disks{cluster: m.Cluster, clusterName: m.Name, dir: h.cfg.Dir, pieces: pieces, log: h.log}
+	if err := openDisks(ctx, h.disks, h.cfg.Disks, opt.Faults, h.cfg.Name); err != nil {
+		return err
+	}
+	h.Pieces = pieces
+	if err := h.join(ctx, run, m.Cluster); err != nil {
+		return err
+	}
+	if err := h.assemble(run); err != nil {
+		return err
+	}
+	if !h.own {
+		h.registry.Direct(h.id, h)
+		return nil
+	}
+	return h.listen()
+}
+
+// beating reports whether the loop that judges the disks made progress lately:
+// that is what the watchdog watches.
+func (h *Host) beating() bool {
+	return time.Since(time.Unix(0, h.lastBeat.Load())) < beatStale
+}
+
+// awaitMap waits for a map that satisfies ok and says in the log what it waits for.
+func (h *Host) awaitMap(ctx context.Context, what string, ok func(*topology.Map) bool) (*topology.Map, error) {
+	for {
+		wait, cancel := context.WithTimeout(ctx, waitLogEvery)
+		m, err := h.place.Wait(wait, ok)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return m, err
+		}
+		h.log.Warn("still waiting", "for", what, "members", h.cfg.Placement)
+	}
+}
+
+// join starts the heartbeats and waits for the host's id.
+func (h *Host) join(ctx, run context.Context, cluster ashlar.ClusterID) error {
+	learned := make(chan ashlar.HostID, 1)
+	self := placement.Self{
+		Cluster: cluster, Name: h.cfg.Name, Zone: h.cfg.Zone, Rack: h.cfg.Rack, Boot: ashlar.BootID(ashlar.NewID()),
+		Addr: h.cfg.Listen, RPC: h.cfg.ListenRPC,
+		Learned: func(id ashlar.HostID, _ ashlar.ClusterID) { learned <- id },
+	}
+	beats := 0
+	h.wg.Go(func() {
+		err := h.place.Heartbeat(run, self, heartbeatEvery, func() placement.Report {
+			h.lastBeat.Store(time.Now().UnixNano())
+			if beats++; beats%ownerCheckEvery == 0 {
+				h.disks.checkOwners()
+			}
+			return placement.Report{Disks: h.disks.report()}
+		})
+		if err != nil {
+			h.failed <- err
+		}
+	})
+	select {
+	case h.id = <-learned:
+	case err := <-h.failed:
+		return err
+	case <-ctx.Done():
+		return ashlar.E("daemon: join", h.cfg.Name, ashlar.Unavailable, context.Cause(ctx))
+	}
+	h.disks.setHost(h.id)
+	return nil
+}
+
+// assemble puts the rooms together, from the disks upwards.
+func (h *Host) assemble(run context.Context) (err error) {
+	pool := buffer.NewPool()
+	memory := stripe.NewMemory(pool, h.cfg.BufferBytes)
+	h.arrivals = pool.Share(h.cfg.BufferBytes / 4)
+	h.coord = stripe.New(stripe.Config{
+		Local: h.id, Maps: h.place.Map, Dial: h.registry.Pieces, Memory: memory, Log: h.log,
+	})
+	h.Stripes = h.coord
+	h.link = replica.NewLink(h.registry.Shards, h.log)
+	h.shards, err = replica.Open(replica.Config{
+		Host: h.id, Dir: filepath.Join(h.cfg.Dir, "meta"), Transport: h.link, Map: h.place.Map(), Log: h.log,
+	})
+	if err != nil {
+		return err
+	}
+	h.Shards = h.shards
+	h.wg.Go(func() { h.followMap(run) })
+	worker := &trash.Worker{
+		Store: client.NewMeta(h.place.Map, h.registry.Shards), Stripes: h.coord, Led: h.shards.Led,
+		Grace: time.Duration(h.cfg.TrashGrace), Log: h.log,
+	}
+	h.wg.Go(func() { worker.Run(run) })
+	return nil
+}
+
+// followMap gives every new map to the metadata replicas.
+func (h *Host) followMap(run context.Context) {
+	for run.Err() == nil {
+		changed := h.place.Changed()
+		h.shards.Update(h.place.Map())
+		select {
+		case <-changed:
+		case <-run.Done():
+		}
+	}
+}
+
+// listen opens the two listeners of a host that others reach over the network.
+func (h *Host) listen() error {
+	bytes, err := net.Listen("tcp", h.cfg.Listen)
+	if err != nil {
+		return ashlar.E("daemon: listen", h.cfg.Listen, ashlar.Unavailable, err)
+	}
+	rpc, err := net.Listen("tcp", h.cfg.ListenRPC)
+	if err != nil {
+		bytes.Close()
+		return ashlar.E("daemon: listen-rpc", h.cfg.ListenRPC, ashlar.Unavailable, err)
+	}
+	httpServer := wire.NewBytesServer(wire.BytesConfig{Pieces: h, Stripes: h, Memory: h.arrivals})
+	grpcServer := grpc.NewServer(wire.ShardsServerOptions()...)
+	wire.RegisterShards(grpcServer, h)
+	h.servers = []io.Closer{httpServer, stopper(grpcServer.Stop)}
+	h.wg.Go(func() { h.served(httpServer.Serve(bytes)) })
+	h.wg.Go(func() { h.served(grpcServer.Serve(rpc)) })
+	return nil
+}
+
+type stopper func()
+
+func (s stopper) Close() error { s(); return nil }
+
+// served takes the end of a server that was not closed as the end of the host.
+func (h *Host) served(err error) {
+	if err == nil || errors.Is(err, http.ErrServerClosed) {
+		return
+	}
+	select {
+	case h.failed <- ashlar.E("daemon: serve", h.cfg.Name, ashlar.Unavailable, err):
+	default:
+	}
+}
+
+// ID is the host's id.
+func (h *Host) ID() ashlar.HostID { return h.id }
+
+// Stop ends the host cleanly: it stops taking calls, hands leaderships over,
+// waits for pieces on their way, and lets the disks go.
+func (h *Host) Stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	h.end(ctx)
+}
+
+// Kill ends the host at once, as near to kill -9 as one process can come:
+// nothing is handed over and nothing is waited for.
+func (h *Host) Kill() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	h.end(ctx)
+}
+
+func (h *Host) end(ctx context.Context) {
+	if !h.own && h.id != 0 {
+		h.registry.Direct(h.id, nil)
+	}
+	for _, s := range h.servers {
+		s.Close()
+	}
+	h.stop()
+	if h.coord != nil {
+		h.coord.Close(ctx)
+	}
+	if h.shards != nil {
+		h.shards.Close(ctx)
+		h.link.Close()
+	}
+	h.wg.Wait()
+	if h.disks != nil {
+		h.disks.close()
+	}
+	if h.own {
+		h.registry.Close()
+	}
+	if h.place != nil {
+		h.place.Close()
+	}
+}
+
+// ReviveDisk opens a failed disk again, recovering its log from what is on it.
+func (h *Host) ReviveDisk(ctx context.Context, name string) error {
+	s, err := h.disks.find(name)
+	if err != nil {
+		return err
+	}
+	return h.disks.open(ctx, s)
+}
+
+// CheckDisk looks at a disk at once instead of at its turn.
+func (h *Host) CheckDisk(name string) {
+	if s, err := h.disks.find(name); err == nil {
+		h.disks.checkOwner(s)
+	}
+}

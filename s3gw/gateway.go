@@ -1,0 +1,124 @@
+package s3gw
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"ashlar"
+	hosts "ashlar/daemon/client"
+	placement "ashlar/placement/client"
+	"ashlar/placement/topology"
+	"ashlar/s3gw/sigv4"
+	"ashlar/s3gw/store"
+	"ashlar/systemd/notify"
+)
+
+// Config is gateway.toml: where the gateway listens and who may bootstrap.
+type Config struct {
+	// Name is sent as x-amz-id-2 and names the gateway in logs.
+	Name   string `toml:"name"`
+	Listen string `toml:"listen"`
+	// Placement lists the gRPC addresses of the placement members.
+	Placement []string `toml:"placement"`
+	Region    string   `toml:"region"`
+	// Domains are the names under which bucket.name means a bucket.
+	Domains []string `toml:"domains"`
+	// RootAccessKey and the secret in RootSecretFile are the bootstrap
+	// credentials. Without them ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY are taken.
+	RootAccessKey  string `toml:"root-access-key"`
+	RootSecretFile string `toml:"root-secret-file"`
+}
+
+// Credentials are one access key and its secret.
+type Credentials struct{ AccessKey, SecretKey string }
+
+// rootAccount owns what the root key makes.
+const rootAccount = "root"
+
+// Lookup implements sigv4.Credentials.
+func (c Credentials) Lookup(accessKey string) (secret, account string, err error) {
+	if subtle.ConstantTimeCompare([]byte(accessKey), []byte(c.AccessKey)) != 1 {
+		return "", "", sigv4.ErrUnknownKey
+	}
+	return c.SecretKey, rootAccount, nil
+}
+
+// credentials finds the root key: there is no default secret.
+func (c *Config) credentials() (Credentials, error) {
+	root := Credentials{AccessKey: c.RootAccessKey}
+	if c.RootSecretFile != "" {
+		b, err := os.ReadFile(c.RootSecretFile)
+		if err != nil {
+			return root, ashlar.E("s3gw: config", "root-secret-file", ashlar.Invalid, err)
+		}
+		root.SecretKey = strings.TrimSpace(string(b))
+	} else {
+		root = Credentials{AccessKey: os.Getenv("ASHLAR_ACCESS_KEY"), SecretKey: os.Getenv("ASHLAR_SECRET_KEY")}
+	}
+	if root.AccessKey == "" || root.SecretKey == "" {
+		return root, ashlar.E("s3gw: config", "", ashlar.Invalid, errors.New(
+			"no root key: set root-access-key and root-secret-file, or ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY"))
+	}
+	return root, nil
+}
+
+// Main runs a gateway until ctx ends. It serves as soon as it listens; until
+// the cluster is formed it answers 503.
+func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
+	root, err := cfg.credentials()
+	if err != nil {
+		return err
+	}
+	place, err := placement.New(placement.Config{Members: cfg.Placement, Log: log})
+	if err != nil {
+		return err
+	}
+	defer place.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go place.Run(ctx) // ends with ctx
+
+	ln, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return ashlar.E("s3gw: listen", cfg.Listen, ashlar.Unavailable, fmt.Errorf("%w: choose another listen address", err))
+	}
+	registry := hosts.NewHosts(place.Map)
+	defer registry.Close()
+	log.Info("gateway listens", "addr", ln.Addr())
+	defer notify.Service(log, "serving S3 on "+ln.Addr().String(), func() bool { return accepts(ln.Addr()) })()
+	return Run(ctx, ln, place.Map, registry, Options{
+		Credentials: root, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
+		Metrics: prometheus.DefaultRegisterer,
+	})
+}
+
+// accepts reports whether a connection to our own listener stands: that is what
+// the watchdog watches.
+func accepts(addr net.Addr) bool {
+	conn, err := net.DialTimeout(addr.Network(), addr.String(), acceptTimeout)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
+}
+
+const acceptTimeout = 2 * time.Second
+
+// Run serves S3 on ln, which it owns, over the hosts of a cluster until ctx
+// ends. It sets opt.Backend.
+func Run(ctx context.Context, ln net.Listener, maps func() *topology.Map, registry *hosts.Hosts, opt Options) error {
+	backend := store.New(hosts.NewMeta(maps, registry.Shards), hosts.NewStripes(maps, registry.Stripes, ""), maps,
+		store.Options{Log: opt.Log, Region: opt.Region})
+	defer backend.Close()
+	opt.Backend = backend
+	return New(opt).Serve(ctx, ln)
+}

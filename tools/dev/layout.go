@@ -1,0 +1,134 @@
+package dev
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+
+	"ashlar/placement"
+	placeclient "ashlar/placement/client"
+)
+
+// Sizes of a dev cluster's tables: enough to spread, small enough to read.
+const (
+	devGroups = 128
+	devShards = 6
+)
+
+// memberConfigs returns the configuration of every placement member. Ports are
+// chosen once and kept in the state: the quorum remembers them.
+func memberConfigs(cfg *Config, st *state) ([]placement.Config, error) {
+	peers, rpc := map[string]string{}, map[string]string{}
+	for i := range cfg.Members {
+		name := fmt.Sprintf("p%d", i+1)
+		peer, err := st.addr(cfg.Dir, name+".peer")
+		if err != nil {
+			return nil, err
+		}
+		if rpc[name], err = st.addr(cfg.Dir, name+".rpc"); err != nil {
+			return nil, err
+		}
+		peers[name] = "http://" + peer
+	}
+	var cfgs []placement.Config
+	for i := range cfg.Members {
+		name := fmt.Sprintf("p%d", i+1)
+		cfgs = append(cfgs, placement.Config{
+			Name: name, Dir: cfg.memberDir(name), Cluster: "ashlar-dev", Peers: peers, RPC: rpc,
+			New: placement.NewCluster{
+				Large: cfg.Profile, Small: smallCode, SmallMax: devSmallMax, StripeSize: devStripeBytes,
+				Groups: devGroups, Shards: devShards, BucketShards: min(4, devShards),
+				ExpectHosts: cfg.Zones * cfg.Hosts, ExpectDisks: cfg.Zones * cfg.Hosts * cfg.Disks,
+			},
+		})
+	}
+	return cfgs, nil
+}
+
+// Stripes of a dev cluster: the sizes that a cluster on SSDs has.
+const (
+	devSmallMax    = 128 << 10
+	devStripeBytes = 8 << 20
+)
+
+func rpcAddrs(cfgs []placement.Config) []string {
+	var addrs []string
+	for _, c := range cfgs {
+		addrs = append(addrs, c.RPC[c.Name])
+	}
+	return addrs
+}
+
+// addr returns the loopback address of a listener, choosing a free port at the
+// first call for the name.
+func (s *state) addr(dir, name string) (string, error) {
+	if port, ok := s.Ports[name]; ok {
+		return fmt.Sprintf("127.0.0.1:%d", port), nil
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	s.Ports[name] = l.Addr().(*net.TCPAddr).Port
+	return l.Addr().String(), s.save(dir)
+}
+
+// awaitS3 waits until the gateway answers requests.
+func awaitS3(ctx context.Context, addr string) error {
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/", nil)
+		if err != nil {
+			return err
+		}
+		if resp, err := http.DefaultClient.Do(req); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusForbidden { // it verifies, so it serves
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the gateway at %s does not answer: %w", addr, context.Cause(ctx))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// progress prints what is ready while a cluster starts.
+type progress struct {
+	w     io.Writer
+	start time.Time
+}
+
+func newProgress(w io.Writer) *progress { return &progress{w, time.Now()} }
+
+func (p *progress) line(what, state string) {
+	fmt.Fprintf(p.w, "  %-11s %-36s ready  %.1f s\n", what, state, time.Since(p.start).Seconds())
+}
+
+func (p *progress) head(cfg *Config) {
+	backing := "sparse files"
+	if len(cfg.Devices) > 0 {
+		backing = "devices"
+	}
+	fmt.Fprintf(p.w, "ashlar dev: a cluster in %s  (%d hosts × %d disks in %d zones, %s, %s)\n",
+		cfg.Dir, cfg.Zones*cfg.Hosts, cfg.Disks, cfg.Zones, backing, cfg.Profile)
+}
+
+func (p *progress) placement(ctx context.Context, place *placeclient.Client) {
+	s, err := place.Status(ctx)
+	if err != nil {
+		return
+	}
+	p.line("placement", fmt.Sprintf("%d of %d voting, leader %s", s.Placement.Voting, s.Placement.Members, s.Placement.Leader))
+}
+
+func (p *progress) hosts(hosts, disks int) {
+	p.line("hosts", fmt.Sprintf("%d of %d, %d disks claimed", hosts, hosts, disks))
+}
+
+func (p *progress) gateway(url string) { p.line("gateway", url) }

@@ -1,0 +1,261 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/pelletier/go-toml/v2"
+
+	placeclient "ashlar/placement/client"
+	"ashlar/placement/health"
+	"ashlar/placement/topology"
+	"ashlar/s3gw"
+)
+
+// Processes is a cluster whose every service is a child process of this one,
+// started from a TOML file. The children die with this process, whatever ends it.
+type Processes struct {
+	cfg   Config
+	st    *state
+	specs []hostSpec
+	super *supervisor
+	place *placeclient.Client
+	adm   net.Listener
+	s3    []string
+
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+	mu   sync.Mutex // held by a fault verb from start to end
+}
+
+// StartProcesses brings a cluster of processes up and returns when it serves S3.
+func StartProcesses(ctx context.Context, cfg Config, opt Options) (*Processes, error) {
+	opt.fill()
+	cfg, st, err := open(cfg, formProcesses, opt.Set)
+	if err != nil {
+		return nil, err
+	}
+	p := &Processes{cfg: cfg, st: st, specs: cfg.layout(), super: newSupervisor(opt.Log)}
+	run, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	begin, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := p.start(begin, run, opt, newProgress(opt.Progress)); err != nil {
+		p.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Processes) start(ctx, run context.Context, opt Options, out *progress) (err error) {
+	if p.adm, err = listen("--admin", p.cfg.Admin); err != nil {
+		return err
+	}
+	for _, dir := range []string{"etc", "log"} {
+		if err := os.MkdirAll(filepath.Join(p.cfg.Dir, dir), 0o700); err != nil {
+			return err
+		}
+	}
+	out.head(&p.cfg)
+	members, err := p.startMembers()
+	if err != nil {
+		return err
+	}
+	if p.place, err = placeclient.New(placeclient.Config{Members: members, Log: opt.Log}); err != nil {
+		return err
+	}
+	p.wg.Go(func() { p.place.Run(run) })
+	if err := p.startHosts(members); err != nil {
+		return err
+	}
+	if err := p.startGateways(members); err != nil {
+		return err
+	}
+	if _, err := p.place.Wait(ctx, func(m *topology.Map) bool { return m != nil }); err != nil {
+		return fmt.Errorf("the placement quorum did not come up; see %s: %w", filepath.Join(p.cfg.Dir, "log"), err)
+	}
+	out.placement(ctx, p.place)
+	if _, err := p.place.Wait(ctx, func(m *topology.Map) bool { return m.Formed() && allUp(m, p.specs) }); err != nil {
+		return fmt.Errorf("not all hosts came up; see %s: %w", filepath.Join(p.cfg.Dir, "log"), err)
+	}
+	out.hosts(len(p.specs), len(p.specs)*p.cfg.Disks)
+	for _, addr := range p.s3 {
+		if err := awaitS3(ctx, addr); err != nil {
+			return err
+		}
+	}
+	p.st.S3, p.st.Admin, p.st.PID = p.s3[0], p.adm.Addr().String(), os.Getpid()
+	p.wg.Go(func() {
+		if err := serveAdmin(run, p.adm, p.cfg.SecretKey, p); err != nil {
+			opt.Log.Error("admin", "cause", err)
+		}
+	})
+	return p.st.save(p.cfg.Dir)
+}
+
+// allUp reports whether the map shows every host of the layout as up.
+func allUp(m *topology.Map, specs []hostSpec) bool {
+	up := map[string]bool{}
+	for _, h := range m.Hosts {
+		up[h.Name] = h.State == topology.HostUp
+	}
+	for _, s := range specs {
+		if !up[s.Name] {
+			return false
+		}
+	}
+	return true
+}
+
+// run writes a service's TOML file and starts the service from it.
+func (p *Processes) run(service, name string, cfg any) error {
+	b, err := toml.Marshal(cfg)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(p.cfg.Dir, "etc", name+".toml")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		return err
+	}
+	return p.super.add(name, filepath.Join(p.cfg.Dir, "log", name+".log"), service, "--config", path)
+}
+
+func (p *Processes) startMembers() (addrs []string, err error) {
+	cfgs, err := memberConfigs(&p.cfg, p.st)
+	if err != nil {
+		return nil, err
+	}
+	for _, cfg := range cfgs {
+		if err := p.run("placement", cfg.Name, cfg); err != nil {
+			return nil, err
+		}
+	}
+	return rpcAddrs(cfgs), nil
+}
+
+func (p *Processes) startHosts(members []string) error {
+	for _, spec := range p.specs {
+		if err := prepareDisks(&p.cfg, spec); err != nil {
+			return err
+		}
+		bytes, err := p.st.addr(p.cfg.Dir, spec.Name+".bytes")
+		if err != nil {
+			return err
+		}
+		rpc, err := p.st.addr(p.cfg.Dir, spec.Name+".rpc")
+		if err != nil {
+			return err
+		}
+		if err := p.run("daemon", spec.Name, hostConfig(&p.cfg, spec, members, bytes, rpc)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startGateways gives the first gateway the address that was asked for and the
+// others free ports.
+func (p *Processes) startGateways(members []string) error {
+	secret := filepath.Join(p.cfg.Dir, "etc", "root.secret")
+	if err := os.WriteFile(secret, []byte(p.cfg.SecretKey+"\n"), 0o600); err != nil {
+		return err
+	}
+	for i := range p.cfg.Gateways {
+		name := fmt.Sprintf("g%d", i+1)
+		addr := p.cfg.S3
+		if i > 0 || strings.HasSuffix(addr, ":0") {
+			var err error
+			if addr, err = p.st.addr(p.cfg.Dir, name+".s3"); err != nil {
+				return err
+			}
+		}
+		p.s3 = append(p.s3, addr)
+		if err := p.run("gateway", name, s3gw.Config{
+			Name: name, Listen: addr, Placement: members, RootAccessKey: p.cfg.AccessKey, RootSecretFile: secret,
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// S3 is the URL of the first gateway.
+func (p *Processes) S3() string { return "http://" + p.s3[0] }
+
+// Gateways are the URLs of all gateways.
+func (p *Processes) Gateways() []string {
+	var urls []string
+	for _, addr := range p.s3 {
+		urls = append(urls, "http://"+addr)
+	}
+	return urls
+}
+
+// Admin is the URL of the admin listener.
+func (p *Processes) Admin() string { return "http://" + p.adm.Addr().String() }
+
+// Config returns the configuration in force.
+func (p *Processes) Config() Config { return p.cfg }
+
+// PIDs returns the process ids of the services that run now, by name: p1… the
+// placement members, a1… the hosts, g1… the gateways.
+func (p *Processes) PIDs() map[string]int { return p.super.pids() }
+
+// Status asks the quorum for the health of the cluster.
+func (p *Processes) Status(ctx context.Context) (health.Status, error) { return p.place.Status(ctx) }
+
+// Fault kills a host with SIGKILL or starts it again. A disk of another process
+// cannot be killed from here.
+func (p *Processes) Fault(ctx context.Context, verb, name string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, noticeTimeout)
+	defer cancel()
+	if verb != KillHost && verb != ReviveHost {
+		return errors.New("the disks of a cluster of processes can only be killed with their devices: use `ashlar dev` without --processes")
+	}
+	if _, err := findHost(p.specs, name); err != nil {
+		return err
+	}
+	if verb == KillHost {
+		if err := p.super.kill(name); err != nil {
+			return err
+		}
+		return awaitHost(ctx, p.place, name, topology.HostDown)
+	}
+	if err := p.super.start(name); err != nil {
+		return err
+	}
+	return awaitHost(ctx, p.place, name, topology.HostUp)
+}
+
+// Close stops the services, those that clients see first.
+func (p *Processes) Close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stop()
+	var groups [3][]string
+	for i := range p.cfg.Gateways {
+		groups[0] = append(groups[0], fmt.Sprintf("g%d", i+1))
+	}
+	for _, s := range p.specs {
+		groups[1] = append(groups[1], s.Name)
+	}
+	for i := range p.cfg.Members {
+		groups[2] = append(groups[2], fmt.Sprintf("p%d", i+1))
+	}
+	p.super.close(groups[:]...)
+	if p.adm != nil {
+		p.adm.Close()
+	}
+	p.wg.Wait()
+	if p.place != nil {
+		p.place.Close()
+	}
+}
