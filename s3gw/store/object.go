@@ -15,7 +15,7 @@ import (
 // readAttempts bounds how often a read is sent again with a newer map.
 const (
 	readAttempts = 4
-	readPause    = 50 * time.Millisecond
+	readPause    = 20 * time.Millisecond
 )
 
 // PutObject stores the body as the object's new content. It reads the body to
