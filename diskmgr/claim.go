@@ -108,8 +108,8 @@ func claimHeld(ctx context.Context, facts probe.Device, device *blockdev.Device,
 	if err != nil {
 		return nil, err
 	}
-	disk.mu.Lock()
-	defer disk.mu.Unlock()
+	disk.relabel.Lock()
+	defer disk.relabel.Unlock()
 	if err := disk.writeLocked(l); err != nil {
 		return nil, err
 	}

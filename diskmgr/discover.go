@@ -181,6 +181,7 @@ func notOurs(d probe.Device, kind ashlar.Kind, why string) Found {
 // used judges by what the machine says alone.
 func used(d probe.Device) (Found, bool) {
 	var why string
+	kind := ashlar.Busy
 	switch {
 	case len(d.Mounts) > 0:
 		why = "mounted at " + strings.Join(d.Mounts, ", ")
@@ -189,11 +190,11 @@ func used(d probe.Device) (Found, bool) {
 	case len(d.Holders) > 0:
 		why = "in use by " + strings.Join(d.Holders, ", ")
 	case d.ReadOnly:
-		why = "read-only"
+		why, kind = "read-only", ashlar.Invalid
 	default:
 		return Found{}, false
 	}
-	return notOurs(d, ashlar.Busy, why), true
+	return notOurs(d, kind, why), true
 }
 
 // judge decides what the device is to us. It only reads. An error means that the

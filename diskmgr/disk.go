@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ashlar"
@@ -21,10 +22,10 @@ type Disk struct {
 	monitor *monitor
 	data    *blockdev.Range
 
-	mu struct {
-		sync.Mutex
-		label label.Label
-	}
+	// label is the one last written; reading it waits for no device.
+	label atomic.Pointer[label.Label]
+	// relabel serializes the writers of the label. It is held during I/O.
+	relabel sync.Mutex
 }
 
 // Facts is what the heartbeat says of a disk. Which segments are in use the log
@@ -44,11 +45,7 @@ type Facts struct {
 }
 
 // Label returns the label as it was last written.
-func (d *Disk) Label() label.Label {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.mu.label
-}
+func (d *Disk) Label() label.Label { return *d.label.Load() }
 
 // Device returns the data area: offset 0 is its first byte, its size is a whole
 // number of segments, its block size that of the label. It is good until Close.
@@ -93,28 +90,27 @@ func (d *Disk) Fence(why string) {
 // SetHost notes in the label which host owns the disk. It writes only if that
 // is new.
 func (d *Disk) SetHost(host ashlar.HostID) error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.mu.label.Host == host {
+	d.relabel.Lock()
+	defer d.relabel.Unlock()
+	next := d.Label()
+	if next.Host == host {
 		return nil
 	}
-	next := d.mu.label
 	next.Host = host
 	return d.writeLocked(next)
 }
 
 // CheckOwner reads the label and fences the disk if another owner has taken it,
 // which is kind Stale; the error names the host. It is also the probe that finds
-// a dead disk which nobody uses: its reads count like any others.
+// a dead disk which nobody uses: its reads count like any others. It takes as
+// long as the device does; Tick notices when that is too long.
 func (d *Disk) CheckOwner() error {
 	const op = "diskmgr: check owner"
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	now, _, err := label.Read(d.monitor)
 	if err != nil {
 		return ashlar.E(op, d.path, ashlar.KindOf(err), err)
 	}
-	mine := &d.mu.label
+	mine := d.label.Load()
 	if now.Disk == mine.Disk && now.OwnerEpoch == mine.OwnerEpoch && now.Owner == mine.Owner {
 		return nil
 	}
@@ -123,14 +119,14 @@ func (d *Disk) CheckOwner() error {
 	return ashlar.E(op, d.path, ashlar.Stale, errors.New(why))
 }
 
-// writeLocked makes next the label.
+// writeLocked makes next the label. The caller holds relabel.
 func (d *Disk) writeLocked(next label.Label) error {
 	next.Sequence++
 	next.Written = wall(d.options.Now())
 	if err := label.Write(d.monitor, next); err != nil {
 		return ashlar.E("diskmgr: write label", d.path, ashlar.KindOf(err), err)
 	}
-	d.mu.label = next
+	d.label.Store(&next)
 	return nil
 }
 

@@ -86,8 +86,8 @@ func adopt(device *blockdev.Device, o OpenOptions) (*Disk, error) {
 	if o.Host != 0 {
 		next.Host = o.Host
 	}
-	disk.mu.Lock()
-	defer disk.mu.Unlock()
+	disk.relabel.Lock()
+	defer disk.relabel.Unlock()
 	if err := disk.writeLocked(next); err != nil {
 		return nil, err
 	}
@@ -109,6 +109,7 @@ func assemble(device *blockdev.Device, under blockdev.IO, l label.Label, o OpenO
 	if err != nil {
 		return nil, err
 	}
-	d.data, d.mu.label = data, l
+	d.data = data
+	d.label.Store(&l)
 	return d, nil
 }
