@@ -11,6 +11,9 @@
 //	go n.Watch(ctx, healthy)   // ends with ctx
 //	n.Status("recovering disk 3 of 12")
 //	n.Ready()
+//
+// It imports the standard library only, not even the vocabulary: a service that
+// cannot notify has nobody to tell, so its errors have no kinds.
 package notify
 
 import (
@@ -21,8 +24,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"ashlar"
 )
 
 // sendTimeout bounds one notification.
@@ -36,8 +37,8 @@ type Notifier struct {
 }
 
 // FromEnv reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID by way of getenv,
-// which is os.Getenv but in tests. Kind Invalid if one of them makes no sense;
-// the Notifier returned with it sends nothing.
+// which is os.Getenv but in tests. If one of them makes no sense, that is an
+// error, and the Notifier returned with it sends nothing.
 func FromEnv(getenv func(string) string) (*Notifier, error) {
 	n := &Notifier{}
 	name := getenv("NOTIFY_SOCKET")
@@ -61,7 +62,7 @@ func FromEnv(getenv func(string) string) (*Notifier, error) {
 }
 
 func invalid(name, value string) error {
-	return ashlar.E("notify: environment", name, ashlar.Invalid, fmt.Errorf("value %q", value))
+	return fmt.Errorf("notify: environment: %s=%q makes no sense", name, value)
 }
 
 // watchesMe reports whether the watchdog is meant for this process and not for
@@ -127,10 +128,9 @@ func (n *Notifier) send(message string) error {
 	if n == nil || n.socket == nil {
 		return nil
 	}
-	const op = "notify: send"
 	conn, err := net.DialUnix("unixgram", nil, n.socket)
 	if err != nil {
-		return ashlar.E(op, message, ashlar.Unavailable, err)
+		return fmt.Errorf("notify: send %s: %w", message, err)
 	}
 	defer conn.Close()
 	err = conn.SetWriteDeadline(time.Now().Add(sendTimeout))
@@ -138,7 +138,7 @@ func (n *Notifier) send(message string) error {
 		_, err = conn.Write([]byte(message))
 	}
 	if err != nil {
-		return ashlar.E(op, message, ashlar.Unavailable, err)
+		return fmt.Errorf("notify: send %s: %w", message, err)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package systemd
+package diskmgr_test
 
 import (
 	"fmt"
@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"ashlar"
 	"ashlar/diskmgr"
 	"ashlar/diskmgr/blockdev/looptest"
 )
@@ -52,7 +51,9 @@ const testGroup = 4242
 func udev(t *testing.T, device string) string {
 	t.Helper()
 	for _, tool := range []string{"unshare", "udevadm"} {
-		need(t, tool)
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skipf("%s is not installed, so the udev rule cannot be run", tool)
+		}
 	}
 	if _, err := os.Stat("/usr/lib/udev/rules.d/60-persistent-storage.rules"); err != nil {
 		t.Skipf("udev's own rules are not installed: %v", err)
@@ -62,19 +63,16 @@ func udev(t *testing.T, device string) string {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	rule := strings.ReplaceAll(string(ours(t, "65-ashlar.rules")), "/usr/bin/ashlar", self)
-	put(t, filepath.Join(dir, "rule"), []byte(rule), 0o644)
-	groups, err := os.ReadFile("/etc/group")
-	if err != nil {
-		t.Fatal(err)
+	rule := strings.ReplaceAll(string(contents(t, "../systemd/65-ashlar.rules")), "/usr/bin/ashlar", self)
+	groups := append(contents(t, "/etc/group"), fmt.Appendf(nil, "ashlar:x:%d:\n", testGroup)...)
+	for name, content := range map[string][]byte{"rule": []byte(rule), "group": groups} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	put(t, filepath.Join(dir, "group"), append(groups, fmt.Appendf(nil, "ashlar:x:%d:\n", testGroup)...), 0o644)
 	name := filepath.Base(device)
-	number, err := os.ReadFile("/sys/class/block/" + name + "/dev")
-	if err != nil {
-		t.Fatal(err)
-	}
-	major, minor, _ := strings.Cut(strings.TrimSpace(string(number)), ":")
+	number := string(contents(t, "/sys/class/block/"+name+"/dev"))
+	major, minor, _ := strings.Cut(strings.TrimSpace(number), ":")
 	cmd := exec.CommandContext(t.Context(), "unshare", "-m", "sh", "-c", udevScript)
 	cmd.Env = append(os.Environ(), "RULE="+filepath.Join(dir, "rule"), "GROUPS_FILE="+filepath.Join(dir, "group"),
 		"NAME="+name, "MAJOR="+major, "MINOR="+minor)
@@ -87,17 +85,14 @@ func udev(t *testing.T, device string) string {
 }
 
 func TestUdevGivesClaimedDisksToTheGroupAndNoOthers(t *testing.T) {
-	const size = 64 * ashlar.MiB
-	device, _ := looptest.Device(t, size, 512)
+	device, _ := looptest.Device(t, diskBytes, 512)
 	blank := udev(t, device)
 	if strings.Contains(blank, "ashlar_disk") || strings.Contains(blank, fmt.Sprint("node 660 ", testGroup)) {
 		t.Errorf("a blank device is taken for ours:\n%s", blank)
 	}
-	disk, err := diskmgr.Claim(t.Context(), device, diskmgr.ClaimOptions{
-		OpenOptions: diskmgr.OpenOptions{Cluster: ashlar.ClusterID{1}}, Name: "b1/d 02"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	o := options()
+	o.Name = "b1/d 02"
+	disk := claim(t, device, o)
 	id := disk.Label().Disk.String()
 	held := udev(t, device) // udev looks while the daemon holds the disk
 	if err := disk.Close(); err != nil {
@@ -105,7 +100,7 @@ func TestUdevGivesClaimedDisksToTheGroupAndNoOthers(t *testing.T) {
 	}
 	for what, out := range map[string]string{"held": held, "closed": udev(t, device)} {
 		for _, want := range []string{
-			"ID_FS_TYPE=ashlar_disk", "ID_FS_UUID=" + id, "ID_FS_LABEL=b1/d_02", "UDISKS_IGNORE=1", "ASHLAR_CLUSTER=01",
+			"ID_FS_TYPE=ashlar_disk", "ID_FS_UUID=" + id, "ID_FS_LABEL=b1/d_02", "UDISKS_IGNORE=1", "ASHLAR_CLUSTER=aa01",
 			fmt.Sprintf("node 660 %d %s", testGroup, id),
 		} {
 			if !strings.Contains(out, want) {
@@ -114,7 +109,7 @@ func TestUdevGivesClaimedDisksToTheGroupAndNoOthers(t *testing.T) {
 		}
 	}
 
-	foreign, _ := looptest.Device(t, size, 512)
+	foreign, _ := looptest.Device(t, diskBytes, 512)
 	if out, err := exec.Command("mkfs.ext4", "-q", foreign).CombinedOutput(); err != nil {
 		t.Logf("a device with ext4 is not tested: %v %s", err, out)
 		return
