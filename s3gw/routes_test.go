@@ -1,0 +1,143 @@
+package s3gw
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// untouched is a backend that must not be reached: its methods are nil.
+type untouched struct{ Backend }
+
+// target writes the request line of a route.
+func (r *route) target() string {
+	path := map[target]string{onService: "/", onBucket: "/bucket", onObject: "/bucket/some/key"}[r.on]
+	switch r.sub {
+	case "":
+		return path
+	case "list-type":
+		return path + "?list-type=2"
+	case "uploadId":
+		return path + "?partNumber=1&uploadId=u"
+	}
+	return path + "?" + r.sub
+}
+
+// TestEveryRouteIsGuarded walks the table: no line of it can be reached without
+// a good signature, in any form, and none may answer before it is verified.
+func TestEveryRouteIsGuarded(t *testing.T) {
+	var logged bytes.Buffer
+	g := start(t, func(o *Options) {
+		o.Backend = untouched{}
+		o.Log = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
+	bad := map[string]struct {
+		call testCall
+		code string
+	}{
+		"unknown key":  {testCall{key: "AKIDNOBODY", secret: testSecret}, "InvalidAccessKeyId"},
+		"wrong secret": {testCall{key: testKey, secret: "guess"}, "SignatureDoesNotMatch"},
+		"other method": {testCall{tamper: func(r *http.Request) { r.Method = "PATCH" }}, "SignatureDoesNotMatch"},
+		"other query":  {testCall{tamper: func(r *http.Request) { r.URL.RawQuery += "&x-id=x" }}, "SignatureDoesNotMatch"},
+		"other path":   {testCall{tamper: func(r *http.Request) { r.URL.Path, r.URL.RawPath = "/bucket/other", "" }}, "SignatureDoesNotMatch"},
+		"other host":   {testCall{tamper: func(r *http.Request) { r.Host = "elsewhere" }}, "SignatureDoesNotMatch"},
+		"other region": {testCall{region: "mars-1"}, ""},
+		"late":         {testCall{at: time.Now().Add(-time.Hour)}, ""},
+		"anonymous": {testCall{tamper: func(r *http.Request) {
+			r.Header.Del("Authorization")
+			q := r.URL.Query()
+			for name := range q {
+				if strings.HasPrefix(name, "X-Amz-") {
+					q.Del(name)
+				}
+			}
+			r.URL.RawQuery = q.Encode()
+		}}, "AccessDenied"},
+		"unsigned header": {testCall{tamper: func(r *http.Request) { r.Header.Set("X-Amz-Acl", "private") }}, "AccessDenied"},
+	}
+	refused := 0
+	for i := range routes {
+		rt := &routes[i]
+		for name, b := range bad {
+			for _, f := range forms {
+				c := b.call
+				c.method, c.target, c.headers = rt.method, rt.target(), map[string]string{}
+				if rt.copy {
+					c.headers["X-Amz-Copy-Source"] = "bucket/key"
+				}
+				r := g.request(t, f, c)
+				w := g.serve(r)
+				if w.Code != 403 && w.Code != 400 || b.code != "" && r.Method != "HEAD" && !strings.Contains(w.Body.String(), "<Code>"+b.code+"</Code>") {
+					t.Errorf("%s, %s, %s: %d %s", rt.op, name, f.name, w.Code, w.Body)
+				}
+				refused++
+			}
+		}
+	}
+	t.Logf("%d routes, %d requests refused", len(routes), refused)
+	if strings.Contains(logged.String(), testSecret) {
+		t.Error("the log holds a secret")
+	}
+}
+
+// TestEveryRouteIsServed proves that the walk above reaches the routes it
+// means: with a good signature each of them is found under its own name.
+func TestEveryRouteIsServed(t *testing.T) {
+	g := start(t)
+	for i := range routes {
+		rt := &routes[i]
+		c := testCall{method: rt.method, target: rt.target(), headers: map[string]string{}}
+		if rt.copy {
+			c.headers["X-Amz-Copy-Source"] = "bucket/key"
+		}
+		r := g.request(t, forms[0], c)
+		q, err := parseQuery(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		call := &call{s: g.server, r: r, query: q, ctx: context.Background()}
+		if err := call.parseTarget(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := g.server.routes.find(call)
+		if err != nil || got.op != rt.op {
+			t.Errorf("%s: %v %v", rt.op, got, err)
+		}
+	}
+}
+
+func TestUnknownRequests(t *testing.T) {
+	g := start(t).withBucket(t, "bucket")
+	for _, c := range []struct {
+		method, target string
+		status         int
+		code           string
+	}{
+		{"PUT", "/bucket?versioning", 501, "NotImplemented"}, {"PUT", "/bucket?policy", 501, "NotImplemented"}, {"PUT", "/bucket?acl", 501, "NotImplemented"},
+		{"DELETE", "/bucket?lifecycle", 501, "NotImplemented"}, {"GET", "/bucket?versions", 501, "NotImplemented"}, {"GET", "/bucket?inventory&id=x", 501, "NotImplemented"},
+		{"PUT", "/bucket/k?tagging", 501, "NotImplemented"}, {"PUT", "/bucket/k?renameObject", 501, "NotImplemented"}, {"POST", "/bucket/k?select&select-type=2", 501, "NotImplemented"},
+		{"POST", "/bucket/k?restore", 501, "NotImplemented"}, {"GET", "/bucket/k?torrent", 501, "NotImplemented"}, {"PUT", "/bucket/k?neverHeardOf", 501, "NotImplemented"},
+		{"PUT", "/bucket/k?never=heard", 501, "NotImplemented"}, {"GET", "/bucket?neverHeardOf", 501, "NotImplemented"}, {"DELETE", "/bucket/k?what", 501, "NotImplemented"},
+		{"POST", "/bucket", 501, "NotImplemented"}, {"POST", "/bucket/k", 501, "NotImplemented"}, {"PUT", "/bucket/k?acl&tagging", 400, "InvalidArgument"},
+		{"PATCH", "/bucket/k", 405, "MethodNotAllowed"}, {"PUT", "/", 405, "MethodNotAllowed"}, {"DELETE", "/", 405, "MethodNotAllowed"}, {"POST", "/", 405, "MethodNotAllowed"},
+		{"GET", "/bucket?policy", 404, "NoSuchBucketPolicy"}, {"GET", "/bucket?policyStatus", 404, "NoSuchBucketPolicy"}, {"GET", "/bucket?tagging", 404, "NoSuchTagSet"},
+		{"GET", "/bucket?lifecycle", 404, "NoSuchLifecycleConfiguration"}, {"GET", "/bucket?cors", 404, "NoSuchCORSConfiguration"},
+		{"GET", "/bucket?encryption", 404, "ServerSideEncryptionConfigurationNotFoundError"}, {"GET", "/bucket?object-lock", 404, "ObjectLockConfigurationNotFoundError"},
+		{"GET", "/bucket?publicAccessBlock", 404, "NoSuchPublicAccessBlockConfiguration"}, {"GET", "/bucket?replication", 404, "ReplicationConfigurationNotFoundError"},
+		{"GET", "/bucket?website", 404, "NoSuchWebsiteConfiguration"}, {"GET", "/nobucket?policy", 404, "NoSuchBucket"}, {"GET", "/nobucket?versioning", 404, "NoSuchBucket"},
+		{"GET", "/bucket?versioning", 200, ""}, {"GET", "/bucket?location", 200, ""}, {"GET", "/bucket?acl", 200, ""}, {"GET", "/bucket?ownershipControls", 200, ""},
+		{"GET", "/bucket?requestPayment", 200, ""}, {"GET", "/bucket?notification", 200, ""}, {"GET", "/bucket?logging", 200, ""}, {"GET", "/bucket?accelerate", 200, ""},
+		{"GET", "/bucket?x-custom=1&prefix=", 200, ""}, {"GET", "/bucket?unknown=1", 200, ""},
+	} {
+		t.Run(c.method+c.target, func(t *testing.T) {
+			g.do(t, testCall{method: c.method, target: c.target}).want(t, c.status, c.code)
+		})
+	}
+	if g.puts != 0 {
+		t.Errorf("%d objects were stored", g.puts)
+	}
+}
