@@ -87,9 +87,16 @@ func (q *quorum) start(i int) {
 	q.members[i] = m
 }
 
-func (q *quorum) kill(i int) {
-	q.members[i].Kill()
-	q.members[i] = nil
+// kill ends members as a crash would, all at once.
+func (q *quorum) kill(which ...int) {
+	var wg sync.WaitGroup
+	for _, i := range which {
+		wg.Go(q.members[i].Kill)
+	}
+	wg.Wait()
+	for _, i := range which {
+		q.members[i] = nil
+	}
 }
 
 func (q *quorum) stop() {

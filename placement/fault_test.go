@@ -41,6 +41,7 @@ func raised(st health.Status, code string) bool {
 // TestHostsComeAndGo: a host that dies is down, one that returns is up under
 // the same id; a disk fails and is revived; two hosts at once are a partition.
 func TestHostsComeAndGo(t *testing.T) {
+	t.Parallel()
 	q := startQuorum(t, 3, newCluster())
 	hosts := sixHosts(q)
 	c := q.client()
@@ -95,6 +96,7 @@ func TestHostsComeAndGo(t *testing.T) {
 // TestLeaderDies: the next leader goes on with the same map, calls nobody
 // silent for the change, and notices who is.
 func TestLeaderDies(t *testing.T) {
+	t.Parallel()
 	q := startQuorum(t, 3, newCluster())
 	hosts := sixHosts(q)
 	c := q.client()
@@ -126,6 +128,7 @@ func TestLeaderDies(t *testing.T) {
 // majority goes on; the minority keeps the old map, says so, and adopts the new
 // one when the cut is mended.
 func TestMinorityCut(t *testing.T) {
+	t.Parallel()
 	q := startQuorum(t, 5, newCluster())
 	hosts := sixHosts(q)
 	wait(t, hosts[0].c, "formed", (*topology.Map).Formed)
@@ -181,15 +184,12 @@ func TestMinorityCut(t *testing.T) {
 // TestQuorumAway kills two of three: the map stays in force, a new client still
 // gets it, and what happened is noticed when the quorum returns.
 func TestQuorumAway(t *testing.T) {
+	t.Parallel()
 	q := startQuorum(t, 3, newCluster())
 	hosts := sixHosts(q)
 	before := wait(t, hosts[0].c, "formed", (*topology.Map).Formed)
 	rest := q.leader()
-	for i := range q.members {
-		if i != rest {
-			q.kill(i)
-		}
-	}
+	q.kill((rest+1)%3, (rest+2)%3)
 	eventually(t, "the last member stops scheduling", func() bool { return !q.members[rest].Leads() })
 	late := q.client()
 	m := wait(t, late, "a late client gets the last map", func(*topology.Map) bool { return true })
@@ -200,12 +200,7 @@ func TestQuorumAway(t *testing.T) {
 	if st := status(t, late); st.AsOf == "" || !raised(st, health.QuorumLost) {
 		t.Errorf("without a quorum the status is %+v", st)
 	}
-	for i := range q.members {
-		if i != rest {
-			q.start(i)
-			break
-		}
-	}
+	q.start((rest + 1) % 3)
 	wait(t, late, "b1 is found down", func(m *topology.Map) bool { return hostState(m, "b1") == topology.HostDown })
 	for _, h := range hosts[1:] {
 		if got := hostState(late.Map(), h.self.Name); got != topology.HostUp {
@@ -217,12 +212,11 @@ func TestQuorumAway(t *testing.T) {
 // TestAllRestart kills every member at once; cluster, hosts and tables are the
 // same afterwards, and ids go on where they were.
 func TestAllRestart(t *testing.T) {
+	t.Parallel()
 	q := startQuorum(t, 3, newCluster())
 	hosts := sixHosts(q)
 	before := wait(t, hosts[0].c, "formed", (*topology.Map).Formed)
-	for i := range q.members {
-		q.kill(i)
-	}
+	q.kill(0, 1, 2)
 	for i := range q.members {
 		q.start(i)
 	}
@@ -250,6 +244,7 @@ func TestAllRestart(t *testing.T) {
 // TestSameAnswer asks every member: heartbeats are passed on, and the status
 // is the same wherever one asks.
 func TestSameAnswer(t *testing.T) {
+	t.Parallel()
 	q := startQuorum(t, 3, newCluster())
 	hosts := sixHosts(q)
 	wait(t, hosts[0].c, "formed", (*topology.Map).Formed)
@@ -288,6 +283,7 @@ func TestSameAnswer(t *testing.T) {
 
 // TestRefused: a host of another cluster is told so, and told to stop.
 func TestRefused(t *testing.T) {
+	t.Parallel()
 	q := startQuorum(t, 1, newCluster())
 	h := newHost(1, 1, 1)
 	h.self.Cluster = ashlar.ClusterID(ashlar.NewID())

@@ -22,9 +22,10 @@
 //
 // # Without a quorum
 //
-// A member serves watches and status from its own copy of the map, also when
-// it has no leader; the status then says so. Heartbeats are refused with kind
-// Unavailable. Nothing changes until a majority is back.
+// A member that has no leader still sends the map that it holds to whoever asks
+// and then closes the watch, so that a client on the wrong side of a cut tries
+// the next member; the status says whose view it is. Heartbeats are refused
+// with kind Unavailable. Nothing changes until a majority is back.
 //
 // # What is on disk
 //
@@ -61,6 +62,10 @@ const (
 	pingMin         = 2 * time.Second // clients may ping their connections so often
 	retryPause      = 100 * time.Millisecond
 	handOverMax     = 500 * time.Millisecond
+	// awayAfter is the time without a leader after which a member sends its
+	// watchers to another one.
+	awayAfter = 3 * time.Second
+	awayEvery = 250 * time.Millisecond // how often it looks
 )
 
 // Main runs one member until ctx ends. It returns nil after a clean stop.
@@ -96,6 +101,7 @@ type Member struct {
 	err    error // set before done is closed
 
 	maps  cache
+	away  away
 	sched atomic.Pointer[scheduler] // nil unless this member leads
 	ready chan struct{}
 }
@@ -117,6 +123,7 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 	}
 	m.log = m.log.With("member", cfg.Name)
 	m.maps.changed = make(chan struct{})
+	m.away.lost = make(chan struct{})
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	if err := m.open(); err != nil {
 		m.close(false)
@@ -287,12 +294,17 @@ func (m *Member) serve() {
 	}
 }
 
-// guard ends the member if its engine ends by itself.
+// guard ends the member if its engine ends by itself, says when it is ready,
+// and notices when the leader is away.
 func (m *Member) guard() {
 	ready := m.etcd.Server.ReadyNotify()
 	held := m.maps.held()
+	look := time.NewTicker(awayEvery)
+	defer look.Stop()
 	for {
 		select {
+		case now := <-look.C:
+			m.away.look(now, m.etcd.Server.Leader() != 0)
 		case <-m.ctx.Done():
 			return
 		case <-ready:
@@ -381,4 +393,39 @@ func (c *cache) held() <-chan struct{} {
 	closed := make(chan struct{})
 	close(closed)
 	return closed
+}
+
+// away knows whether the quorum is.
+type away struct {
+	mu    sync.Mutex
+	since time.Time     // without a leader, zero if there is one
+	lost  chan struct{} // closed while there is none for awayAfter
+}
+
+func (a *away) look(now time.Time, led bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	closed := false
+	select {
+	case <-a.lost:
+		closed = true
+	default:
+	}
+	switch {
+	case led && closed:
+		a.since, a.lost = time.Time{}, make(chan struct{})
+	case led:
+		a.since = time.Time{}
+	case a.since.IsZero():
+		a.since = now
+	case now.Sub(a.since) >= awayAfter && !closed:
+		close(a.lost)
+	}
+}
+
+// notice returns a channel that is closed when the quorum is away.
+func (a *away) notice() <-chan struct{} {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.lost
 }

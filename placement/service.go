@@ -18,7 +18,10 @@ import (
 // forwardTimeout bounds a call that is passed on to the leader.
 const forwardTimeout = 1500 * time.Millisecond
 
-var errNotLeading = errors.New("this member does not lead")
+var (
+	errNotLeading = errors.New("this member does not lead")
+	errNoLeader   = errors.New("there is no leader")
+)
 
 // service answers the calls of package wire.
 type service struct {
@@ -57,7 +60,7 @@ func (s *service) leader(op string, forwarded bool) (wire.PlacementClient, error
 	name := s.m.Leader()
 	switch conn := s.m.peers[name]; {
 	case name == "":
-		return nil, ashlar.E(op, s.m.cfg.Name, ashlar.Unavailable, fmt.Errorf("there is no leader"))
+		return nil, ashlar.E(op, s.m.cfg.Name, ashlar.Unavailable, errNoLeader)
 	case forwarded || conn == nil:
 		return nil, ashlar.E(op, s.m.cfg.Name, ashlar.Unavailable, errNotLeading)
 	default:
@@ -65,12 +68,14 @@ func (s *service) leader(op string, forwarded bool) (wire.PlacementClient, error
 	}
 }
 
-// Watch sends maps until the caller or the member goes away.
+// Watch sends maps until the caller, the member or the quorum goes away; in the
+// last case the caller has this member's map and does well to ask another.
 func (s *service) Watch(req *wire.WatchRequest, stream wire.Placement_WatchServer) error {
 	if err := stream.SendHeader(metadata.MD{}); err != nil {
 		return err
 	}
 	seen := req.GetEpoch()
+	away := s.m.away.notice()
 	for {
 		_, w, changed := s.m.maps.get()
 		if w != nil && w.GetEpoch() > seen {
@@ -83,6 +88,8 @@ func (s *service) Watch(req *wire.WatchRequest, stream wire.Placement_WatchServe
 		case <-changed:
 		case <-stream.Context().Done():
 			return nil
+		case <-away:
+			return wire.Status(ashlar.E("placement: watch", s.m.cfg.Name, ashlar.Unavailable, errNoLeader))
 		case <-s.m.ctx.Done():
 			return wire.Status(ashlar.E("placement: watch", s.m.cfg.Name, ashlar.Unavailable, fmt.Errorf("the member stops")))
 		}

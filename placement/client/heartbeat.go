@@ -82,7 +82,11 @@ type beat struct {
 	needFull bool
 	sent     map[ashlar.DiskID]Disk // as the scheduler knows them
 	pause    time.Duration
+	behind   int // answers in a row that spoke of a newer map than we have
 }
+
+// behindMax answers that speak of a newer map mean that the watch is stuck.
+const behindMax = 3
 
 func (b *beat) send(ctx context.Context, r Report, full bool) error {
 	req := b.request(r, full || b.needFull)
@@ -107,7 +111,23 @@ func (b *beat) send(ctx context.Context, r Report, full bool) error {
 			b.at = i
 		}
 	}
-	return b.learn(reply)
+	if err := b.learn(reply); err != nil {
+		return err
+	}
+	return b.catchUp(ctx, reply.GetEpoch())
+}
+
+// catchUp asks for the map if the watch does not bring it.
+func (b *beat) catchUp(ctx context.Context, newest uint64) error {
+	if newest <= b.c.epoch() {
+		b.behind = 0
+		return nil
+	}
+	if b.behind++; b.behind < behindMax {
+		return nil
+	}
+	b.behind = 0
+	return b.c.Refresh(ctx)
 }
 
 func (b *beat) learn(reply *wire.HeartbeatReply) error {

@@ -2,8 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
-	"io"
 	"math/rand/v2"
 	"time"
 
@@ -12,29 +10,30 @@ import (
 )
 
 // Run keeps the map up to date until ctx ends, then returns nil. A member that
-// is lost is replaced by the next.
+// is lost, or has no leader, is replaced by the next.
 func (c *Client) Run(ctx context.Context) error {
 	pause := pauseMin
-	for i := rand.IntN(len(c.members)); ctx.Err() == nil; i++ {
+	for i, n := rand.IntN(len(c.members)), 1; ctx.Err() == nil; i, n = i+1, n+1 {
 		m := c.members[i%len(c.members)]
-		got, err := c.watch(ctx, m)
+		started := time.Now()
+		err := c.watch(ctx, m)
 		if ctx.Err() != nil {
 			break
 		}
-		if got {
+		if time.Since(started) > silenceTimeout {
 			pause = pauseMin
 		}
 		c.log.Debug("placement member lost", "member", m.addr, "err", err)
 		sleep(ctx, pause)
-		if i%len(c.members) == len(c.members)-1 {
+		if n%len(c.members) == 0 { // nobody serves
 			pause = min(pause*2, pauseMax)
 		}
 	}
 	return nil
 }
 
-// watch follows one member and reports whether it sent anything at all.
-func (c *Client) watch(ctx context.Context, m member) (got bool, err error) {
+// watch follows one member until that fails.
+func (c *Client) watch(ctx context.Context, m member) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	// Only the first answer has a deadline here: later silence is normal, and a
@@ -45,40 +44,63 @@ func (c *Client) watch(ctx context.Context, m member) (got bool, err error) {
 	defer first.Stop()
 	stream, err := m.rpc.Watch(ctx, &wire.WatchRequest{Epoch: c.epoch()})
 	if err != nil {
-		return false, err
+		return err
 	}
 	if _, err := stream.Header(); err != nil {
-		return false, err
+		return err
 	}
 	first.Stop()
 	for {
 		w, err := stream.Recv()
-		if errors.Is(err, io.EOF) || err != nil {
-			return got, err
+		if err != nil {
+			return err
 		}
-		got = true
 		if _, err := c.accept(w); err != nil {
 			c.log.Error("placement map refused", "member", m.addr, "err", err)
-			return got, err
+			return err
 		}
 	}
 }
 
-// Refresh returns when a map is held that is at least as new as the newest
-// that any reachable member held when it was called.
+// Refresh asks all members for their maps at once and takes the newest. It
+// returns when a majority has answered, or all that can; the error is that of
+// the last member if none did. It is for callers that were refused as stale
+// and want to know at once rather than when Run hears of it.
 func (c *Client) Refresh(ctx context.Context) error {
-	return c.each(ctx, "placement: refresh", callTimeout, func(ctx context.Context, m member) error {
-		stream, err := m.rpc.Watch(ctx, &wire.WatchRequest{})
-		if err != nil {
-			return err
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel() // ends the calls that still run
+	results := make(chan error, len(c.members))
+	for _, m := range c.members {
+		go func() { results <- c.fetch(ctx, m) }() // ends with ctx
+	}
+	answered := 0
+	var last error
+	for range c.members {
+		if err := <-results; err != nil {
+			last = err
+		} else if answered++; answered > len(c.members)/2 {
+			return nil
 		}
-		w, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		_, err = c.accept(w)
-		return err
-	})
+	}
+	if answered > 0 {
+		return nil
+	}
+	return last
+}
+
+// fetch takes the map that one member holds.
+func (c *Client) fetch(ctx context.Context, m member) error {
+	const op = "placement: refresh"
+	stream, err := m.rpc.Watch(ctx, &wire.WatchRequest{})
+	if err != nil {
+		return ashlar.E(op, m.addr, wire.Kind(err), err)
+	}
+	w, err := stream.Recv()
+	if err != nil {
+		return ashlar.E(op, m.addr, wire.Kind(err), err)
+	}
+	_, err = c.accept(w)
+	return err
 }
 
 func (c *Client) epoch() uint64 {
