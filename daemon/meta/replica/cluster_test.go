@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -29,6 +30,9 @@ type cluster struct {
 	// inMemory hosts sit on a file system that forgets, at a kill, a random part of
 	// what was not synced.
 	inMemory bool
+	// cutLinks makes hosts talk over links that isolate can cut, not directly.
+	cutLinks bool
+	logKeep  uint64
 	root     string
 
 	mu    sync.Mutex
@@ -108,24 +112,53 @@ func (f faultyShards) InstallSnapshot(ctx context.Context, s *wire.SnapshotChunk
 	return f.Shards.InstallSnapshot(ctx, s)
 }
 
-// dialFrom gives host from's view of the others; the direct value unless links are tested.
+// clientShards is a host as a client sees it: what a killed host would still
+// have said, after the moment at which its disk was frozen, does not arrive.
+type clientShards struct {
+	*Host
+	c  *cluster
+	to ashlar.HostID
+}
+
+func (s clientShards) alive(err error) error {
+	if s.c.host(s.to) != s.Host {
+		return ashlar.E("dial", "", ashlar.Unavailable, nil)
+	}
+	return err
+}
+
+func (s clientShards) Get(ctx context.Context, shard ashlar.ShardID, key []byte) (meta.Row, error) {
+	row, err := s.Host.Get(ctx, shard, key)
+	return row, s.alive(err)
+}
+
+func (s clientShards) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequest) (meta.ScanPage, error) {
+	page, err := s.Host.Scan(ctx, shard, req)
+	return page, s.alive(err)
+}
+
+func (s clientShards) Commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn) error {
+	return s.alive(s.Host.Commit(ctx, shard, txn))
+}
+
+// dialFrom gives host from's view of the others.
 func (c *cluster) dialFrom(from ashlar.HostID) func(ashlar.HostID) (wire.Shards, error) {
 	return func(to ashlar.HostID) (wire.Shards, error) {
 		h := c.host(to)
 		if h == nil {
 			return nil, ashlar.E("dial", "", ashlar.Unavailable, nil)
 		}
-		if from != 0 && c.faulty() {
+		switch {
+		case from == 0:
+			return clientShards{Host: h, c: c, to: to}, nil
+		case c.host(from) == nil:
+			return nil, ashlar.E("dial", "", ashlar.Unavailable, nil) // killed: nothing leaves it
+		case c.cutLinks:
 			return faultyShards{Shards: h, c: c, from: from, to: to}, nil
+		default:
+			return h, nil
 		}
-		return h, nil
 	}
-}
-
-func (c *cluster) faulty() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.cut) > 0
 }
 
 func (c *cluster) isCut(a, b ashlar.HostID) bool {
@@ -168,7 +201,7 @@ func (c *cluster) topology() *topology.Map {
 
 func (c *cluster) start(id ashlar.HostID) {
 	n := c.hosts[id]
-	cfg := Config{Host: id, Dir: n.dir, Map: c.topology(), Tick: c.tick, CacheBytes: 8 * ashlar.MiB, Log: slog.New(slog.DiscardHandler)}
+	cfg := Config{logKeep: c.logKeep, Host: id, Dir: n.dir, Map: c.topology(), Tick: c.tick, CacheBytes: 8 * ashlar.MiB, Log: slog.New(slog.DiscardHandler)}
 	if testing.Verbose() {
 		cfg.Log = slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}
@@ -204,6 +237,8 @@ func (c *cluster) kill(id ashlar.HostID) {
 	h.stop()
 	n.link.Close()
 }
+
+func counterOf(row meta.Row) int64 { return int64(binary.LittleEndian.Uint64(row.Value)) }
 
 func (c *cluster) store() meta.Store { return client.NewMeta(c.topology, c.dialFrom(0)) }
 

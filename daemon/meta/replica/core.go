@@ -439,10 +439,10 @@ func (c *core) compact(r *replica) {
 	rc := &r.core
 	s := rc.store
 	count := s.last - s.truncIndex
-	if rc.snapsSending > 0 || count < 2*logKeepEntries && s.bytes < 2*logKeepBytes {
+	if rc.snapsSending > 0 || count < 2*c.h.cfg.logKeep && s.bytes < 2*logKeepBytes {
 		return
 	}
-	keep := min(logKeepEntries, logKeepBytes/max(1, s.bytes/count))
+	keep := min(c.h.cfg.logKeep, logKeepBytes/max(1, s.bytes/count))
 	if s.applied < s.truncIndex+keep {
 		return
 	}

@@ -54,7 +54,9 @@ type Config struct {
 	// CacheBytes bounds Pebble's block cache. Zero means 64 MiB.
 	CacheBytes int64
 
-	fs vfs.FS // for tests
+	// For tests.
+	fs      vfs.FS
+	logKeep uint64 // instead of logKeepEntries
 }
 
 // Host is the replicas of metadata shards on one host. It implements
@@ -89,6 +91,7 @@ type Host struct {
 	ctx           context.Context
 	cancel        context.CancelFunc
 	done          sync.WaitGroup
+	stopOnce      sync.Once
 	failed        atomic.Pointer[error]
 }
 
@@ -106,6 +109,9 @@ func Open(cfg Config) (*Host, error) {
 	}
 	if cfg.Tick == 0 {
 		cfg.Tick = defaultTick
+	}
+	if cfg.logKeep == 0 {
+		cfg.logKeep = logKeepEntries
 	}
 	if cfg.CacheBytes == 0 {
 		cfg.CacheBytes = defaultCacheBytes
@@ -331,11 +337,13 @@ func (h *Host) Close(ctx context.Context) error {
 }
 
 func (h *Host) stop() {
-	h.cancel()
-	h.done.Wait()
-	h.readers.Lock()
-	defer h.readers.Unlock()
-	h.closePebble()
+	h.stopOnce.Do(func() {
+		h.cancel()
+		h.done.Wait()
+		h.readers.Lock()
+		defer h.readers.Unlock()
+		h.closePebble()
+	})
 }
 
 // pebbleLog passes on what Pebble says that an operator should know.

@@ -15,8 +15,9 @@ const (
 	// campaignTicks is how often the preferred replica offers itself while
 	// nobody leads. Pre-vote makes it harmless.
 	campaignTicks = 3
-	// preferTicks is how long another leader is left in peace.
-	preferTicks = 30
+	// preferTicks is how long another leader is left in peace. It is no multiple
+	// of electionTicks: there raft has just forgotten who is active.
+	preferTicks = 27
 	// reconfTicks is how often a leader compares its voters with the map.
 	reconfTicks = 10
 	// handOverMax bounds handing over on a clean stop, handOverPoll its polling.
