@@ -133,7 +133,7 @@ func (l *Log) decode(r *row, coded []byte, number uint32, at int64, dst []byte, 
 // fetch reads the bytes [off, off+n) of the device with one aligned read. The
 // caller gives buf back with putBuffer. A read that the device does not answer
 // in time keeps its slot and its buffer until it does.
-func (l *Log) fetch(ctx context.Context, off, n int64) (buf *[]byte, p []byte, err error) {
+func (l *Log) fetch(ctx context.Context, off, n int64) (*[]byte, []byte, error) {
 	block := int64(l.block)
 	low := off &^ (block - 1)
 	length := format.AlignUp(off+n, block) - low
@@ -146,13 +146,14 @@ func (l *Log) fetch(ctx context.Context, off, n int64) (buf *[]byte, p []byte, e
 	case <-timer.C:
 		return nil, nil, errors.New("too many reads wait for the device")
 	}
-	buf = getBuffer(int(length))
+	buf := getBuffer(int(length))
 	done := make(chan error, 1)
 	go func() { // ends when the device answers
 		_, err := l.dev.ReadAt((*buf)[:length], low)
 		<-l.reads
 		done <- err
 	}()
+	var err error
 	select {
 	case err = <-done:
 	case <-ctx.Done():

@@ -37,12 +37,21 @@ func TempFile(t testing.TB, bytes int64) *File {
 // OpenFile opens path as a device of that length. The test closes it.
 func OpenFile(t testing.TB, path string, bytes int64) *File {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	d, err := NewFile(path, bytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
-	return &File{f: f, bytes: bytes, block: 4096}
+	t.Cleanup(func() { d.f.Close() })
+	return d
+}
+
+// NewFile is OpenFile outside a test; the process's end closes it.
+func NewFile(path string, bytes int64) (*File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return nil, err
+	}
+	return &File{f: f, bytes: bytes, block: 4096}, nil
 }
 
 // ReadAt is part of segment.Device.
