@@ -105,7 +105,7 @@ func (s *Store) recall(ctx context.Context, b *bucket, key, uploadID string, not
 	if err := row.Decode(r.Key, r.Value, &m); err != nil {
 		return Object{}, err
 	}
-	if m.Aborted || m.Key != key || m.Object == nil {
+	if m.Aborted || string(m.Key) != key || m.Object == nil {
 		return Object{}, notFound
 	}
 	return object(b.ID, key, m.Object, nil), nil
@@ -216,7 +216,7 @@ func (ch *change) endUpload(up *openUpload, done *row.Done) error {
 	ch.Conds = append(ch.Conds, meta.Cond{Key: key, Kind: meta.CondVersion, Version: up.version})
 	ch.Deletes = append(ch.Deletes, key)
 	ch.add(row.CountUploads, -1)
-	done.Format, done.Key, done.EndedNs = row.Format, up.Key, ch.at.UnixNano()
+	done.Format, done.Key, done.EndedNs = row.Format, []byte(up.Key), ch.at.UnixNano()
 	return ch.store(up.sl.Done(up.id), done)
 }
 
@@ -291,7 +291,7 @@ func (s *Store) sweepPage(ctx context.Context, sl slot, rows []meta.Row) error {
 		txn.Conds = append(txn.Conds, meta.Cond{Key: p.key, Kind: meta.CondVersion, Version: p.version})
 		txn.Deletes = append(txn.Deletes, p.key)
 		partBytes += int64(p.Bytes)
-		byKey[p.row.Key] = append(byKey[p.row.Key], p.extents...)
+		byKey[string(p.row.Key)] = append(byKey[string(p.row.Key)], p.extents...)
 	}
 	for key, extents := range byKey {
 		if err := throwAway(txn, sl, key, extents, now); err != nil {

@@ -3,6 +3,8 @@ package store
 import (
 	"encoding/hex"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,20 +16,39 @@ func fromNS(ns int64) time.Time { return time.Unix(0, ns).UTC() }
 
 func rowAttributes(a *Attributes) *row.Attributes {
 	return &row.Attributes{
-		ContentType: a.ContentType, ContentEncoding: a.ContentEncoding,
-		ContentDisposition: a.ContentDisposition, ContentLanguage: a.ContentLanguage,
-		CacheControl: a.CacheControl, Expires: a.Expires, StorageClass: a.StorageClass,
-		WebsiteRedirect: a.WebsiteRedirect, User: a.User, Tags: a.Tags,
+		ContentType: []byte(a.ContentType), ContentEncoding: []byte(a.ContentEncoding),
+		ContentDisposition: []byte(a.ContentDisposition), ContentLanguage: []byte(a.ContentLanguage),
+		CacheControl: []byte(a.CacheControl), Expires: []byte(a.Expires), StorageClass: []byte(a.StorageClass),
+		WebsiteRedirect: []byte(a.WebsiteRedirect), User: rowTags(a.User), Tags: rowTags(a.Tags),
 	}
 }
 
 func attributes(m *row.Attributes) Attributes {
 	return Attributes{
-		ContentType: m.GetContentType(), ContentEncoding: m.GetContentEncoding(),
-		ContentDisposition: m.GetContentDisposition(), ContentLanguage: m.GetContentLanguage(),
-		CacheControl: m.GetCacheControl(), Expires: m.GetExpires(), StorageClass: m.GetStorageClass(),
-		WebsiteRedirect: m.GetWebsiteRedirect(), User: m.GetUser(), Tags: m.GetTags(),
+		ContentType: string(m.GetContentType()), ContentEncoding: string(m.GetContentEncoding()),
+		ContentDisposition: string(m.GetContentDisposition()), ContentLanguage: string(m.GetContentLanguage()),
+		CacheControl: string(m.GetCacheControl()), Expires: string(m.GetExpires()),
+		StorageClass: string(m.GetStorageClass()), WebsiteRedirect: string(m.GetWebsiteRedirect()),
+		User: tags(m.GetUser()), Tags: tags(m.GetTags()),
 	}
+}
+
+func rowTags(m map[string]string) (list []*row.Tag) {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		list = append(list, &row.Tag{Key: []byte(k), Value: []byte(m[k])})
+	}
+	return list
+}
+
+func tags(list []*row.Tag) map[string]string {
+	if len(list) == 0 {
+		return nil
+	}
+	m := make(map[string]string, len(list))
+	for _, t := range list {
+		m[string(t.Key)] = string(t.Value)
+	}
+	return m
 }
 
 func rowChecksum(c *Checksum) *row.Checksum {

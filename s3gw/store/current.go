@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"ashlar"
 	"ashlar/daemon/meta"
@@ -26,7 +27,7 @@ func (c *current) etag() string {
 }
 
 func checkKey(key string) error {
-	if key == "" || len(key) > row.KeyBytesMax || strings.IndexByte(key, 0) >= 0 {
+	if key == "" || len(key) > row.KeyBytesMax || strings.IndexByte(key, 0) >= 0 || !utf8.ValidString(key) {
 		return errBadKey
 	}
 	return nil

@@ -21,7 +21,7 @@ var (
 	errStale      = errors.New("the bucket changed its state meanwhile")
 	errNothing    = errors.New("there is nothing to change")
 	errGone       = errors.New("the bucket's marker is gone")
-	errBadKey     = errors.New("a key is 1 to 1024 bytes without NUL")
+	errBadKey     = errors.New("a key is 1 to 1024 bytes of UTF-8 without NUL")
 	errBadBucket  = errors.New("a bucket name is 1 to 255 bytes without NUL")
 	errBadPart    = errors.New("a part number is 1 to 10000")
 	errBodyLength = errors.New("the body is longer than announced")

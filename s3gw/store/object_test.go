@@ -17,7 +17,7 @@ import (
 
 func TestPutHeadReadDelete(t *testing.T) {
 	r := newRig(t)
-	attrs := Attributes{ContentType: "text/plain", User: map[string]string{"color": "red"}, Tags: map[string]string{"k": "v"}}
+	attrs := Attributes{ContentType: "text/plain", User: map[string]string{"color": "red", "latin": "\xe4"}, Tags: map[string]string{"k": "v"}}
 	b := body([]byte("hello world"))
 	b.check = &Checksum{Algorithm: CRC32, Value: []byte{1, 2, 3, 4}}
 	put, err := r.PutObject(r.ctx, &PutRequest{Bucket: "b", Key: "a/b", Owner: "me", Attributes: attrs}, b)
@@ -79,7 +79,7 @@ func TestEmptyObjectHasNoExtents(t *testing.T) {
 
 func TestBadNames(t *testing.T) {
 	r := newRig(t)
-	for _, key := range []string{"", "a\x00b", strings.Repeat("k", 1025)} {
+	for _, key := range []string{"", "a\x00b", "a\xff", strings.Repeat("k", 1025)} {
 		_, err := r.PutObject(r.ctx, &PutRequest{Bucket: "b", Key: key}, body([]byte("x")))
 		if !ashlar.Is(err, ashlar.Invalid) {
 			t.Errorf("put %.10q: %v", key, err)

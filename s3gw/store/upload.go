@@ -132,7 +132,7 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 		return Part{}, invalid("a %s checksum for a part of a %s upload", r.sum.Algorithm, up.ChecksumAlgorithm)
 	}
 	m := &row.Part{
-		Format: row.Format, Key: up.Key, Bytes: r.bytes, Md5: r.md5[:], Checksum: rowChecksum(r.sum),
+		Format: row.Format, Key: []byte(up.Key), Bytes: r.bytes, Md5: r.md5[:], Checksum: rowChecksum(r.sum),
 		Extents: row.FromExtents(r.extents),
 	}
 	if err := s.commitPart(ctx, up, uint16(number), m); err != nil {

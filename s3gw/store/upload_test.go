@@ -465,7 +465,7 @@ func (r *rig) forgeParts(t *testing.T, key, id string) {
 		txn := &meta.Txn{Adds: []meta.Add{{Key: sl.Counter(row.CountPartBytes), Delta: each * 400 * ashlar.MiB}}}
 		for n := at; n < at+each; n++ {
 			value, err := row.Encode(&row.Part{
-				Format: row.Format, Key: key, Bytes: 400 * ashlar.MiB, Md5: bigSum[:],
+				Format: row.Format, Key: []byte(key), Bytes: 400 * ashlar.MiB, Md5: bigSum[:],
 				Checksum: &row.Checksum{Algorithm: CRC64NVME, Value: make([]byte, 8)},
 				Extents: row.FromExtents([]ashlar.Extent{{
 					Write: ashlar.NewWriteID(), Part: uint32(n), Bytes: 400 * ashlar.MiB, StripeBytes: 16 * ashlar.MiB,

@@ -56,7 +56,7 @@ type Entry struct {
 // Row returns the row that puts the entry on the trash list of the shard that
 // it is written to.
 func Row(e Entry) (meta.Put, error) {
-	m := &trashpb.Row{Format: format, Bucket: e.Bucket[:], Key: e.Key}
+	m := &trashpb.Row{Format: format, Bucket: e.Bucket[:], Key: []byte(e.Key)}
 	for _, x := range e.Extents {
 		m.Extents = append(m.Extents, &trashpb.Extent{
 			Write: uint64(x.Write), Part: x.Part, Bytes: x.Bytes,
@@ -91,7 +91,7 @@ func Decode(row meta.Row) (Entry, error) {
 	if m.Format != format {
 		return Entry{}, ashlar.E(op, subject, ashlar.Invalid, fmt.Errorf("format %d is unknown", m.Format))
 	}
-	e := Entry{Key: m.Key, Dropped: time.Unix(0, int64(binary.BigEndian.Uint64(row.Key[1:9]))).UTC()}
+	e := Entry{Key: string(m.Key), Dropped: time.Unix(0, int64(binary.BigEndian.Uint64(row.Key[1:9]))).UTC()}
 	if copy(e.Bucket[:], m.Bucket) != len(e.Bucket) || len(m.Bucket) != len(e.Bucket) {
 		return Entry{}, ashlar.E(op, subject, ashlar.Corrupt, fmt.Errorf("bucket id of %d bytes", len(m.Bucket)))
 	}

@@ -525,7 +525,7 @@ func (x *Upload) GetComposite() bool {
 type Part struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"` // the object's key: the row's own key does not hold it
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"` // the object's key: the row's own key does not hold it
 	Bytes         uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	ModifiedNs    int64                  `protobuf:"varint,4,opt,name=modified_ns,json=modifiedNs,proto3" json:"modified_ns,omitempty"`
 	Md5           []byte                 `protobuf:"bytes,5,opt,name=md5,proto3" json:"md5,omitempty"`
@@ -572,11 +572,11 @@ func (x *Part) GetFormat() uint32 {
 	return 0
 }
 
-func (x *Part) GetKey() string {
+func (x *Part) GetKey() []byte {
 	if x != nil {
 		return x.Key
 	}
-	return ""
+	return nil
 }
 
 func (x *Part) GetBytes() uint64 {
@@ -618,7 +618,7 @@ func (x *Part) GetExtents() *Extents {
 type Done struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
 	EndedNs       int64                  `protobuf:"varint,3,opt,name=ended_ns,json=endedNs,proto3" json:"ended_ns,omitempty"`
 	Aborted       bool                   `protobuf:"varint,4,opt,name=aborted,proto3" json:"aborted,omitempty"`
 	Object        *Object                `protobuf:"bytes,5,opt,name=object,proto3" json:"object,omitempty"` // without extents; unset if aborted
@@ -663,11 +663,11 @@ func (x *Done) GetFormat() uint32 {
 	return 0
 }
 
-func (x *Done) GetKey() string {
+func (x *Done) GetKey() []byte {
 	if x != nil {
 		return x.Key
 	}
-	return ""
+	return nil
 }
 
 func (x *Done) GetEndedNs() int64 {
@@ -751,18 +751,19 @@ func (x *Checksum) GetParts() uint32 {
 	return 0
 }
 
+// Attributes are bytes: what clients send in headers need not be UTF-8.
 type Attributes struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
-	ContentType        string                 `protobuf:"bytes,1,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
-	ContentEncoding    string                 `protobuf:"bytes,2,opt,name=content_encoding,json=contentEncoding,proto3" json:"content_encoding,omitempty"`
-	ContentDisposition string                 `protobuf:"bytes,3,opt,name=content_disposition,json=contentDisposition,proto3" json:"content_disposition,omitempty"`
-	ContentLanguage    string                 `protobuf:"bytes,4,opt,name=content_language,json=contentLanguage,proto3" json:"content_language,omitempty"`
-	CacheControl       string                 `protobuf:"bytes,5,opt,name=cache_control,json=cacheControl,proto3" json:"cache_control,omitempty"`
-	Expires            string                 `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
-	StorageClass       string                 `protobuf:"bytes,7,opt,name=storage_class,json=storageClass,proto3" json:"storage_class,omitempty"`
-	WebsiteRedirect    string                 `protobuf:"bytes,8,opt,name=website_redirect,json=websiteRedirect,proto3" json:"website_redirect,omitempty"`
-	User               map[string]string      `protobuf:"bytes,9,rep,name=user,proto3" json:"user,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	Tags               map[string]string      `protobuf:"bytes,10,rep,name=tags,proto3" json:"tags,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	ContentType        []byte                 `protobuf:"bytes,1,opt,name=content_type,json=contentType,proto3" json:"content_type,omitempty"`
+	ContentEncoding    []byte                 `protobuf:"bytes,2,opt,name=content_encoding,json=contentEncoding,proto3" json:"content_encoding,omitempty"`
+	ContentDisposition []byte                 `protobuf:"bytes,3,opt,name=content_disposition,json=contentDisposition,proto3" json:"content_disposition,omitempty"`
+	ContentLanguage    []byte                 `protobuf:"bytes,4,opt,name=content_language,json=contentLanguage,proto3" json:"content_language,omitempty"`
+	CacheControl       []byte                 `protobuf:"bytes,5,opt,name=cache_control,json=cacheControl,proto3" json:"cache_control,omitempty"`
+	Expires            []byte                 `protobuf:"bytes,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	StorageClass       []byte                 `protobuf:"bytes,7,opt,name=storage_class,json=storageClass,proto3" json:"storage_class,omitempty"`
+	WebsiteRedirect    []byte                 `protobuf:"bytes,8,opt,name=website_redirect,json=websiteRedirect,proto3" json:"website_redirect,omitempty"`
+	User               []*Tag                 `protobuf:"bytes,9,rep,name=user,proto3" json:"user,omitempty"`  // ascending by key
+	Tags               []*Tag                 `protobuf:"bytes,10,rep,name=tags,proto3" json:"tags,omitempty"` // ascending by key
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -797,72 +798,124 @@ func (*Attributes) Descriptor() ([]byte, []int) {
 	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *Attributes) GetContentType() string {
+func (x *Attributes) GetContentType() []byte {
 	if x != nil {
 		return x.ContentType
 	}
-	return ""
+	return nil
 }
 
-func (x *Attributes) GetContentEncoding() string {
+func (x *Attributes) GetContentEncoding() []byte {
 	if x != nil {
 		return x.ContentEncoding
 	}
-	return ""
+	return nil
 }
 
-func (x *Attributes) GetContentDisposition() string {
+func (x *Attributes) GetContentDisposition() []byte {
 	if x != nil {
 		return x.ContentDisposition
 	}
-	return ""
+	return nil
 }
 
-func (x *Attributes) GetContentLanguage() string {
+func (x *Attributes) GetContentLanguage() []byte {
 	if x != nil {
 		return x.ContentLanguage
 	}
-	return ""
+	return nil
 }
 
-func (x *Attributes) GetCacheControl() string {
+func (x *Attributes) GetCacheControl() []byte {
 	if x != nil {
 		return x.CacheControl
 	}
-	return ""
+	return nil
 }
 
-func (x *Attributes) GetExpires() string {
+func (x *Attributes) GetExpires() []byte {
 	if x != nil {
 		return x.Expires
 	}
-	return ""
+	return nil
 }
 
-func (x *Attributes) GetStorageClass() string {
+func (x *Attributes) GetStorageClass() []byte {
 	if x != nil {
 		return x.StorageClass
 	}
-	return ""
+	return nil
 }
 
-func (x *Attributes) GetWebsiteRedirect() string {
+func (x *Attributes) GetWebsiteRedirect() []byte {
 	if x != nil {
 		return x.WebsiteRedirect
 	}
-	return ""
+	return nil
 }
 
-func (x *Attributes) GetUser() map[string]string {
+func (x *Attributes) GetUser() []*Tag {
 	if x != nil {
 		return x.User
 	}
 	return nil
 }
 
-func (x *Attributes) GetTags() map[string]string {
+func (x *Attributes) GetTags() []*Tag {
 	if x != nil {
 		return x.Tags
+	}
+	return nil
+}
+
+type Tag struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Tag) Reset() {
+	*x = Tag{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Tag) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Tag) ProtoMessage() {}
+
+func (x *Tag) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Tag.ProtoReflect.Descriptor instead.
+func (*Tag) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Tag) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Tag) GetValue() []byte {
+	if x != nil {
+		return x.Value
 	}
 	return nil
 }
@@ -882,7 +935,7 @@ type Extents struct {
 
 func (x *Extents) Reset() {
 	*x = Extents{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +947,7 @@ func (x *Extents) String() string {
 func (*Extents) ProtoMessage() {}
 
 func (x *Extents) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +960,7 @@ func (x *Extents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extents.ProtoReflect.Descriptor instead.
 func (*Extents) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Extents) GetLayouts() []*Layout {
@@ -959,7 +1012,7 @@ type Layout struct {
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1024,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1037,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Layout) GetStripeBytes() uint32 {
@@ -1093,7 +1146,7 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\tcomposite\x18\x06 \x01(\bR\tcomposite\"\xda\x01\n" +
 	"\x04Part\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
 	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x1f\n" +
 	"\vmodified_ns\x18\x04 \x01(\x03R\n" +
 	"modifiedNs\x12\x10\n" +
@@ -1102,33 +1155,30 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\aextents\x18\a \x01(\v2\x13.ashlar.row.ExtentsR\aextents\"\x91\x01\n" +
 	"\x04Done\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\tR\x03key\x12\x19\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x19\n" +
 	"\bended_ns\x18\x03 \x01(\x03R\aendedNs\x12\x18\n" +
 	"\aaborted\x18\x04 \x01(\bR\aaborted\x12*\n" +
 	"\x06object\x18\x05 \x01(\v2\x12.ashlar.row.ObjectR\x06object\"T\n" +
 	"\bChecksum\x12\x1c\n" +
 	"\talgorithm\x18\x01 \x01(\tR\talgorithm\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x12\x14\n" +
-	"\x05parts\x18\x03 \x01(\rR\x05parts\"\xa3\x04\n" +
+	"\x05parts\x18\x03 \x01(\rR\x05parts\"\x8f\x03\n" +
 	"\n" +
 	"Attributes\x12!\n" +
-	"\fcontent_type\x18\x01 \x01(\tR\vcontentType\x12)\n" +
-	"\x10content_encoding\x18\x02 \x01(\tR\x0fcontentEncoding\x12/\n" +
-	"\x13content_disposition\x18\x03 \x01(\tR\x12contentDisposition\x12)\n" +
-	"\x10content_language\x18\x04 \x01(\tR\x0fcontentLanguage\x12#\n" +
-	"\rcache_control\x18\x05 \x01(\tR\fcacheControl\x12\x18\n" +
-	"\aexpires\x18\x06 \x01(\tR\aexpires\x12#\n" +
-	"\rstorage_class\x18\a \x01(\tR\fstorageClass\x12)\n" +
-	"\x10website_redirect\x18\b \x01(\tR\x0fwebsiteRedirect\x124\n" +
-	"\x04user\x18\t \x03(\v2 .ashlar.row.Attributes.UserEntryR\x04user\x124\n" +
+	"\fcontent_type\x18\x01 \x01(\fR\vcontentType\x12)\n" +
+	"\x10content_encoding\x18\x02 \x01(\fR\x0fcontentEncoding\x12/\n" +
+	"\x13content_disposition\x18\x03 \x01(\fR\x12contentDisposition\x12)\n" +
+	"\x10content_language\x18\x04 \x01(\fR\x0fcontentLanguage\x12#\n" +
+	"\rcache_control\x18\x05 \x01(\fR\fcacheControl\x12\x18\n" +
+	"\aexpires\x18\x06 \x01(\fR\aexpires\x12#\n" +
+	"\rstorage_class\x18\a \x01(\fR\fstorageClass\x12)\n" +
+	"\x10website_redirect\x18\b \x01(\fR\x0fwebsiteRedirect\x12#\n" +
+	"\x04user\x18\t \x03(\v2\x0f.ashlar.row.TagR\x04user\x12#\n" +
 	"\x04tags\x18\n" +
-	" \x03(\v2 .ashlar.row.Attributes.TagsEntryR\x04tags\x1a7\n" +
-	"\tUserEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a7\n" +
-	"\tTagsEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8f\x01\n" +
+	" \x03(\v2\x0f.ashlar.row.TagR\x04tags\"-\n" +
+	"\x03Tag\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\x8f\x01\n" +
 	"\aExtents\x12,\n" +
 	"\alayouts\x18\x01 \x03(\v2\x12.ashlar.row.LayoutR\alayouts\x12\x14\n" +
 	"\x05write\x18\x02 \x03(\x06R\x05write\x12\x12\n" +
@@ -1156,7 +1206,7 @@ func file_s3gw_store_row_row_proto_rawDescGZIP() []byte {
 }
 
 var file_s3gw_store_row_row_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_s3gw_store_row_row_proto_goTypes = []any{
 	(Bucket_State)(0),  // 0: ashlar.row.Bucket.State
 	(*Bucket)(nil),     // 1: ashlar.row.Bucket
@@ -1168,24 +1218,23 @@ var file_s3gw_store_row_row_proto_goTypes = []any{
 	(*Done)(nil),       // 7: ashlar.row.Done
 	(*Checksum)(nil),   // 8: ashlar.row.Checksum
 	(*Attributes)(nil), // 9: ashlar.row.Attributes
-	(*Extents)(nil),    // 10: ashlar.row.Extents
-	(*Layout)(nil),     // 11: ashlar.row.Layout
-	nil,                // 12: ashlar.row.Attributes.UserEntry
-	nil,                // 13: ashlar.row.Attributes.TagsEntry
+	(*Tag)(nil),        // 10: ashlar.row.Tag
+	(*Extents)(nil),    // 11: ashlar.row.Extents
+	(*Layout)(nil),     // 12: ashlar.row.Layout
 }
 var file_s3gw_store_row_row_proto_depIdxs = []int32{
 	0,  // 0: ashlar.row.Bucket.state:type_name -> ashlar.row.Bucket.State
 	8,  // 1: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
 	9,  // 2: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
-	10, // 3: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
-	10, // 4: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
+	11, // 3: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
+	11, // 4: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
 	9,  // 5: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
 	8,  // 6: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
-	10, // 7: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
+	11, // 7: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
 	3,  // 8: ashlar.row.Done.object:type_name -> ashlar.row.Object
-	12, // 9: ashlar.row.Attributes.user:type_name -> ashlar.row.Attributes.UserEntry
-	13, // 10: ashlar.row.Attributes.tags:type_name -> ashlar.row.Attributes.TagsEntry
-	11, // 11: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
+	10, // 9: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
+	10, // 10: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
+	12, // 11: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
 	12, // [12:12] is the sub-list for method output_type
 	12, // [12:12] is the sub-list for method input_type
 	12, // [12:12] is the sub-list for extension type_name
@@ -1204,7 +1253,7 @@ func file_s3gw_store_row_row_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_s3gw_store_row_row_proto_rawDesc), len(file_s3gw_store_row_row_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

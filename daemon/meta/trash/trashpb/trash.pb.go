@@ -28,7 +28,7 @@ type Row struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
 	Bucket        []byte                 `protobuf:"bytes,2,opt,name=bucket,proto3" json:"bucket,omitempty"` // 16 bytes
-	Key           string                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
 	Extents       []*Extent              `protobuf:"bytes,4,rep,name=extents,proto3" json:"extents,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -78,11 +78,11 @@ func (x *Row) GetBucket() []byte {
 	return nil
 }
 
-func (x *Row) GetKey() string {
+func (x *Row) GetKey() []byte {
 	if x != nil {
 		return x.Key
 	}
-	return ""
+	return nil
 }
 
 func (x *Row) GetExtents() []*Extent {
@@ -208,7 +208,7 @@ const file_daemon_meta_trash_trash_proto_rawDesc = "" +
 	"\x03Row\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x16\n" +
 	"\x06bucket\x18\x02 \x01(\fR\x06bucket\x12\x10\n" +
-	"\x03key\x18\x03 \x01(\tR\x03key\x12.\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\x12.\n" +
 	"\aextents\x18\x04 \x03(\v2\x14.ashlar.trash.ExtentR\aextents\"\xec\x01\n" +
 	"\x06Extent\x12\x14\n" +
 	"\x05write\x18\x01 \x01(\x06R\x05write\x12\x12\n" +
