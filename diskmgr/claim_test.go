@@ -18,7 +18,12 @@ import (
 	"ashlar/diskmgr/health"
 )
 
-const diskBytes = 64 * ashlar.MiB
+// A disk just large enough: eight segments and half of one that does not count.
+const (
+	diskBytes    = 36 * ashlar.MiB
+	diskSegments = 8
+	dataBytes    = diskSegments * 4 * ashlar.MiB
+)
 
 var ours = ashlar.ClusterID{0xaa, 1}
 
@@ -82,7 +87,7 @@ func TestClaimedDiskIsOpenedAgainWithItsBytes(t *testing.T) {
 			t.Fatalf("%+v", l)
 		}
 		dev := d.Device()
-		if dev.Bytes() != 15*4*ashlar.MiB || l.Geometry.SegmentBytes != 4*ashlar.MiB {
+		if dev.Bytes() != dataBytes || l.Geometry.SegmentBytes != 4*ashlar.MiB {
 			t.Fatalf("data area of %d bytes in segments of %d", dev.Bytes(), l.Geometry.SegmentBytes)
 		}
 		want := blockdev.Aligned(8192)
@@ -151,7 +156,7 @@ func TestOpenOfABlankOrCutOffDevice(t *testing.T) {
 	_, err := diskmgr.Open(path, diskmgr.OpenOptions{Cluster: ours})
 	wantKind(t, err, ashlar.NotFound)
 	claim(t, path, options()).Close()
-	if err := os.Truncate(path, diskBytes/2); err != nil {
+	if err := os.Truncate(path, diskBytes/2-diskBytes/2%4096); err != nil {
 		t.Fatal(err)
 	}
 	_, err = diskmgr.Open(path, diskmgr.OpenOptions{Cluster: ours})
@@ -163,7 +168,7 @@ func TestOpenOfABlankOrCutOffDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := reopen(t, path, diskmgr.OpenOptions{Cluster: ours})
-	if got := d.Device().Bytes(); got != 15*4*ashlar.MiB {
+	if got := d.Device().Bytes(); got != dataBytes {
 		t.Errorf("a disk that grew has a data area of %d bytes", got)
 	}
 }
@@ -274,7 +279,7 @@ func TestTickReportsTheFactsOfTheHeartbeat(t *testing.T) {
 	if c.Ops[health.Write] != 14 || c.Bytes[health.Write] != 10*8192+4*4096 || c.Ops[health.Flush] != 3 || c.InFlight != 0 {
 		t.Errorf("%+v", c)
 	}
-	if f.State != health.Good || f.Disk != d.Label().Disk || f.Segments != 15 || f.Bytes != f.Segments*f.SegmentBytes || c.P99[health.Write] <= 0 {
+	if f.State != health.Good || f.Disk != d.Label().Disk || f.Segments != diskSegments || f.Bytes != f.Segments*f.SegmentBytes || c.P99[health.Write] <= 0 {
 		t.Errorf("%+v", f)
 	}
 }

@@ -170,7 +170,7 @@ func refuseThenConsent(t *testing.T, path, file, why string) {
 	o := options()
 	o.AcceptDataLoss = name
 	d := claim(t, path, o)
-	if n := d.Label().Geometry.Segments(); n != 15 {
+	if n := d.Label().Geometry.Segments(); n != diskSegments {
 		t.Errorf("%d segments", n)
 	}
 	d.Close()
@@ -202,7 +202,7 @@ func TestTooSmallAndOddRequests(t *testing.T) {
 		t.Error(err)
 	}
 	path := blankFile(t)
-	for _, segment := range []int64{1 << 20, 5 << 20, 16 << 20, -4} {
+	for _, segment := range []int64{1 << 20, 5 << 20, 8 << 20, -4} {
 		o := options()
 		o.SegmentBytes = segment
 		_, err := diskmgr.Claim(t.Context(), path, o)

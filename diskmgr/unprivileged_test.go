@@ -119,7 +119,7 @@ func TestAnOwnerWithoutRootClaims(t *testing.T) {
 		if err := os.Chown(path, nobody, nobody); err != nil {
 			t.Fatal(err)
 		}
-		if out := asNobody(t, path); !strings.Contains(out, "claimed 15 direct=true") {
+		if out := asNobody(t, path); !strings.Contains(out, fmt.Sprintf("claimed %d direct=true", diskSegments)) {
 			t.Errorf("%s: %s", path, out)
 		}
 	}
