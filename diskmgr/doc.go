@@ -18,6 +18,6 @@
 // way serves again only after Close and Open and the recovery of its log.
 //
 // Nothing here needs root: whoever may open the device or the file may claim it.
-// The package starts no goroutine; the daemon calls Tick with its heartbeat and
+// The package keeps no goroutine; the daemon calls Tick with its heartbeat and
 // CheckOwner every few seconds.
 package diskmgr

@@ -170,3 +170,68 @@ func TestTheServicesAreAlikeWhereTheyMust(t *testing.T) {
 		}
 	}
 }
+
+// neededCalls are system calls that a service cannot do without and that a
+// filter could take away by accident: those of raw I/O, of Go's runtime, of
+// Pebble and etcd, and those that start blkid.
+var neededCalls = []string{
+	"openat", "flock", "fdatasync", "fsync", "fallocate", "ioctl", "pread64", "pwrite64", "io_uring_setup", "io_uring_enter",
+	"io_uring_register", "mmap", "munmap", "madvise", "mlock", "prlimit64", "sched_getaffinity", "futex", "clone", "clone3", "execve",
+	"wait4", "waitid", "pidfd_open", "pidfd_send_signal", "epoll_pwait", "eventfd2", "accept4", "sendmsg", "setsockopt", "getrandom",
+	"renameat", "rename", "unlinkat", "linkat", "mkdirat", "ftruncate", "statx", "newfstatat", "getdents64", "fcntl", "sync_file_range",
+	"tgkill", "rt_sigaction", "sigaltstack", "nanosleep", "timer_create", "membarrier", "rseq",
+}
+
+// forbiddenCalls must not get through.
+var forbiddenCalls = []string{"mount", "umount2", "ptrace", "init_module", "reboot", "swapon", "setuid", "chown", "bpf", "iopl", "kexec_load"}
+
+// TestTheFilterLetsThroughWhatIsCalled works out, from the sets that systemd
+// prints, which system calls the units allow.
+func TestTheFilterLetsThroughWhatIsCalled(t *testing.T) {
+	out, err := exec.Command(need(t, "systemd-analyze"), "--no-pager", "syscall-filter").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sets, current := map[string][]string{}, ""
+	for line := range strings.Lines(string(out)) {
+		word := strings.TrimSpace(line)
+		switch {
+		case word == "" || strings.HasPrefix(word, "#"):
+		case strings.HasPrefix(line, "@"):
+			current = word
+		default:
+			sets[current] = append(sets[current], word)
+		}
+	}
+	var expand func(word string, into map[string]bool)
+	expand = func(word string, into map[string]bool) {
+		if !strings.HasPrefix(word, "@") {
+			into[word] = true
+		}
+		for _, member := range sets[word] {
+			expand(member, into)
+		}
+	}
+	for _, name := range services {
+		allowed, denied := map[string]bool{}, map[string]bool{}
+		for _, m := range regexp.MustCompile(`(?m)^SystemCallFilter=(~?)(.*)$`).FindAllStringSubmatch(string(ours(t, name)), -1) {
+			for _, word := range strings.Fields(m[2]) {
+				if strings.HasPrefix(word, "@") && sets[word] == nil {
+					t.Fatalf("%s: this systemd knows no %s", name, word)
+				}
+				expand(word, map[string]map[string]bool{"": allowed, "~": denied}[m[1]])
+			}
+		}
+		passes := func(call string) bool { return allowed[call] && !denied[call] }
+		for _, call := range neededCalls {
+			if !passes(call) {
+				t.Errorf("%s: %s is not let through", name, call)
+			}
+		}
+		for _, call := range forbiddenCalls {
+			if passes(call) {
+				t.Errorf("%s: %s is let through", name, call)
+			}
+		}
+	}
+}
