@@ -184,8 +184,14 @@ func (c *call) unreadBody() bool {
 	return c.r.ContentLength != 0 && (c.body == nil || !c.body.ended())
 }
 
+// resource returns the path for the error document, fit for any XML parser.
 func (c *call) resource() string {
-	return strings.ToValidUTF8(c.r.URL.Path, "\uFFFD")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '\uFFFD'
+		}
+		return r
+	}, strings.ToValidUTF8(c.r.URL.Path, "\uFFFD"))
 }
 
 // finish releases what the request held, counts it and writes its line.

@@ -150,11 +150,13 @@ func (g *gateway) request(t testing.TB, f form, c testCall) *http.Request {
 		t.Fatal(err)
 	}
 	for k, v := range c.headers {
-		if k == "Host" {
+		switch k {
+		case "Host":
 			r.Host = v
-			continue
+		case "test-trailer": // for frame
+		default:
+			r.Header.Set(k, v)
 		}
-		r.Header.Set(k, v)
 	}
 	payload, body := f.payload, c.body
 	if payload == "" {
@@ -268,7 +270,6 @@ type answer struct {
 
 func (g *gateway) send(t testing.TB, r *http.Request) answer {
 	t.Helper()
-	r.Header.Del("Test-Trailer")
 	resp, err := g.http.Do(r)
 	if err != nil {
 		t.Fatalf("%s %s: %v", r.Method, r.URL, err)

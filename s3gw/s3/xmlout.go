@@ -150,6 +150,8 @@ func appendXMLText(b []byte, s string) []byte {
 			esc = "&quot;"
 		case c == '\'':
 			esc = "&#39;"
+		case c == 0:
+			esc = "\uFFFD"
 		case c < 0x20 || c == 0x7f:
 			b = append(b, s[start:i]...)
 			b = append(b, "&#x"...)
