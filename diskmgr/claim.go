@@ -94,9 +94,11 @@ func claimHeld(ctx context.Context, facts probe.Device, device *blockdev.Device,
 		return nil, ashlar.E("diskmgr: geometry", "", ashlar.Invalid, err)
 	}
 	if found.State != Blank {
-		if err := errors.Join(label.Wipe(under), device.RereadPartitions()); err != nil {
+		if err := label.Wipe(under); err != nil {
 			return nil, err
 		}
+		// Somebody may look at a partition that is no more; it goes away later.
+		_ = device.RereadPartitions()
 	}
 	l := newLabel(found, geometry, o)
 	if o.Measure > 0 {

@@ -147,6 +147,45 @@ func TestForeignLoopDeviceIsRefusedUntouched(t *testing.T) {
 	}
 }
 
+// TestADeviceWithPartitions uses a real one: made by the kernel from the MBR or,
+// where the kernel was built without a reader for it, by addpart.
+func TestADeviceWithPartitions(t *testing.T) {
+	path, file := looptest.Device(t, diskBytes, 512)
+	at(0, mbr())(t, path)
+	dev, err := blockdev.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(dev.RereadPartitions(), dev.Close()); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Base(path)
+	part := "/sys/block/" + name + "/" + name + "p1"
+	if _, err := os.Stat(part); err != nil {
+		if out, err := exec.Command("addpart", path, "1", "2048", "4096").CombinedOutput(); err != nil {
+			t.Skipf("neither the kernel nor addpart makes partitions here: %v %s", err, out)
+		}
+	}
+	ext4 := filepath.Join(t.TempDir(), "ext4")
+	if err := blockdev.Create(ext4, 2*ashlar.MiB, true); err != nil {
+		t.Fatal(err)
+	}
+	program("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-L", "backup")(t, ext4)
+	at(2048*512, string(contents(t, ext4)))(t, path)
+
+	if _, err := os.Stat(path + "p1"); err == nil {
+		_, err := diskmgr.Claim(t.Context(), path+"p1", options())
+		wantKind(t, err, ashlar.Invalid)
+		if !strings.Contains(err.Error(), "is a partition; Ashlar takes whole disks") {
+			t.Error(err)
+		}
+	}
+	refuseThenConsent(t, path, file, `ext4 "backup" on `+name+`p1: wipe it yourself`)
+	if _, err := os.Stat(part); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the partition of before is still there: %v", err)
+	}
+}
+
 func refuseThenConsent(t *testing.T, path, file, why string) {
 	t.Helper()
 	before := contents(t, file)
