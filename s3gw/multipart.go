@@ -2,6 +2,7 @@ package s3gw
 
 import (
 	"crypto/md5"
+	"errors"
 	"hash"
 	"io"
 	"net/http"
@@ -435,6 +436,9 @@ func (c *call) checkObjectSize(id string, parts []store.CompletePart) error {
 	for after, more := 0, true; more; {
 		var page []store.Part
 		_, page, more, err = c.s.backend.ListParts(c.ctx, string(c.bucket), string(c.key), id, after, store.ListMax)
+		if errors.Is(err, store.ErrNoSuchUpload) {
+			return nil // Complete knows whether it was completed before
+		}
 		if err != nil {
 			return c.withKey(err)
 		}

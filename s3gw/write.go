@@ -211,6 +211,9 @@ func copyObject(c *call) error {
 			"the object's metadata, storage class, website redirect location or encryption attributes.")
 	}
 	o, err := c.s.backend.CopyObject(c.ctx, &req)
+	if errors.Is(err, store.ErrEntityTooLarge) {
+		return s3.E(s3.InvalidRequest, "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120")
+	}
 	if err != nil {
 		return err
 	}

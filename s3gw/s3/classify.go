@@ -28,6 +28,8 @@ var bySentinel = []struct {
 	{store.ErrInvalidPartOrder, InvalidPartOrder},
 	{store.ErrEntityTooSmall, EntityTooSmall},
 	{store.ErrEntityTooLarge, EntityTooLarge},
+	{store.ErrBadDigest, BadDigest},
+	{store.ErrCopyUnchanged, InvalidRequest},
 }
 
 // byKind judges what has no word in S3. NotFound and Exists are here for

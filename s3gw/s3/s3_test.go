@@ -239,6 +239,7 @@ func TestClassify(t *testing.T) {
 		{store.ErrNoSuchVersion, "NoSuchVersion", false}, {store.ErrNoSuchUpload, "NoSuchUpload", false},
 		{store.ErrInvalidPart, "InvalidPart", false}, {store.ErrInvalidPartOrder, "InvalidPartOrder", false},
 		{store.ErrEntityTooSmall, "EntityTooSmall", false}, {store.ErrEntityTooLarge, "EntityTooLarge", false},
+		{store.ErrBadDigest, "BadDigest", false}, {store.ErrCopyUnchanged, "InvalidRequest", false},
 		{store.ErrPreconditionFailed, "PreconditionFailed", false}, {store.ErrConflict, "ConditionalRequestConflict", false},
 		{ashlar.E("x", "", ashlar.Unavailable, nil), "ServiceUnavailable", true}, {ashlar.E("x", "", ashlar.Busy, nil), "SlowDown", true},
 		{ashlar.E("x", "", ashlar.Full, nil), "SlowDown", true}, {ashlar.E("x", "", ashlar.Corrupt, nil), "ServiceUnavailable", true},
