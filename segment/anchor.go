@@ -142,7 +142,7 @@ func (r *recovery) writeAnchor() error {
 	a.Run = r.run_
 	a.SequenceMin, a.GenerationMin = r.top+1, l.generation.Load()+1
 	a.Opened = uint64(l.opt.hooks.now().UnixNano())
-	p := aligned(l.block)
+	p := aligned(l.block, l.block)
 	a.Encode(p)
 	err := l.timed(r.ctx, func() error {
 		for _, off := range format.AnchorOffsets(int(a.Count%2), l.dev.Bytes(), l.block) {

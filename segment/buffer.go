@@ -8,15 +8,15 @@ import (
 	"ashlar/segment/format"
 )
 
-// bufferAlign satisfies O_DIRECT for every block size that the format allows.
-const bufferAlign = format.BlockBytesMax
-
-// aligned returns n zero bytes that start at a multiple of bufferAlign.
-func aligned(n int) []byte {
-	b := make([]byte, n+bufferAlign)
-	shift := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (bufferAlign - 1)
+// aligned returns n zero bytes that start at a multiple of block in memory.
+func aligned(n, block int) []byte {
+	b := make([]byte, n+block)
+	shift := -int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) & (block - 1)
 	return b[shift : shift+n : shift+n]
 }
+
+// pooledAlign satisfies O_DIRECT for every block size that the format allows.
+const pooledAlign = format.BlockBytesMax
 
 // The size classes of pooled read buffers: powers of two. Longer ones are
 // left to the collector.
@@ -31,13 +31,13 @@ var bufferPools [bufferBitsMax + 1]sync.Pool
 func getBuffer(n int) *[]byte {
 	class := max(bits.Len(uint(n-1)), bufferBitsMin)
 	if class > bufferBitsMax {
-		b := aligned(n)
+		b := aligned(n, pooledAlign)
 		return &b
 	}
 	if b, ok := bufferPools[class].Get().(*[]byte); ok {
 		return b
 	}
-	b := aligned(1 << class)
+	b := aligned(1<<class, pooledAlign)
 	return &b
 }
 

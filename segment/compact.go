@@ -325,7 +325,7 @@ func (l *Log) entries(ctx context.Context, i int) ([]format.Entry, error) {
 			return entries, nil
 		}
 	}
-	f, err := scan(newWindow(l.segmentReader(ctx, i), l.block, l.segBytes), life)
+	f, err := scan(l.window(ctx, i), life)
 	return f.entries, err
 }
 
@@ -406,7 +406,7 @@ func (l *Log) noteSegment(i int, s segRow) error {
 func (l *Log) writeFree(ctx context.Context, i int, life format.Life) error {
 	h := format.Header{Life: life, BlockBytes: uint32(l.block), Segment: uint32(i), State: format.Free,
 		SegmentBytes: uint64(l.segBytes), Created: uint64(l.opt.hooks.now().UnixNano())}
-	p := aligned(2 * l.block)
+	p := aligned(2*l.block, l.block)
 	h.Encode(p)
 	h.Encode(p[l.block:])
 	err := l.timed(ctx, func() error {
@@ -466,7 +466,7 @@ func (c *compactor) forgetOne(x *row) error {
 // flush of the segment's next life covers this.
 func (l *Log) erase(ctx context.Context, i int) error {
 	off, block := l.offset(i), int64(l.block)
-	zero := aligned(l.block)
+	zero := aligned(l.block, l.block)
 	err := l.timed(ctx, func() error {
 		if err := l.dev.Discard(off+2*block, l.segBytes-2*block); err != nil {
 			l.opt.Log.Debug("segment: discard", "disk", l.opt.Disk, "segment", i, "error", err)

@@ -42,6 +42,8 @@ type hooks struct {
 	now    func() time.Time
 	random func() uint64
 	fs     vfs.FS // of the index
+	direct bool   // reads wait for the device without a deadline
+	trust  bool   // plants a bug, to prove that the tests find it
 }
 
 func (o Options) withDefaults() Options {

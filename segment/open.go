@@ -45,6 +45,7 @@ func Open(ctx context.Context, dev Device, opt Options) (*Log, error) {
 		return nil, l.fail("open", "", ashlar.Invalid, fmt.Errorf("%d writers, index in %q", opt.Writers, opt.IndexDir))
 	}
 	r := recovery{log: l, ctx: ctx, began: opt.hooks.now()}
+	r.sink = r.enter
 	if err := r.run(); err != nil {
 		if l.index != nil {
 			l.index.db.Close()
@@ -78,6 +79,7 @@ type recovery struct {
 	run_   uint64        // the run that begins
 	known  bool          // the index has seen the run before
 	seals  []seal
+	sink   sink
 	top    uint64 // greatest sequence number seen
 	stats  struct{ scanned, records, bad, torn, unreadable, salvaged int }
 }
@@ -88,6 +90,10 @@ type seal struct {
 	life    format.Life
 	found   found
 }
+
+// sink takes the records of one life of a segment and, if seg is not nil, its
+// new state. The index is one; the explorer of crash states has another.
+type sink func(i int, life format.Life, entries []format.Entry, seg *segRow) error
 
 var errInconsistent = errors.New("the index does not match itself")
 
@@ -126,16 +132,11 @@ func (r *recovery) run() error {
 // and leaves a complete index, the segment table and the list of seals.
 func (r *recovery) collect() error {
 	l := r.log
-	l.table = make([]segment, r.anchor.Segments)
-	for i := range l.table {
-		l.table[i].stuck.Store(-1)
-	}
-	r.seals, r.top = nil, r.anchor.SequenceMin
-	l.generation.Store(r.anchor.GenerationMin)
+	r.reset()
 	var err error
 	if r.known {
 		err = r.collectOpen()
-	} else {
+	} else if err = l.index.wipe(); err == nil {
 		err = r.collectAll()
 	}
 	if err != nil {
@@ -146,6 +147,17 @@ func (r *recovery) collect() error {
 	}
 	l.sequence.Store(r.top)
 	return nil
+}
+
+// reset takes over the geometry of the anchor and what it says of earlier runs.
+func (r *recovery) reset() {
+	l := r.log
+	l.table = make([]segment, r.anchor.Segments)
+	for i := range l.table {
+		l.table[i].stuck.Store(-1)
+	}
+	r.seals, r.top = nil, r.anchor.SequenceMin
+	l.generation.Store(r.anchor.GenerationMin)
 }
 
 // settle makes the outcome durable: footers, then their rows, then the run.
@@ -190,8 +202,7 @@ func (r *recovery) settle() error {
 
 func (r *recovery) writeFooter(s seal) error {
 	l := r.log
-	read := l.segmentReader(r.ctx, s.segment)
-	sum, err := segmentSum(newWindow(read, l.block, l.segBytes), s.found.end)
+	sum, err := segmentSum(l.window(r.ctx, s.segment), s.found.end)
 	if err != nil {
 		// Unreadable spots stay so for the verifier; the records are listed all the same.
 		sum = 0
@@ -200,7 +211,7 @@ func (r *recovery) writeFooter(s seal) error {
 		Life: s.life, Segment: uint32(s.segment), End: uint32(s.found.end), SequenceLow: s.found.low,
 		SequenceTop: s.found.top, SegmentSum: sum, Sealed: uint64(l.opt.hooks.now().UnixNano()),
 	}
-	footer := aligned(int(format.FooterBytes(len(s.found.entries), l.block)))
+	footer := aligned(int(format.FooterBytes(len(s.found.entries), l.block)), l.block)
 	format.EncodeFooter(footer, &t, s.found.entries, l.segBytes, l.block)
 	err = l.timed(r.ctx, func() error {
 		_, err := l.dev.WriteAt(footer, l.offset(s.segment)+l.segBytes-int64(len(footer)))

@@ -147,6 +147,11 @@ func (l *Log) fetch(ctx context.Context, off, n int64) (*[]byte, []byte, error) 
 		return nil, nil, errors.New("too many reads wait for the device")
 	}
 	buf := getBuffer(int(length))
+	if l.opt.hooks.direct {
+		_, err := l.dev.ReadAt((*buf)[:length], low)
+		<-l.reads
+		return buf, (*buf)[off-low : off-low+n], err
+	}
 	done := make(chan error, 1)
 	go func() { // ends when the device answers
 		_, err := l.dev.ReadAt((*buf)[:length], low)

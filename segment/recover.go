@@ -40,13 +40,20 @@ func (l *Log) segmentReader(ctx context.Context, i int) readSegment {
 	}
 }
 
+// window is a view of segment i.
+func (l *Log) window(ctx context.Context, i int) *window {
+	w := newWindow(l.segmentReader(ctx, i), l.block, l.segBytes)
+	w.trust = l.opt.hooks.trust
+	return w
+}
+
 // examine reads the two headers and the trailer: the greatest generation holds.
 func (r *recovery) examine(i int) (verdict, error) {
 	l := r.log
 	read := l.segmentReader(r.ctx, i)
 	v := verdict{state: segLost, blank: true}
 	block := int64(l.block)
-	p := aligned(l.block)
+	p := aligned(l.block, l.block)
 	for _, off := range []int64{0, block, l.segBytes - block} {
 		if err := read(p, off); err != nil {
 			if r.ctx.Err() != nil {
@@ -163,9 +170,6 @@ const progressEvery = 10 * time.Second
 // collectAll rebuilds the index from the device.
 func (r *recovery) collectAll() error {
 	l := r.log
-	if err := l.index.wipe(); err != nil {
-		return l.wrapIndex("open", "", err)
-	}
 	if r.anchor.Count > 0 || r.anchor.Run != 0 {
 		l.opt.Log.Warn("segment: rebuilding the index from the device", "disk", l.opt.Disk, "segments", len(l.table))
 	}
@@ -211,19 +215,13 @@ func (r *recovery) adopt(i int, v verdict) error {
 		return r.replay(i, v)
 	}
 	s.state.Store(uint32(segFree))
-	b := l.index.db.NewBatch()
-	defer b.Close()
-	err := setSeg(b, i, segRow{state: segFree, generation: v.life.Generation, salt: v.life.Salt})
-	if err == nil {
-		err = b.Commit(pebble.NoSync)
-	}
-	return l.wrapIndex("open", "", err)
+	return r.sink(i, v.life, nil, &segRow{state: segFree, generation: v.life.Generation, salt: v.life.Salt})
 }
 
 // salvage searches a segment that ought to have been used for batches.
 func (r *recovery) salvage(i int) error {
 	l := r.log
-	life, ok, err := salvage(newWindow(l.segmentReader(r.ctx, i), l.block, l.segBytes), l.opt.Disk)
+	life, ok, err := salvage(l.window(r.ctx, i), l.opt.Disk)
 	if err != nil {
 		if r.ctx.Err() != nil {
 			return l.fail("open", fmt.Sprintf("seg=%d", i), ashlar.Unavailable, err)
@@ -252,14 +250,14 @@ func (r *recovery) replay(i int, v verdict) error {
 			s.end.Store(v.trailer.End)
 			s.top.Store(v.trailer.SequenceTop)
 			r.noteLife(v.life.Generation, v.trailer.SequenceTop)
-			return r.enter(i, v.life, entries, &segRow{segSealed, v.life.Generation, v.life.Salt, v.trailer.End, v.trailer.SequenceTop})
+			return r.sink(i, v.life, entries, &segRow{segSealed, v.life.Generation, v.life.Salt, v.trailer.End, v.trailer.SequenceTop})
 		}
 		if r.ctx.Err() != nil {
 			return l.fail("open", fmt.Sprintf("seg=%d", i), ashlar.Unavailable, err)
 		}
 		l.opt.Log.Warn("segment: damaged footer, scanning", "disk", l.opt.Disk, "segment", i, "error", err)
 	}
-	f, err := scan(newWindow(l.segmentReader(r.ctx, i), l.block, l.segBytes), v.life)
+	f, err := scan(l.window(r.ctx, i), v.life)
 	if err != nil || r.ctx.Err() != nil {
 		return l.fail("open", fmt.Sprintf("seg=%d", i), ashlar.Unavailable, errors.Join(err, r.ctx.Err()))
 	}
@@ -279,11 +277,11 @@ func (r *recovery) replay(i int, v verdict) error {
 	}
 	if !claimed {
 		s.state.Store(uint32(segFree))
-		return r.enter(i, v.life, nil, &segRow{state: segFree, generation: v.life.Generation, salt: v.life.Salt})
+		return r.sink(i, v.life, nil, &segRow{state: segFree, generation: v.life.Generation, salt: v.life.Salt})
 	}
 	s.state.Store(uint32(segSealed))
 	r.seals = append(r.seals, seal{i, v.life, f})
-	return r.enter(i, v.life, f.entries, nil)
+	return r.sink(i, v.life, f.entries, nil)
 }
 
 // claimed reports whether a known index has records in that life of a segment:

@@ -22,6 +22,8 @@ type window struct {
 	n     int64
 	// errs counts blocks that could not be read.
 	errs int
+	// trust is a planted bug: data is believed without its checksums.
+	trust bool
 }
 
 const windowBytes = 1 << 20
@@ -33,7 +35,7 @@ const unreadableMax = 256
 var errUnreadable = errors.New("too much of the segment cannot be read")
 
 func newWindow(read readSegment, block int, limit int64) *window {
-	return &window{read: read, block: int64(block), limit: limit, buf: aligned(int(min(windowBytes, limit)))}
+	return &window{read: read, block: int64(block), limit: limit, buf: aligned(int(min(windowBytes, limit)), block)}
 }
 
 // span returns the bytes [off, off+n), cut at the end of the segment. They are
@@ -143,7 +145,7 @@ func recordAt(w *window, pos int64, life format.Life) (candidate, bool) {
 	if pos+c.entry.TotalBytes() > w.limit {
 		return candidate{}, false
 	}
-	c.bad = !soundData(w, &c.entry, life)
+	c.bad = !w.trust && !soundData(w, &c.entry, life)
 	return c, true
 }
 

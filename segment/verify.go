@@ -42,7 +42,7 @@ func (l *Log) Verify(ctx context.Context, i int) (Report, error) {
 		return rep, l.fail("verify", fmt.Sprintf("seg=%d", i), ashlar.Unavailable, err)
 	}
 	life := l.life(i)
-	w := newWindow(l.segmentReader(ctx, i), l.block, l.segBytes)
+	w := l.window(ctx, i)
 	for _, e := range entries {
 		if c, ok := recordAt(w, int64(e.Offset), life); ok && !c.bad && c.entry == e {
 			rep.Records++

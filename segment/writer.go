@@ -218,7 +218,7 @@ func (w *writer) seal() error {
 		Life: w.life, Segment: uint32(i), End: uint32(w.pos), SequenceLow: w.low, SequenceTop: l.table[i].top.Load(),
 		SegmentSum: w.sum, Sealed: uint64(l.opt.hooks.now().UnixNano()),
 	}
-	footer := aligned(int(format.FooterBytes(len(w.entries), l.block)))
+	footer := aligned(int(format.FooterBytes(len(w.entries), l.block)), l.block)
 	format.EncodeFooter(footer, &t, w.entries, l.segBytes, l.block)
 	if err := w.write(footer, l.offset(i)+l.segBytes-int64(len(footer))); err != nil {
 		return err
@@ -311,7 +311,7 @@ func (w *writer) encode(batch []*request, start int64) []byte {
 	head := w.pos - start // 0, or the two header blocks
 	total := head + format.AlignUp(bytes, int64(l.block))
 	if int64(len(w.buf)) < total {
-		w.buf = aligned(int(max(total, int64(min(l.opt.BatchBytes, ashlar.MiB)))))
+		w.buf = aligned(int(max(total, int64(min(l.opt.BatchBytes, ashlar.MiB)))), l.block)
 	}
 	buf := w.buf[:total]
 	if head > 0 {

@@ -21,7 +21,8 @@
 //	NoSpace      the write fails with ENOSPC
 //
 // Besides, Rot changes the medium, and Kill makes every call fail with EIO
-// until Revive. The same seed, calls and rules give the same bytes: nothing
+// until Revive; DieAfter does so in the middle of a run, and Reboot is what
+// comes after. The same seed, calls and rules give the same bytes: nothing
 // here looks at a clock. All methods may be called concurrently, but then the
 // order of calls is part of the input.
 package simdev
@@ -85,6 +86,7 @@ type Device struct {
 	cache   map[int64][][]byte // atom number → versions
 	rules   []*Rule
 	dead    bool
+	left    int           // calls until the device dies; negative: it does not
 	cleared chan struct{} // closed when rules are cleared: hung calls go on
 	counts  Counts
 	trace   func(op Op, off int64, p []byte)
@@ -103,7 +105,7 @@ func New(bytes int64, block int, seed uint64) *Device {
 	}
 	return &Device{
 		block: block, rng: rand.New(rand.NewPCG(seed, 0x5eed)), medium: make([]byte, bytes),
-		cache: map[int64][][]byte{}, cleared: make(chan struct{}),
+		cache: map[int64][][]byte{}, left: -1, cleared: make(chan struct{}),
 	}
 }
 
@@ -151,6 +153,35 @@ func (d *Device) Kill() {
 	defer d.mu.Unlock()
 	d.dead = true
 	d.cutLocked(-1)
+}
+
+// DieAfter lets n more writes and flushes through, then the device is dead,
+// its cache as it is: Reboot decides what of it survived.
+func (d *Device) DieAfter(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.left = n
+}
+
+// Reboot cuts the power, keeping each cached atom with that chance in percent,
+// and returns the device as it is after the power came back, without rules.
+// Whoever still holds the old one finds it dead.
+func (d *Device) Reboot(percent int) *Device {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.cutLocked(percent)
+	d.dead = true
+	next := New(0, d.block, d.rng.Uint64())
+	next.medium = d.medium
+	d.medium = make([]byte, len(next.medium))
+	return next
+}
+
+// Medium returns a copy of what is on the medium.
+func (d *Device) Medium() []byte {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append([]byte(nil), d.medium...)
 }
 
 // Revive brings a killed device back.
@@ -227,6 +258,10 @@ func (d *Device) hit(op Op, off, n int64) *Rule {
 func (d *Device) begin(op Op, off, n int64) (Rule, error) {
 	for {
 		d.mu.Lock()
+		if op != Read && d.left >= 0 {
+			d.dead = d.dead || d.left == 0
+			d.left = max(d.left-1, 0)
+		}
 		if d.dead {
 			return Rule{}, syscall.EIO
 		}
@@ -278,9 +313,13 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 // WriteAt puts the bytes in the cache. A write that fails may have reached it in part.
 func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	d.check(p, off)
+	wasDead := d.isDead()
 	r, err := d.begin(Write, off, int64(len(p)))
 	defer d.mu.Unlock()
 	if err != nil {
+		if !wasDead { // it died in the middle of this call
+			d.storeLocked(p[:d.rng.IntN(len(p)/Atom+1)*Atom], off)
+		}
 		return 0, err
 	}
 	switch r.Fault {
@@ -302,6 +341,12 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	}
 	d.storeLocked(p, off)
 	return len(p), nil
+}
+
+func (d *Device) isDead() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.dead
 }
 
 func (d *Device) storeLocked(p []byte, off int64) {
@@ -352,6 +397,9 @@ func (d *Device) Discard(off, length int64) error {
 	noise := make([]byte, length)
 	for i := range noise {
 		noise[i] = byte(d.rng.Uint32())
+	}
+	if d.trace != nil {
+		d.trace(Write, off, noise)
 	}
 	d.storeLocked(noise, off)
 	return nil
