@@ -16,6 +16,7 @@ import (
 // unit is a range of one stripe that is fetched at once.
 type unit struct {
 	stripe ashlar.Stripe
+	owner  ashlar.Owner
 	off, n int // in the stripe
 }
 
@@ -103,6 +104,7 @@ type fetch struct {
 	answers chan answer
 	flights int
 	errs    []error
+	hurt    []int // pieces that live disks have lost or changed
 	stale   bool
 	copyOf  int // with k = 1: the copy that was asked first
 }
@@ -143,6 +145,12 @@ func (c *Coordinator) fetchOnce(ctx context.Context, m *topology.Map, lease *buf
 	if err != nil {
 		w.release()
 		return nil, f.stale, err
+	}
+	for _, i := range f.hurt {
+		c.cfg.Missed(Missed{
+			PieceID: wire.PieceID{Stripe: u.stripe.ID, Index: uint8(i)}, Code: u.stripe.Code,
+			StripeBytes: u.stripe.Bytes, Owner: u.owner,
+		})
 	}
 	return w, false, nil
 }
@@ -286,6 +294,9 @@ func (f *fetch) take(a answer) {
 		a.buf.Release()
 		f.errs = append(f.errs, fmt.Errorf("piece %d: %w", i, a.err))
 		f.stale = f.stale || ashlar.Is(a.err, ashlar.Stale)
+		if ashlar.Is(a.err, ashlar.NotFound) || ashlar.Is(a.err, ashlar.Corrupt) {
+			f.hurt = append(f.hurt, i)
+		}
 	} else {
 		f.c.late.seen(len(a.buf.B), a.took)
 	}

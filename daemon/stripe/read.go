@@ -76,7 +76,8 @@ func (q *cursor) next() (unit, bool) {
 		q.off -= q.req.Extents[q.at].Bytes
 		q.at++
 	}
-	return unit{stripe: s, off: off, n: n}, true
+	owner := ashlar.Owner{Bucket: q.req.Bucket, Key: q.req.Key, Part: e.Part, Offset: s.Offset}
+	return unit{stripe: s, owner: owner, off: off, n: n}, true
 }
 
 // rowsFor makes a unit of a narrow code as long as one of eight pieces.

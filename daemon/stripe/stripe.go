@@ -66,13 +66,15 @@ const (
 	DefaultWindowBytes   = 4 * ashlar.MiB
 )
 
-// Missed is a piece that a stripe lacks although the stripe was acknowledged.
+// Missed is a piece that a stripe lacks although the stripe was acknowledged:
+// it could not be stored in time, or a read found it lost or changed.
 type Missed struct {
 	wire.PieceID
 	Code        ashlar.Code
 	StripeBytes uint32
 	Owner       ashlar.Owner
-	Written     time.Time
+	// Written is when the stripe was; zero if only a read knows of the piece.
+	Written time.Time
 }
 
 // Memory is the budget of the buffers. Several coordinators of one process may
@@ -99,8 +101,8 @@ type Config struct {
 	Maps func() *topology.Map
 	// Dial returns the disks of a host. It must not block.
 	Dial func(ashlar.HostID) (wire.Pieces, error)
-	// Missed is told of every piece that an acknowledged stripe lacks. It must
-	// not block for long. Nil drops them.
+	// Missed is told of every piece that an acknowledged stripe lacks, and may
+	// be told of one more than once. It must not block for long. Nil drops them.
 	Missed func(Missed)
 	// Memory is required.
 	Memory *Memory
