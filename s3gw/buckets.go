@@ -1,9 +1,9 @@
 package s3gw
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
 
@@ -17,16 +17,16 @@ const bucketsMax = 10_000
 // usEast1 is the region that S3 writes as no region at all.
 const usEast1 = "us-east-1"
 
+// documentStartBytes is what a document gets before its bytes arrive: memory
+// follows what was sent, not what was announced.
+const documentStartBytes = 16 << 10
+
 // document reads the whole XML body of a request, verified.
 func (c *call) document() ([]byte, error) {
-	buf := make([]byte, c.body.Bytes())
-	if _, err := io.ReadFull(c.body, buf); err != nil {
-		return nil, err
-	}
-	if _, err := c.body.Read(buf[:0]); err != io.EOF {
-		return nil, err
-	}
-	return buf, nil
+	var buf bytes.Buffer
+	buf.Grow(min(int(c.body.Bytes())+bytes.MinRead, documentStartBytes))
+	_, err := buf.ReadFrom(c.body)
+	return buf.Bytes(), err
 }
 
 func listBuckets(c *call) error {

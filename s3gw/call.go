@@ -173,7 +173,8 @@ func (c *call) fail(err error) {
 		return
 	}
 	if c.unreadBody() {
-		c.set("Connection", "close")
+		// net/http reads a short rest to keep the connection; not for ever.
+		http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(c.s.limits.BodyStall))
 	}
 	c.sendXML(e.Code.Status(), s3.AppendError(nil, e, c.resource(), c.id, c.s.hostID))
 }
