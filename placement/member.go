@@ -47,6 +47,7 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 
@@ -61,6 +62,7 @@ const (
 	streamsMax      = 4096
 	pingMin         = 2 * time.Second // clients may ping their connections so often
 	retryPause      = 100 * time.Millisecond
+	reconnectMax    = 2 * time.Second
 	handOverMax     = 500 * time.Millisecond
 	// awayAfter is the time without a leader after which a member sends its
 	// watchers to another one.
@@ -149,7 +151,11 @@ func (m *Member) open() (err error) {
 			continue
 		}
 		m.peers[name], err = grpc.NewClient("passthrough:///"+addr,
-			grpc.WithTransportCredentials(insecure.NewCredentials()))
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithConnectParams(grpc.ConnectParams{
+				Backoff:           backoff.Config{BaseDelay: retryPause, Multiplier: 1.6, Jitter: 0.2, MaxDelay: reconnectMax},
+				MinConnectTimeout: forwardTimeout,
+			}))
 		if err != nil {
 			return fmt.Errorf("rpc %s: %w", addr, err)
 		}

@@ -16,8 +16,8 @@ import (
 
 func TestForm(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{1, 3, 5} {
-		t.Run(map[int]string{1: "one member", 3: "three members", 5: "five members"}[n], func(t *testing.T) {
+	for _, n := range []int{1, 3, 5, 7} {
+		t.Run(map[int]string{1: "one member", 3: "three members", 5: "five members", 7: "seven members"}[n], func(t *testing.T) {
 			t.Parallel()
 			started := time.Now()
 			q := startQuorum(t, n, newCluster())

@@ -76,16 +76,22 @@ func (s *service) Watch(req *wire.WatchRequest, stream wire.Placement_WatchServe
 	}
 	seen := req.GetEpoch()
 	away := s.m.away.notice()
+	alive := time.NewTicker(wire.AliveEvery)
+	defer alive.Stop()
 	for {
 		_, w, changed := s.m.maps.get()
 		if w != nil && w.GetEpoch() > seen {
-			if err := stream.Send(w); err != nil {
+			if err := stream.Send(&wire.WatchReply{Map: w}); err != nil {
 				return err
 			}
 			seen = w.GetEpoch()
 		}
 		select {
 		case <-changed:
+		case <-alive.C:
+			if err := stream.Send(&wire.WatchReply{}); err != nil {
+				return err
+			}
 		case <-stream.Context().Done():
 			return nil
 		case <-away:

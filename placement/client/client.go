@@ -36,9 +36,10 @@ import (
 
 // Deadlines and pauses.
 const (
-	callTimeout    = 2 * time.Second // one unary call to one member
-	statusTimeout  = 4 * time.Second // Status may be passed on once
-	silenceTimeout = 5 * time.Second // a watch that answers no ping for so long is left
+	callTimeout    = 2 * time.Second        // one call to one member
+	hedgeAfter     = 400 * time.Millisecond // then the next member is asked too
+	silenceTimeout = 3 * wire.AliveEvery    // a watch that is silent for so long is left
+	keepalivePing  = 10 * time.Second
 	pauseMin       = 50 * time.Millisecond
 	pauseMax       = 2 * time.Second
 	mapBytesMax    = 64 * ashlar.MiB
@@ -89,7 +90,7 @@ func New(cfg Config) (*Client, error) {
 				Backoff:           backoff.Config{BaseDelay: pauseMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: pauseMax},
 				MinConnectTimeout: callTimeout,
 			}),
-			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: silenceTimeout, Timeout: silenceTimeout}),
+			grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepalivePing, Timeout: silenceTimeout}),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(mapBytesMax)))
 		if err != nil {
 			c.Close()
@@ -166,34 +167,68 @@ func (c *Client) accept(w *wire.Map) (bool, error) {
 // Status asks for the cluster's status. Any member gives the same answer.
 func (c *Client) Status(ctx context.Context) (health.Status, error) {
 	var st health.Status
-	err := c.each(ctx, "placement: status", statusTimeout, func(ctx context.Context, m member) error {
-		reply, err := m.rpc.Status(ctx, &wire.StatusRequest{})
-		if err != nil {
-			return err
-		}
-		st = health.Status{}
-		return json.Unmarshal(reply.GetStatus(), &st)
+	reply, _, err := hedge(ctx, c, "placement: status", 0, func(ctx context.Context, m member) (*wire.StatusReply, error) {
+		return m.rpc.Status(ctx, &wire.StatusRequest{})
 	})
-	return st, err
+	if err != nil {
+		return st, err
+	}
+	if err := json.Unmarshal(reply.GetStatus(), &st); err != nil {
+		return st, ashlar.E("placement: status", "", ashlar.Corrupt, err)
+	}
+	return st, nil
 }
 
-// each calls fn on one member after the other until one succeeds.
-func (c *Client) each(ctx context.Context, op string, timeout time.Duration, fn func(context.Context, member) error) error {
+// refused reports whether a member judged the call, so that no other will differ.
+func refused(err error) bool {
+	return ashlar.Is(err, ashlar.Invalid) || ashlar.Is(err, ashlar.Exists) || ashlar.Is(err, ashlar.Denied)
+}
+
+// hedge asks member number first, and the next one whenever one failed or did
+// not answer for hedgeAfter; the first answer wins. It returns the number of
+// the member that gave it. If none did the error is that of the last to fail. A
+// refusal is an answer: it ends the search. The call must be safe to repeat.
+func hedge[T any](ctx context.Context, c *Client, op string, first int, call func(context.Context, member) (T, error)) (T, int, error) {
+	type result struct {
+		value T
+		at    int
+		err   error
+	}
+	var none T
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // ends the calls that lost
+	results := make(chan result, len(c.members))
+	next := time.NewTimer(0)
+	defer next.Stop()
 	var last error
-	for _, m := range c.members {
-		if ctx.Err() != nil {
-			break
+	for asked, failed := 0, 0; failed < len(c.members); {
+		select {
+		case <-next.C:
+			if asked == len(c.members) {
+				continue
+			}
+			at := (first + asked) % len(c.members)
+			asked++
+			go func() { // ends with ctx
+				cctx, cancel := context.WithTimeout(ctx, callTimeout)
+				defer cancel()
+				v, err := call(cctx, c.members[at])
+				results <- result{v, at, err}
+			}()
+			next.Reset(hedgeAfter)
+		case r := <-results:
+			if r.err == nil {
+				return r.value, r.at, nil
+			}
+			failed++
+			last = ashlar.E(op, c.members[r.at].addr, wire.Kind(r.err), r.err)
+			if refused(last) {
+				return none, r.at, last
+			}
+			next.Reset(0)
+		case <-ctx.Done():
+			return none, 0, ashlar.E(op, "", ashlar.Unavailable, context.Cause(ctx))
 		}
-		cctx, cancel := context.WithTimeout(ctx, timeout)
-		err := fn(cctx, m)
-		cancel()
-		if err == nil {
-			return nil
-		}
-		last = ashlar.E(op, m.addr, wire.Kind(err), err)
 	}
-	if last == nil {
-		last = ashlar.E(op, "", ashlar.Unavailable, context.Cause(ctx))
-	}
-	return last
+	return none, 0, last
 }

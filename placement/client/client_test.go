@@ -24,6 +24,8 @@ type fake struct {
 	mute  bool // accepts calls and never answers
 	beats []*wire.HeartbeatRequest
 	full  bool // ask for a full list
+
+	refuse error // what heartbeats are answered with
 }
 
 func (f *fake) Watch(req *wire.WatchRequest, s wire.Placement_WatchServer) error {
@@ -35,7 +37,7 @@ func (f *fake) Watch(req *wire.WatchRequest, s wire.Placement_WatchServer) error
 			return err
 		}
 		if epoch > req.GetEpoch() {
-			if err := s.Send(mapOf(epoch)); err != nil {
+			if err := s.Send(&wire.WatchReply{Map: mapOf(epoch)}); err != nil {
 				return err
 			}
 		}
@@ -44,9 +46,17 @@ func (f *fake) Watch(req *wire.WatchRequest, s wire.Placement_WatchServer) error
 	return nil
 }
 
-func (f *fake) Heartbeat(_ context.Context, req *wire.HeartbeatRequest) (*wire.HeartbeatReply, error) {
+func (f *fake) Heartbeat(ctx context.Context, req *wire.HeartbeatRequest) (*wire.HeartbeatReply, error) {
 	f.mu.Lock()
+	if f.mute {
+		f.mu.Unlock()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	defer f.mu.Unlock()
+	if f.refuse != nil {
+		return nil, wire.Status(f.refuse)
+	}
 	f.beats = append(f.beats, req)
 	return &wire.HeartbeatReply{Host: 3, Cluster: make([]byte, 16), NeedFull: f.full}, nil
 }
@@ -191,5 +201,35 @@ func TestDeltas(t *testing.T) {
 	}
 	if c.HostID() != 3 || b.self.Host != 3 {
 		t.Errorf("learned host %v", c.HostID())
+	}
+}
+
+// TestHeartbeatFindsTheLiving: two of three members accept calls and never
+// answer, as when a zone is cut; every heartbeat arrives all the same.
+func TestHeartbeatFindsTheLiving(t *testing.T) {
+	good := &fake{}
+	c := newClient(t, (&fake{mute: true}).serve(t), (&fake{mute: true}).serve(t), good.serve(t))
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	b := &beat{c: c, self: Self{Name: "b1"}, needFull: true}
+	for range 3 {
+		if err := b.send(ctx, Report{}, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.at != 2 || len(good.beats) != 3 {
+		t.Errorf("%d heartbeats arrived, the next goes to member %d; want 3, and 2", len(good.beats), b.at)
+	}
+}
+
+// TestRefusalEndsTheSearch: a member that says no is not outvoted by one that
+// says nothing.
+func TestRefusalEndsTheSearch(t *testing.T) {
+	no := &fake{refuse: ashlar.E("test", "b1", ashlar.Denied, nil)}
+	c := newClient(t, no.serve(t), (&fake{mute: true}).serve(t))
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := c.Heartbeat(ctx, Self{Name: "b1"}, time.Second, func() Report { return Report{} }); !ashlar.Is(err, ashlar.Denied) {
+		t.Errorf("a refused host's heartbeats: %v", err)
 	}
 }

@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"time"
 
@@ -58,11 +57,8 @@ func (c *Client) Heartbeat(ctx context.Context, self Self, every time.Duration, 
 	for n := 0; ctx.Err() == nil; n++ {
 		started := time.Now()
 		err := b.send(ctx, report(), n%fullEvery == 0)
-		switch wire.Kind(err) {
-		case ashlar.Invalid, ashlar.Exists, ashlar.Denied:
-			if err != nil {
-				return ashlar.E("placement: heartbeat", self.Name, wire.Kind(err), err)
-			}
+		if refused(err) {
+			return err
 		}
 		wait := every - time.Since(started)
 		if err != nil {
@@ -90,17 +86,16 @@ const behindMax = 3
 
 func (b *beat) send(ctx context.Context, r Report, full bool) error {
 	req := b.request(r, full || b.needFull)
-	m := b.c.members[b.at]
-	cctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	reply, err := m.rpc.Heartbeat(cctx, req)
+	const op = "placement: heartbeat"
+	reply, at, err := hedge(ctx, b.c, op, b.at, func(ctx context.Context, m member) (*wire.HeartbeatReply, error) {
+		return m.rpc.Heartbeat(ctx, req)
+	})
 	if err != nil {
-		b.at = (b.at + 1) % len(b.c.members)
 		b.needFull = true // it may have been lost on the way
 		b.pause = min(max(2*b.pause, pauseMin), pauseMax)
-		return fmt.Errorf("%s: %w", m.addr, err)
+		return err
 	}
-	b.pause = 0
+	b.at, b.pause = at, 0
 	b.needFull = reply.GetNeedFull()
 	b.sent = make(map[ashlar.DiskID]Disk, len(r.Disks))
 	for _, d := range r.Disks {

@@ -32,30 +32,29 @@ func (c *Client) Run(ctx context.Context) error {
 	return nil
 }
 
-// watch follows one member until that fails.
+// watch follows one member until that fails or falls silent.
 func (c *Client) watch(ctx context.Context, m member) error {
+	const op = "placement: watch"
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	// Only the first answer has a deadline here: later silence is normal, and a
-	// dead connection is found by keepalive pings.
-	first := time.AfterFunc(callTimeout, func() {
-		cancel(ashlar.E("placement: watch", m.addr, ashlar.Unavailable, context.DeadlineExceeded))
+	silence := time.AfterFunc(silenceTimeout, func() {
+		cancel(ashlar.E(op, m.addr, ashlar.Unavailable, context.DeadlineExceeded))
 	})
-	defer first.Stop()
+	defer silence.Stop()
 	stream, err := m.rpc.Watch(ctx, &wire.WatchRequest{Epoch: c.epoch()})
 	if err != nil {
-		return err
+		return ashlar.E(op, m.addr, wire.Kind(err), err)
 	}
-	if _, err := stream.Header(); err != nil {
-		return err
-	}
-	first.Stop()
 	for {
-		w, err := stream.Recv()
+		reply, err := stream.Recv()
 		if err != nil {
-			return err
+			return ashlar.E(op, m.addr, wire.Kind(err), err)
 		}
-		if _, err := c.accept(w); err != nil {
+		silence.Reset(silenceTimeout)
+		if reply.GetMap() == nil {
+			continue
+		}
+		if _, err := c.accept(reply.GetMap()); err != nil {
 			c.log.Error("placement map refused", "member", m.addr, "err", err)
 			return err
 		}
@@ -95,12 +94,16 @@ func (c *Client) fetch(ctx context.Context, m member) error {
 	if err != nil {
 		return ashlar.E(op, m.addr, wire.Kind(err), err)
 	}
-	w, err := stream.Recv()
-	if err != nil {
-		return ashlar.E(op, m.addr, wire.Kind(err), err)
+	for {
+		reply, err := stream.Recv()
+		if err != nil {
+			return ashlar.E(op, m.addr, wire.Kind(err), err)
+		}
+		if reply.GetMap() != nil {
+			_, err = c.accept(reply.GetMap())
+			return err
+		}
 	}
-	_, err = c.accept(w)
-	return err
 }
 
 func (c *Client) epoch() uint64 {

@@ -412,6 +412,52 @@ func (x *WatchRequest) GetEpoch() uint64 {
 	return 0
 }
 
+type WatchReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A newer map; nothing in a mere sign of life, of which there is one a second
+	// so that a watcher notices a member that went silent.
+	Map           *Map `protobuf:"bytes,1,opt,name=map,proto3" json:"map,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchReply) Reset() {
+	*x = WatchReply{}
+	mi := &file_placement_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchReply) ProtoMessage() {}
+
+func (x *WatchReply) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
+func (*WatchReply) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchReply) GetMap() *Map {
+	if x != nil {
+		return x.Map
+	}
+	return nil
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Forwarded     bool                   `protobuf:"varint,1,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
@@ -421,7 +467,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_placement_proto_msgTypes[4]
+	mi := &file_placement_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +479,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[4]
+	mi := &file_placement_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +492,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{4}
+	return file_placement_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StatusRequest) GetForwarded() bool {
@@ -466,7 +512,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_placement_proto_msgTypes[5]
+	mi := &file_placement_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -478,7 +524,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[5]
+	mi := &file_placement_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -491,7 +537,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{5}
+	return file_placement_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StatusReply) GetStatus() []byte {
@@ -509,7 +555,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_placement_proto_msgTypes[6]
+	mi := &file_placement_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -521,7 +567,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[6]
+	mi := &file_placement_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -534,7 +580,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{6}
+	return file_placement_proto_rawDescGZIP(), []int{7}
 }
 
 type PingReply struct {
@@ -548,7 +594,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_placement_proto_msgTypes[7]
+	mi := &file_placement_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +606,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[7]
+	mi := &file_placement_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +619,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{7}
+	return file_placement_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *PingReply) GetName() string {
@@ -608,7 +654,7 @@ type Map struct {
 
 func (x *Map) Reset() {
 	*x = Map{}
-	mi := &file_placement_proto_msgTypes[8]
+	mi := &file_placement_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -620,7 +666,7 @@ func (x *Map) String() string {
 func (*Map) ProtoMessage() {}
 
 func (x *Map) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[8]
+	mi := &file_placement_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -633,7 +679,7 @@ func (x *Map) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Map.ProtoReflect.Descriptor instead.
 func (*Map) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{8}
+	return file_placement_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Map) GetCluster() []byte {
@@ -722,7 +768,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_placement_proto_msgTypes[9]
+	mi := &file_placement_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +780,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[9]
+	mi := &file_placement_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +793,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{9}
+	return file_placement_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Settings) GetLarge() string {
@@ -823,7 +869,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_placement_proto_msgTypes[10]
+	mi := &file_placement_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -835,7 +881,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[10]
+	mi := &file_placement_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -848,7 +894,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{10}
+	return file_placement_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Host) GetId() uint32 {
@@ -928,7 +974,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_placement_proto_msgTypes[11]
+	mi := &file_placement_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -940,7 +986,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[11]
+	mi := &file_placement_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -953,7 +999,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{11}
+	return file_placement_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Disk) GetId() []byte {
@@ -1008,7 +1054,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_placement_proto_msgTypes[12]
+	mi := &file_placement_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1066,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[12]
+	mi := &file_placement_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1033,7 +1079,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{12}
+	return file_placement_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Group) GetDisks() []uint32 {
@@ -1059,7 +1105,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_placement_proto_msgTypes[13]
+	mi := &file_placement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1071,7 +1117,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[13]
+	mi := &file_placement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1084,7 +1130,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{13}
+	return file_placement_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Shard) GetReplicas() []*Replica {
@@ -1104,7 +1150,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_placement_proto_msgTypes[14]
+	mi := &file_placement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1116,7 +1162,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[14]
+	mi := &file_placement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1129,7 +1175,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{14}
+	return file_placement_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -1188,7 +1234,10 @@ const file_placement_proto_rawDesc = "" +
 	"\tneed_full\x18\x04 \x01(\bR\bneedFull\x12\x16\n" +
 	"\x06leader\x18\x05 \x01(\tR\x06leader\"$\n" +
 	"\fWatchRequest\x12\x14\n" +
-	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"-\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"8\n" +
+	"\n" +
+	"WatchReply\x12*\n" +
+	"\x03map\x18\x01 \x01(\v2\x18.ashlar.placement.v1.MapR\x03map\"-\n" +
 	"\rStatusRequest\x12\x1c\n" +
 	"\tforwarded\x18\x01 \x01(\bR\tforwarded\"%\n" +
 	"\vStatusReply\x12\x16\n" +
@@ -1243,10 +1292,10 @@ const file_placement_proto_rawDesc = "" +
 	"\breplicas\x18\x01 \x03(\v2\x1c.ashlar.placement.v1.ReplicaR\breplicas\"-\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
-	"\x04host\x18\x02 \x01(\rR\x04host2\xc6\x02\n" +
+	"\x04host\x18\x02 \x01(\rR\x04host2\xcd\x02\n" +
 	"\tPlacement\x12W\n" +
-	"\tHeartbeat\x12%.ashlar.placement.v1.HeartbeatRequest\x1a#.ashlar.placement.v1.HeartbeatReply\x12F\n" +
-	"\x05Watch\x12!.ashlar.placement.v1.WatchRequest\x1a\x18.ashlar.placement.v1.Map0\x01\x12N\n" +
+	"\tHeartbeat\x12%.ashlar.placement.v1.HeartbeatRequest\x1a#.ashlar.placement.v1.HeartbeatReply\x12M\n" +
+	"\x05Watch\x12!.ashlar.placement.v1.WatchRequest\x1a\x1f.ashlar.placement.v1.WatchReply0\x01\x12N\n" +
 	"\x06Status\x12\".ashlar.placement.v1.StatusRequest\x1a .ashlar.placement.v1.StatusReply\x12H\n" +
 	"\x04Ping\x12 .ashlar.placement.v1.PingRequest\x1a\x1e.ashlar.placement.v1.PingReplyB\x17Z\x15ashlar/placement/wireb\x06proto3"
 
@@ -1262,45 +1311,47 @@ func file_placement_proto_rawDescGZIP() []byte {
 	return file_placement_proto_rawDescData
 }
 
-var file_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_placement_proto_goTypes = []any{
 	(*HeartbeatRequest)(nil), // 0: ashlar.placement.v1.HeartbeatRequest
 	(*DiskReport)(nil),       // 1: ashlar.placement.v1.DiskReport
 	(*HeartbeatReply)(nil),   // 2: ashlar.placement.v1.HeartbeatReply
 	(*WatchRequest)(nil),     // 3: ashlar.placement.v1.WatchRequest
-	(*StatusRequest)(nil),    // 4: ashlar.placement.v1.StatusRequest
-	(*StatusReply)(nil),      // 5: ashlar.placement.v1.StatusReply
-	(*PingRequest)(nil),      // 6: ashlar.placement.v1.PingRequest
-	(*PingReply)(nil),        // 7: ashlar.placement.v1.PingReply
-	(*Map)(nil),              // 8: ashlar.placement.v1.Map
-	(*Settings)(nil),         // 9: ashlar.placement.v1.Settings
-	(*Host)(nil),             // 10: ashlar.placement.v1.Host
-	(*Disk)(nil),             // 11: ashlar.placement.v1.Disk
-	(*Group)(nil),            // 12: ashlar.placement.v1.Group
-	(*Shard)(nil),            // 13: ashlar.placement.v1.Shard
-	(*Replica)(nil),          // 14: ashlar.placement.v1.Replica
+	(*WatchReply)(nil),       // 4: ashlar.placement.v1.WatchReply
+	(*StatusRequest)(nil),    // 5: ashlar.placement.v1.StatusRequest
+	(*StatusReply)(nil),      // 6: ashlar.placement.v1.StatusReply
+	(*PingRequest)(nil),      // 7: ashlar.placement.v1.PingRequest
+	(*PingReply)(nil),        // 8: ashlar.placement.v1.PingReply
+	(*Map)(nil),              // 9: ashlar.placement.v1.Map
+	(*Settings)(nil),         // 10: ashlar.placement.v1.Settings
+	(*Host)(nil),             // 11: ashlar.placement.v1.Host
+	(*Disk)(nil),             // 12: ashlar.placement.v1.Disk
+	(*Group)(nil),            // 13: ashlar.placement.v1.Group
+	(*Shard)(nil),            // 14: ashlar.placement.v1.Shard
+	(*Replica)(nil),          // 15: ashlar.placement.v1.Replica
 }
 var file_placement_proto_depIdxs = []int32{
 	1,  // 0: ashlar.placement.v1.HeartbeatRequest.disks:type_name -> ashlar.placement.v1.DiskReport
-	9,  // 1: ashlar.placement.v1.Map.settings:type_name -> ashlar.placement.v1.Settings
-	10, // 2: ashlar.placement.v1.Map.hosts:type_name -> ashlar.placement.v1.Host
-	11, // 3: ashlar.placement.v1.Map.disks:type_name -> ashlar.placement.v1.Disk
-	12, // 4: ashlar.placement.v1.Map.groups:type_name -> ashlar.placement.v1.Group
-	13, // 5: ashlar.placement.v1.Map.shards:type_name -> ashlar.placement.v1.Shard
-	14, // 6: ashlar.placement.v1.Shard.replicas:type_name -> ashlar.placement.v1.Replica
-	0,  // 7: ashlar.placement.v1.Placement.Heartbeat:input_type -> ashlar.placement.v1.HeartbeatRequest
-	3,  // 8: ashlar.placement.v1.Placement.Watch:input_type -> ashlar.placement.v1.WatchRequest
-	4,  // 9: ashlar.placement.v1.Placement.Status:input_type -> ashlar.placement.v1.StatusRequest
-	6,  // 10: ashlar.placement.v1.Placement.Ping:input_type -> ashlar.placement.v1.PingRequest
-	2,  // 11: ashlar.placement.v1.Placement.Heartbeat:output_type -> ashlar.placement.v1.HeartbeatReply
-	8,  // 12: ashlar.placement.v1.Placement.Watch:output_type -> ashlar.placement.v1.Map
-	5,  // 13: ashlar.placement.v1.Placement.Status:output_type -> ashlar.placement.v1.StatusReply
-	7,  // 14: ashlar.placement.v1.Placement.Ping:output_type -> ashlar.placement.v1.PingReply
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	9,  // 1: ashlar.placement.v1.WatchReply.map:type_name -> ashlar.placement.v1.Map
+	10, // 2: ashlar.placement.v1.Map.settings:type_name -> ashlar.placement.v1.Settings
+	11, // 3: ashlar.placement.v1.Map.hosts:type_name -> ashlar.placement.v1.Host
+	12, // 4: ashlar.placement.v1.Map.disks:type_name -> ashlar.placement.v1.Disk
+	13, // 5: ashlar.placement.v1.Map.groups:type_name -> ashlar.placement.v1.Group
+	14, // 6: ashlar.placement.v1.Map.shards:type_name -> ashlar.placement.v1.Shard
+	15, // 7: ashlar.placement.v1.Shard.replicas:type_name -> ashlar.placement.v1.Replica
+	0,  // 8: ashlar.placement.v1.Placement.Heartbeat:input_type -> ashlar.placement.v1.HeartbeatRequest
+	3,  // 9: ashlar.placement.v1.Placement.Watch:input_type -> ashlar.placement.v1.WatchRequest
+	5,  // 10: ashlar.placement.v1.Placement.Status:input_type -> ashlar.placement.v1.StatusRequest
+	7,  // 11: ashlar.placement.v1.Placement.Ping:input_type -> ashlar.placement.v1.PingRequest
+	2,  // 12: ashlar.placement.v1.Placement.Heartbeat:output_type -> ashlar.placement.v1.HeartbeatReply
+	4,  // 13: ashlar.placement.v1.Placement.Watch:output_type -> ashlar.placement.v1.WatchReply
+	6,  // 14: ashlar.placement.v1.Placement.Status:output_type -> ashlar.placement.v1.StatusReply
+	8,  // 15: ashlar.placement.v1.Placement.Ping:output_type -> ashlar.placement.v1.PingReply
+	12, // [12:16] is the sub-list for method output_type
+	8,  // [8:12] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_placement_proto_init() }
@@ -1314,7 +1365,7 @@ func file_placement_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_placement_proto_rawDesc), len(file_placement_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   15,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

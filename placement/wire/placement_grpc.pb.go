@@ -37,7 +37,7 @@ type PlacementClient interface {
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatReply, error)
 	// Watch sends every map newer than the epoch given, newest first if several
 	// were missed. Any member answers from its own copy, also without a quorum.
-	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Map], error)
+	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReply], error)
 	// Status says how the cluster is. The leader computes it, the others ask it.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
 	// Ping is asked by the leader of the other members.
@@ -62,13 +62,13 @@ func (c *placementClient) Heartbeat(ctx context.Context, in *HeartbeatRequest, o
 	return out, nil
 }
 
-func (c *placementClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[Map], error) {
+func (c *placementClient) Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReply], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &Placement_ServiceDesc.Streams[0], Placement_Watch_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
-	x := &grpc.GenericClientStream[WatchRequest, Map]{ClientStream: stream}
+	x := &grpc.GenericClientStream[WatchRequest, WatchReply]{ClientStream: stream}
 	if err := x.ClientStream.SendMsg(in); err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (c *placementClient) Watch(ctx context.Context, in *WatchRequest, opts ...g
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Placement_WatchClient = grpc.ServerStreamingClient[Map]
+type Placement_WatchClient = grpc.ServerStreamingClient[WatchReply]
 
 func (c *placementClient) Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -110,7 +110,7 @@ type PlacementServer interface {
 	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatReply, error)
 	// Watch sends every map newer than the epoch given, newest first if several
 	// were missed. Any member answers from its own copy, also without a quorum.
-	Watch(*WatchRequest, grpc.ServerStreamingServer[Map]) error
+	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchReply]) error
 	// Status says how the cluster is. The leader computes it, the others ask it.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
 	// Ping is asked by the leader of the other members.
@@ -128,7 +128,7 @@ type UnimplementedPlacementServer struct{}
 func (UnimplementedPlacementServer) Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Heartbeat not implemented")
 }
-func (UnimplementedPlacementServer) Watch(*WatchRequest, grpc.ServerStreamingServer[Map]) error {
+func (UnimplementedPlacementServer) Watch(*WatchRequest, grpc.ServerStreamingServer[WatchReply]) error {
 	return status.Error(codes.Unimplemented, "method Watch not implemented")
 }
 func (UnimplementedPlacementServer) Status(context.Context, *StatusRequest) (*StatusReply, error) {
@@ -181,11 +181,11 @@ func _Placement_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
 	if err := stream.RecvMsg(m); err != nil {
 		return err
 	}
-	return srv.(PlacementServer).Watch(m, &grpc.GenericServerStream[WatchRequest, Map]{ServerStream: stream})
+	return srv.(PlacementServer).Watch(m, &grpc.GenericServerStream[WatchRequest, WatchReply]{ServerStream: stream})
 }
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
-type Placement_WatchServer = grpc.ServerStreamingServer[Map]
+type Placement_WatchServer = grpc.ServerStreamingServer[WatchReply]
 
 func _Placement_Status_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(StatusRequest)

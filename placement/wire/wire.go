@@ -19,12 +19,17 @@ package wire
 
 import (
 	"errors"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"ashlar"
 )
+
+// AliveEvery is the time between the signs of life on a watch. A watcher that
+// hears nothing for three of them asks another member.
+const AliveEvery = time.Second
 
 var kindCodes = map[ashlar.Kind]codes.Code{
 	ashlar.NotFound: codes.NotFound, ashlar.Exists: codes.AlreadyExists, ashlar.Corrupt: codes.DataLoss,
