@@ -24,9 +24,9 @@ func cpu() time.Duration {
 
 // benchmarkClients shares b.N calls among clients and reports what one costs,
 // on all three hosts together.
-func benchmarkClients(b *testing.B, clients int, call func(ctx context.Context, store meta.Store, n int64) error) {
+func benchmarkClients(b *testing.B, clients int, overGRPC bool, call func(ctx context.Context, store meta.Store, n int64) error) {
 	c := newCluster(b, 3, 6, 3, false)
-	c.tick = defaultTick
+	c.tick, c.overGRPC = defaultTick, overGRPC
 	c.startAll()
 	store := c.store()
 	ctx := testCtx(b, 10*time.Minute)
@@ -72,23 +72,28 @@ func putTxn(n int64) *meta.Txn {
 	}
 }
 
-func BenchmarkCommit(b *testing.B) {
-	for _, clients := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			benchmarkClients(b, clients, func(ctx context.Context, store meta.Store, n int64) error {
-				return store.Commit(ctx, shardOf(n), putTxn(n))
-			})
-		})
+// benchmarkBoth runs in one process by direct calls, and over sockets.
+func benchmarkBoth(b *testing.B, run func(b *testing.B, clients int, overGRPC bool)) {
+	for _, overGRPC := range []bool{false, true} {
+		for _, clients := range []int{1, 16, 64} {
+			b.Run(fmt.Sprintf("grpc=%t/clients=%d", overGRPC, clients), func(b *testing.B) { run(b, clients, overGRPC) })
+		}
 	}
 }
 
-func BenchmarkGet(b *testing.B) {
-	for _, clients := range []int{1, 16, 64} {
-		b.Run(fmt.Sprintf("clients=%d", clients), func(b *testing.B) {
-			benchmarkClients(b, clients, func(ctx context.Context, store meta.Store, n int64) error {
-				_, err := store.Get(ctx, shardOf(n), benchKey(n))
-				return err
-			})
+func BenchmarkCommit(b *testing.B) {
+	benchmarkBoth(b, func(b *testing.B, clients int, overGRPC bool) {
+		benchmarkClients(b, clients, overGRPC, func(ctx context.Context, store meta.Store, n int64) error {
+			return store.Commit(ctx, shardOf(n), putTxn(n))
 		})
-	}
+	})
+}
+
+func BenchmarkGet(b *testing.B) {
+	benchmarkBoth(b, func(b *testing.B, clients int, overGRPC bool) {
+		benchmarkClients(b, clients, overGRPC, func(ctx context.Context, store meta.Store, n int64) error {
+			_, err := store.Get(ctx, shardOf(n), benchKey(n))
+			return err
+		})
+	})
 }

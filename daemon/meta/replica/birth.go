@@ -227,6 +227,9 @@ func (h *Host) startReplica(c *core, r *replica, voters []ashlar.ReplicaID) erro
 	if err != nil {
 		return err
 	}
+	if err := r.machine.loadSeen(h.db); err != nil {
+		return err
+	}
 	r.machine.applied.Store(store.applied)
 	r.disk.last, r.disk.term, r.disk.vote = store.last, store.hard.GetTerm(), store.hard.GetVote()
 	if err := c.startRaft(r, store); err != nil {

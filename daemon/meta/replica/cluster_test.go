@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"google.golang.org/grpc"
 
 	"ashlar"
 	"ashlar/daemon/client"
@@ -32,11 +34,14 @@ type cluster struct {
 	inMemory bool
 	// cutLinks makes hosts talk over links that isolate can cut, not directly.
 	cutLinks bool
+	// overGRPC makes everybody talk over sockets.
+	overGRPC bool
 	logKeep  uint64
 	root     string
 
 	mu    sync.Mutex
 	tm    *topology.Map
+	conns map[string]wire.ShardsConn
 	hosts map[ashlar.HostID]*node
 	cut   map[[2]ashlar.HostID]bool
 }
@@ -48,11 +53,15 @@ type node struct {
 	dir  string
 	host *Host // nil while down
 	link *Link
+
+	server *grpc.Server
+	addr   string
 }
 
 func newCluster(t testing.TB, hosts, shards, replicas int, inMemory bool) *cluster {
 	c := &cluster{
 		t: t, tick: testTick, inMemory: inMemory, root: t.TempDir(),
+		conns: map[string]wire.ShardsConn{},
 		hosts: map[ashlar.HostID]*node{}, cut: map[[2]ashlar.HostID]bool{},
 	}
 	c.tm = &topology.Map{Epoch: 1, Groups: make([]topology.Group, 1), Shards: make([]topology.Shard, shards)}
@@ -73,6 +82,9 @@ func newCluster(t testing.TB, hosts, shards, replicas int, inMemory bool) *clust
 	t.Cleanup(func() {
 		for id := range c.hosts {
 			c.kill(id)
+		}
+		for _, conn := range c.conns {
+			conn.Close()
 		}
 	})
 	return c
@@ -141,6 +153,33 @@ func (s clientShards) Commit(ctx context.Context, shard ashlar.ShardID, txn *met
 	return s.alive(s.Host.Commit(ctx, shard, txn))
 }
 
+// connect returns the connection to a host's socket, shared by all.
+func (c *cluster) connect(to ashlar.HostID) (wire.Shards, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	addr := c.hosts[to].addr
+	if conn := c.conns[addr]; conn != nil {
+		return conn, nil
+	}
+	conn, err := wire.DialShards(addr)
+	if err == nil {
+		c.conns[addr] = conn
+	}
+	return conn, err
+}
+
+// serve opens a host's socket.
+func (c *cluster) serve(n *node, h *Host) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	n.server = grpc.NewServer(wire.ShardsServerOptions()...)
+	n.addr = listener.Addr().String()
+	wire.RegisterShards(n.server, h)
+	go n.server.Serve(listener) // ends with Stop, in kill
+}
+
 // dialFrom gives host from's view of the others.
 func (c *cluster) dialFrom(from ashlar.HostID) func(ashlar.HostID) (wire.Shards, error) {
 	return func(to ashlar.HostID) (wire.Shards, error) {
@@ -149,6 +188,8 @@ func (c *cluster) dialFrom(from ashlar.HostID) func(ashlar.HostID) (wire.Shards,
 			return nil, ashlar.E("dial", "", ashlar.Unavailable, nil)
 		}
 		switch {
+		case c.overGRPC:
+			return c.connect(to)
 		case from == 0:
 			return clientShards{Host: h, c: c, to: to}, nil
 		case c.host(from) == nil:
@@ -215,8 +256,11 @@ func (c *cluster) start(id ashlar.HostID) {
 		c.t.Fatalf("host %d: %v", id, err)
 	}
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	n.host = h
-	c.mu.Unlock()
+	if c.overGRPC {
+		c.serve(n, h)
+	}
 }
 
 // kill drops everything that the host has in memory. On a real directory
@@ -233,6 +277,9 @@ func (c *cluster) kill(id ashlar.HostID) {
 	}
 	if n.fs != nil {
 		n.fs = n.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rand.IntN(101), RNG: rand.New(rand.NewPCG(rand.Uint64(), 0))})
+	}
+	if n.server != nil {
+		n.server.Stop()
 	}
 	h.stop()
 	n.link.Close()

@@ -22,3 +22,12 @@ func TestConformanceThreeHosts(t *testing.T) {
 		return c.store()
 	})
 }
+
+func TestConformanceOverGRPC(t *testing.T) {
+	metatest.Run(t, func(t *testing.T) meta.Store {
+		c := newCluster(t, 3, 2, 3, false)
+		c.overGRPC = true
+		c.startAll()
+		return c.store()
+	})
+}

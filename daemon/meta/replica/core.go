@@ -24,7 +24,7 @@ const (
 	applyBytesMax       = 8 * ashlar.MiB  // committed, on their way to the state machine
 	uncommittedBytesMax = 32 * ashlar.MiB // proposed, not committed
 	inflightMax         = 256             // messages to one follower
-	inflightBytesMax    = 16 * ashlar.MiB
+	inflightBytesMax    = 8 * ashlar.MiB
 
 	// The log keeps this much behind the applied index for followers that lag;
 	// it is cut when it holds twice as much.

@@ -29,8 +29,11 @@ const (
 	defaultTick = 100 * time.Millisecond
 	// defaultCacheBytes is the size of Pebble's block cache.
 	defaultCacheBytes = 64 * ashlar.MiB
-	// memTableBytes is the size of one of Pebble's memtables; up to four exist.
-	memTableBytes = 32 * ashlar.MiB
+	// memTableBytesMax bounds one of Pebble's memtables, of which up to four exist.
+	memTableBytesMax = 32 * ashlar.MiB
+	// proposingBytesMax bounds the transactions under way on this host; more are
+	// refused as Busy.
+	proposingBytesMax = 256 * ashlar.MiB
 	// eventsMax bounds what waits for the core goroutine: calls are refused as
 	// Busy and messages dropped beyond it.
 	eventsMax = 64_000
@@ -51,7 +54,8 @@ type Config struct {
 	// Tick is the unit of the raft clock: a leader beats every 2, an election
 	// starts after 10 to 20 without a beat. Zero means 100 ms.
 	Tick time.Duration
-	// CacheBytes bounds Pebble's block cache. Zero means 64 MiB.
+	// CacheBytes bounds Pebble's block cache; its memtables take at most twice as
+	// much again. Zero means 64 MiB.
 	CacheBytes int64
 
 	// For tests.
@@ -87,6 +91,7 @@ type Host struct {
 	// readers is held shared by who reads Pebble for a caller, and alone to close it.
 	readers sync.RWMutex
 
+	proposing     atomic.Int64  // bytes of the transactions under way
 	snapshotSends chan struct{} // semaphore
 	ctx           context.Context
 	cancel        context.CancelFunc
@@ -142,7 +147,7 @@ func Open(cfg Config) (*Host, error) {
 func (h *Host) openPebble() error {
 	h.cache = pebble.NewCache(h.cfg.CacheBytes)
 	opts := &pebble.Options{
-		Cache: h.cache, FS: h.cfg.fs, MemTableSize: memTableBytes,
+		Cache: h.cache, FS: h.cfg.fs, MemTableSize: uint64(min(memTableBytesMax, max(h.cfg.CacheBytes/2, ashlar.MiB))),
 		MemTableStopWritesThreshold: 4, FormatMajorVersion: pebble.FormatNewest,
 		Logger: pebbleLog{h.log},
 	}
@@ -265,6 +270,10 @@ func (h *Host) Commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn) 
 		return err
 	}
 	data := encodeCommand(time.Now().UnixMilli(), txn)
+	defer h.proposing.Add(-int64(len(data)))
+	if h.proposing.Add(int64(len(data))) > proposingBytesMax {
+		return ashlar.E(op, r.String(), ashlar.Busy, nil)
+	}
 	ch := r.await(txn.ID)
 	if !h.events.put(eventsMax, event{kind: eventPropose, r: r, prop: proposal{id: txn.ID, data: data}}) {
 		r.forget(txn.ID, ch)

@@ -83,6 +83,10 @@ type machine struct {
 	// applied is state.index, for readers.
 	applied atomic.Uint64
 
+	// seen holds the ids remembered under dedupe and dedupe-1; nil if they are
+	// not all known, and only the disk can tell.
+	seen [2]*idFilter
+
 	mu sync.RWMutex // guards state.generation against readers
 }
 
@@ -175,6 +179,7 @@ func (m *machine) advanceClock(b *applyBatch, stampMS int64) {
 		return
 	}
 	s.dedupe, s.dedupeStartMS, s.dedupeTxns = s.dedupe+1, s.clockMS, 1
+	m.seen[0], m.seen[1] = new(idFilter), m.seen[0]
 	if s.dedupe >= 2 {
 		prefix := append(machinePrefix(m.id, s.generation), partAnswers)
 		from := binary.BigEndian.AppendUint64(bytes.Clone(prefix), s.dedupe-2)
@@ -353,6 +358,9 @@ func (m *machine) remembered(b *applyBatch) (out outcome, known bool, err error)
 		if back > m.state.dedupe {
 			break
 		}
+		if seen := m.seen[back]; seen != nil && !seen.maybe(b.txn.ID) {
+			continue
+		}
 		key := m.answerKey(b, m.state.dedupe-back)
 		if c, ok := b.cells[string(key)]; ok {
 			out, err = decodeAnswer(c.value)
@@ -380,6 +388,41 @@ func (m *machine) remember(b *applyBatch, out outcome) {
 	key := m.answerKey(b, m.state.dedupe)
 	b.batch.Set(key, value, nil)
 	b.cells[string(key)] = cell{value: value}
+	if m.seen[0] != nil {
+		m.seen[0].add(b.txn.ID)
+	}
+}
+
+// loadSeen fills the filters from disk, if there is not too much to read.
+func (m *machine) loadSeen(db *pebble.DB) error {
+	m.seen = [2]*idFilter{}
+	for back := range uint64(2) {
+		if back > m.state.dedupe {
+			break
+		}
+		prefix := append(machinePrefix(m.id, m.state.generation), partAnswers)
+		prefix = binary.BigEndian.AppendUint64(prefix, m.state.dedupe-back)
+		it, err := db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: successor(prefix)})
+		if err != nil {
+			return err
+		}
+		seen, n := new(idFilter), 0
+		for ok := it.First(); ok && n <= filterLoadMax; ok = it.Next() {
+			if len(it.Key()) != answerBytes {
+				it.Close()
+				return errCorrupt("answer", m.id)
+			}
+			seen.add(ashlar.RequestID(it.Key()[answerBytes-16:]))
+			n++
+		}
+		if err := it.Close(); err != nil {
+			return err
+		}
+		if n <= filterLoadMax {
+			m.seen[back] = seen
+		}
+	}
+	return nil
 }
 
 func decodeAnswer(b []byte) (outcome, error) {

@@ -32,6 +32,9 @@ func openMachine(t *testing.T, fs vfs.FS) (*pebble.DB, *machine) {
 		}
 		closer.Close()
 	}
+	if err := m.loadSeen(db); err != nil {
+		t.Fatal(err)
+	}
 	return db, m
 }
 
@@ -192,6 +195,29 @@ func TestAnswersAreForgottenOnlyAfterBothBounds(t *testing.T) {
 	fill(rememberTxns) // generation 1 ends, 0 is forgotten
 	if apply(first); count() != 2 {
 		t.Fatal("never forgotten")
+	}
+}
+
+func TestFilterForgetsNothing(t *testing.T) {
+	var f idFilter
+	ids := make([]ashlar.RequestID, 50_000)
+	for i := range ids {
+		ids[i] = ashlar.RequestID(ashlar.NewID())
+		f.add(ids[i])
+	}
+	for _, id := range ids {
+		if !f.maybe(id) {
+			t.Fatal("an id that was added is denied")
+		}
+	}
+	wrong := 0
+	for range ids {
+		if f.maybe(ashlar.RequestID(ashlar.NewID())) {
+			wrong++
+		}
+	}
+	if wrong > len(ids)/50 {
+		t.Errorf("%d of %d strangers pass", wrong, len(ids))
 	}
 }
 

@@ -170,6 +170,9 @@ func (h *Host) install(t *logTask) error {
 		return err
 	}
 	r.disk.last = m.state.index
+	if err := m.loadSeen(h.db); err != nil {
+		return err
+	}
 	m.applied.Store(m.state.index)
 	return nil
 }
