@@ -153,6 +153,8 @@ type cluster struct {
 
 	mu     sync.Mutex
 	missed []Missed
+
+	expected int // pieces that have been written in all
 }
 
 type option func(*topology.Settings, *Config)
