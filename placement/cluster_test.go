@@ -68,8 +68,16 @@ func startQuorum(t *testing.T, n int, settings placement.NewCluster) *quorum {
 		})
 	}
 	t.Cleanup(q.stop)
+	errs := make([]error, n)
+	var wg sync.WaitGroup
 	for i := range n {
-		q.start(i)
+		wg.Go(func() { q.members[i], errs[i] = placement.Start(context.Background(), q.configs[i]) })
+	}
+	wg.Wait()
+	for i, err := range errs {
+		if err != nil {
+			t.Fatal(err)
+		}
 		q.configs[i].RPCListener = nil // a restart listens by itself
 	}
 	for _, m := range q.members {

@@ -29,6 +29,11 @@ const (
 	catchUpEntries  = snapshotEvery / 2
 )
 
+// starting is held while an engine of this process starts. A new member asks
+// its peers whether the cluster is there already; a peer whose port is open but
+// does not answer yet, because it starts too, would cost a second each.
+var starting sync.Mutex
+
 // walSize makes the setting of the engine's one global happen before any use of it.
 var walSize sync.Once
 
@@ -63,6 +68,8 @@ func startEngine(ctx context.Context, cfg *Config, log *slog.Logger) (*embed.Etc
 	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModeRevision, revisionsKept
 	e.MaxWalFiles, e.MaxSnapFiles = 2, 2
 	e.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(&zapToSlog{ctx: ctx, log: log}))
+	starting.Lock()
+	defer starting.Unlock()
 	return embed.StartEtcd(e)
 }
 

@@ -206,7 +206,8 @@ func (s *scheduler) offer(ctx context.Context, hb state.Heartbeat) (beatReply, e
 	}
 }
 
-// pings remembers when each member was last seen to follow this one.
+// pings remembers when each member was last seen to follow this one. A member
+// that was not asked yet is not in it: it has the benefit of the doubt.
 type pings struct {
 	sync.Mutex
 	voted map[string]time.Time
@@ -223,14 +224,20 @@ func (s *scheduler) ping(ctx context.Context, wg *sync.WaitGroup) {
 				pctx, cancel := context.WithTimeout(ctx, pingTimeout)
 				reply, err := rpc.Ping(pctx, &wire.PingRequest{})
 				cancel()
-				if err == nil && reply.GetLeader() == s.m.cfg.Name {
-					s.pings.Lock()
-					s.pings.voted[name] = time.Now()
-					s.pings.Unlock()
-				}
+				s.pings.note(name, err == nil && reply.GetLeader() == s.m.cfg.Name)
 				pause(ctx, pingEvery)
 			}
 		})
+	}
+}
+
+func (p *pings) note(name string, votes bool) {
+	p.Lock()
+	defer p.Unlock()
+	if votes {
+		p.voted[name] = time.Now()
+	} else if _, asked := p.voted[name]; !asked {
+		p.voted[name] = time.Time{}
 	}
 }
 
@@ -240,7 +247,8 @@ func (s *scheduler) members(now time.Time) []health.Member {
 	defer s.pings.Unlock()
 	var all []health.Member
 	for _, name := range s.m.cfg.names() {
-		voting := name == s.m.cfg.Name || now.Sub(s.pings.voted[name]) < votingWithin
+		last, asked := s.pings.voted[name]
+		voting := name == s.m.cfg.Name || !asked || now.Sub(last) < votingWithin
 		all = append(all, health.Member{Name: name, Voting: voting})
 	}
 	return all
