@@ -362,29 +362,35 @@ func (c *core) failCalls(r *replica) {
 	r.answerAll(err)
 }
 
-// propose puts all waiting transactions into the log with one message.
+// propose puts all waiting transactions into the log, many with one message.
 func (c *core) propose(r *replica) {
 	rc := &r.core
-	if len(rc.props) == 0 {
-		return
-	}
-	m := &raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(uint64(r.id))}
-	for _, p := range rc.props {
-		m.Entries = append(m.Entries, &raftpb.Entry{Data: p.data})
-	}
-	err := rc.node.Step(m)
-	if err != nil {
-		answer := r.notLeader()
-		if r.leading.Load() {
-			// Too much is uncommitted, or leadership is moving.
-			answer = ashlar.E("meta: commit", r.String(), ashlar.Busy, err)
+	for props := rc.props; len(props) > 0; {
+		m := &raftpb.Message{Type: raftpb.MsgProp.Enum(), From: new(uint64(r.id))}
+		n := 0
+		for sum := 0; n < len(props) && sum < appendBytesMax; n++ {
+			m.Entries = append(m.Entries, &raftpb.Entry{Data: props[n].data})
+			sum += len(props[n].data)
 		}
-		for _, p := range rc.props {
-			r.answer(p.id, answer)
+		if err := rc.node.Step(m); err != nil {
+			c.refuse(r, props[:n], err)
 		}
+		props = props[n:]
 	}
 	clear(rc.props)
 	rc.props = rc.props[:0]
+}
+
+// refuse answers transactions that raft did not take.
+func (c *core) refuse(r *replica, props []proposal, cause error) {
+	answer := r.notLeader()
+	if r.leading.Load() {
+		// Too much is uncommitted, or leadership is moving.
+		answer = ashlar.E("meta: commit", r.String(), ashlar.Busy, cause)
+	}
+	for _, p := range props {
+		r.answer(p.id, answer)
+	}
 }
 
 // startReads asks the quorum, once for all waiting readers, whether we still
