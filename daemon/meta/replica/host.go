@@ -49,7 +49,7 @@ type Config struct {
 	Transport Transport
 	// Map names the shards; nil if none is known yet.
 	Map *topology.Map
-	// Log takes events with a code; nil means slog.Default.
+	// Log takes events with a code; nil drops them.
 	Log *slog.Logger
 	// Tick is the unit of the raft clock: a leader beats every 2, an election
 	// starts after 10 to 20 without a beat. Zero means 100 ms.
@@ -110,7 +110,7 @@ func Open(cfg Config) (*Host, error) {
 		return nil, ashlar.E(op, cfg.Dir, ashlar.Invalid, errors.New("a host id and a transport are needed"))
 	}
 	if cfg.Log == nil {
-		cfg.Log = slog.Default()
+		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Tick == 0 {
 		cfg.Tick = defaultTick

@@ -47,7 +47,11 @@ var _ Transport = (*Link)(nil)
 
 // NewLink returns a Transport. Dial returns the Shards of a host: a *Host of
 // this process, or a connection that dial keeps and shares. It must not wait.
+// A nil log drops what it is told.
 func NewLink(dial func(ashlar.HostID) (wire.Shards, error), log *slog.Logger) *Link {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	l := &Link{dial: dial, log: log}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.mu.peers = map[ashlar.HostID]*queue[*wire.RaftBatch]{}
