@@ -39,7 +39,7 @@ func (s *suite) checkAWS() {
 	if err != nil {
 		return // everything else would fail for the same reason
 	}
-	defer s.s3("rb", "--force", url) // does nothing if all went well
+	defer s.undisturbed().s3("rb", "--force", url) // does nothing if all went well
 	for _, f := range s.files {
 		s.check("s3 cp "+f.size()+" up and down", s.awsCopy(url, f))
 	}

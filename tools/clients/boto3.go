@@ -8,10 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 //go:embed boto3_checks.py
@@ -50,8 +48,7 @@ func (s *suite) checkBoto3() {
 	for _, f := range s.files {
 		arguments = append(arguments, f.path)
 	}
-	c := exec.CommandContext(ctx, python, arguments...)
-	c.Dir, c.Env, c.WaitDelay = s.dir, s.environment(), 5*time.Second
+	c := s.start(ctx, nil, python, arguments...)
 	var errs bytes.Buffer
 	c.Stderr = &errs
 	out, err := c.StdoutPipe()

@@ -517,6 +517,8 @@ def _():
 
 
 def empty():
+    for upload in s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []):
+        s3.abort_multipart_upload(Bucket=BUCKET, Key=upload["Key"], UploadId=upload["UploadId"])
     for page in s3.get_paginator("list_objects_v2").paginate(Bucket=BUCKET):
         keys = [{"Key": o["Key"]} for o in page.get("Contents", [])]
         if keys:
@@ -525,18 +527,22 @@ def empty():
 
 
 def main():
-    for name, function in CHECKS:
-        try:
-            function()
-            print("ok " + name)
-        except Exception as e:  # a check may fail in any way; the next one goes on
-            print("FAILED %s\t%s" % (name, " ".join(("%s: %s" % (type(e).__name__, e)).split())[:500]))
     try:
-        empty()
-        s3.delete_bucket(Bucket=BUCKET)
-    except botocore.exceptions.ClientError:
-        pass  # it is gone already, which is how it should be
-    print("finished")
+        for name, function in CHECKS:
+            try:
+                function()
+                print("ok " + name)
+            except Exception as e:  # a check may fail in any way; the next one goes on
+                print("FAILED %s\t%s" % (name, " ".join(("%s: %s" % (type(e).__name__, e)).split())[:500]))
+        print("finished")
+    finally:  # also after an interrupt
+        try:
+            empty()
+            s3.delete_bucket(Bucket=BUCKET)
+        except botocore.exceptions.BotoCoreError:
+            pass  # no endpoint any more
+        except botocore.exceptions.ClientError:
+            pass  # it is gone already, which is how it should be
 
 
 main()

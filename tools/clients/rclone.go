@@ -23,7 +23,7 @@ func (s *suite) checkRclone() {
 	if err != nil {
 		return
 	}
-	defer s.rcloneRun("purge", bucket) // does nothing if all went well
+	defer s.undisturbed().rcloneRun("purge", bucket) // does nothing if all went well
 	for _, f := range s.files {
 		s.check("copyto "+f.size()+" up and down", s.rcloneCopy(bucket+"/files/", f))
 	}

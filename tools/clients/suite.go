@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"ashlar"
@@ -53,8 +54,12 @@ type file struct {
 	sha256 string
 }
 
-// check prints what came of one check and counts it.
+// check prints what came of one check and counts it. What an interrupt cut
+// short has neither passed nor failed.
 func (s *suite) check(name string, err error) {
+	if s.ctx.Err() != nil {
+		return
+	}
 	if err == nil {
 		s.passed++
 		fmt.Fprintf(s.out, "ok %s: %s\n", s.client, name)
@@ -147,15 +152,33 @@ func (s *suite) installed(program, debian string, version ...string) bool {
 	return true
 }
 
+// start prepares a program that is interrupted, not killed, when ctx ends: it
+// is in a process group of its own, so that the terminal does not do that too,
+// and has a while to clean up.
+func (s *suite) start(ctx context.Context, environment []string, program string, arguments ...string) *exec.Cmd {
+	c := exec.CommandContext(ctx, program, arguments...)
+	c.Dir = s.dir
+	c.Env = append(s.environment(), environment...)
+	c.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	c.Cancel = func() error { return c.Process.Signal(os.Interrupt) }
+	c.WaitDelay = 30 * time.Second
+	return c
+}
+
+// undisturbed lets the rest of a run go on although it was interrupted; it is
+// for removing what was stored.
+func (s *suite) undisturbed() *suite {
+	quiet := *s
+	quiet.ctx = context.WithoutCancel(s.ctx)
+	return &quiet
+}
+
 // command runs a program and returns its standard output. What it wrote to
 // standard error is in the error, if it failed.
 func (s *suite) command(environment []string, program string, arguments ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, commandTimeout)
 	defer cancel()
-	c := exec.CommandContext(ctx, program, arguments...)
-	c.Dir = s.dir
-	c.Env = append(s.environment(), environment...)
-	c.WaitDelay = 5 * time.Second
+	c := s.start(ctx, environment, program, arguments...)
 	var out, errs bytes.Buffer
 	c.Stdout, c.Stderr = &out, &errs
 	if err := c.Run(); err != nil {
