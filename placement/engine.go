@@ -81,6 +81,9 @@ func peerURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
+// atBirth is what every new member says until its first snapshot.
+const atBirth = "failed to update storage version"
+
 // zapToSlog passes the engine's messages on, one level lower than it thinks:
 // its warnings are of the kind "a peer is slow" and resolve themselves. What it
 // complains of while it is being stopped is of no interest.
@@ -114,7 +117,7 @@ func (z *zapToSlog) Write(e zapcore.Entry, f []zapcore.Field) error {
 	}
 	level := slog.LevelWarn
 	switch {
-	case e.Level == zapcore.WarnLevel || z.ctx.Err() != nil:
+	case e.Level == zapcore.WarnLevel || z.ctx.Err() != nil || e.Message == atBirth:
 		level = slog.LevelDebug
 	case e.Level > zapcore.ErrorLevel:
 		level = slog.LevelError

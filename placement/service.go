@@ -134,7 +134,7 @@ func (s *service) Status(ctx context.Context, req *wire.StatusRequest) (*wire.St
 func (s *service) lastStatus(cause error) (*wire.StatusReply, error) {
 	m := s.m.Map()
 	if m == nil {
-		return nil, wire.Status(ashlar.E("placement: status", s.m.cfg.Name, ashlar.Unavailable, cause))
+		return nil, wire.Status(cause)
 	}
 	facts := health.Facts{Members: make([]health.Member, 0, len(s.m.cfg.Peers))}
 	for _, name := range s.m.cfg.names() {

@@ -147,11 +147,11 @@ func (s *Machine) takeDisks(now time.Time, host ashlar.HostID, mem *heard, hb He
 // takeDisk takes in one report. It is false if the disk belongs to another
 // host that still has it.
 func (s *Machine) takeDisk(now time.Time, host ashlar.HostID, r Disk) bool {
-	_, n := s.Map().DiskByID(r.ID)
-	i := int(n)
-	if i >= len(s.Map().Disks) || s.Map().Disks[i].ID != r.ID {
+	i, known := s.numbers[r.ID]
+	if !known {
 		m := s.edit()
 		i = len(m.Disks)
+		s.numbers[r.ID] = i
 		m.Disks = append(m.Disks, topology.Disk{ID: r.ID, Host: host, Name: r.Name, Bytes: r.Bytes, Since: now.Round(0)})
 	}
 	if owner := s.Map().Disks[i].Host; owner != host && s.holds(owner, r.ID) {

@@ -123,6 +123,7 @@ type Machine struct {
 	next    *topology.Map // being edited; nil if there is nothing to write
 	heard   map[ashlar.HostID]*heard
 	reports map[ashlar.DiskID]Disk
+	numbers map[ashlar.DiskID]int // position in the map's list of disks
 	// listening is when silence began to count.
 	listening time.Time
 	ticked    time.Time
@@ -149,6 +150,10 @@ func New(cfg Config, m *topology.Map, now time.Time) *Machine {
 		s.next = &topology.Map{
 			Cluster: cfg.Cluster, Name: cfg.Name, Settings: cfg.Settings, NextHost: 1, NextReplica: 1,
 		}
+	}
+	s.numbers = make(map[ashlar.DiskID]int, len(s.Map().Disks))
+	for i, d := range s.Map().Disks {
+		s.numbers[d.ID] = i
 	}
 	s.form(now)
 	return s

@@ -414,8 +414,8 @@ func (x *WatchRequest) GetEpoch() uint64 {
 
 type WatchReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// A newer map; nothing in a mere sign of life, of which there is one a second
-	// so that a watcher notices a member that went silent.
+	// A newer map. It is missing in a mere sign of life, of which there is one a
+	// second so that a watcher notices a member that went silent.
 	Map           *Map `protobuf:"bytes,1,opt,name=map,proto3" json:"map,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -35,8 +35,9 @@ type PlacementClient interface {
 	// Heartbeat tells the scheduler that a host lives and how its disks feel. Any
 	// member takes it; one that does not lead passes it on once.
 	Heartbeat(ctx context.Context, in *HeartbeatRequest, opts ...grpc.CallOption) (*HeartbeatReply, error)
-	// Watch sends every map newer than the epoch given, newest first if several
-	// were missed. Any member answers from its own copy, also without a quorum.
+	// Watch sends the newest map if it is newer than the epoch given, and then
+	// every newer one; those in between may be skipped. Any member answers from
+	// its own copy; one that has no leader ends the stream after that.
 	Watch(ctx context.Context, in *WatchRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchReply], error)
 	// Status says how the cluster is. The leader computes it, the others ask it.
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
@@ -108,8 +109,9 @@ type PlacementServer interface {
 	// Heartbeat tells the scheduler that a host lives and how its disks feel. Any
 	// member takes it; one that does not lead passes it on once.
 	Heartbeat(context.Context, *HeartbeatRequest) (*HeartbeatReply, error)
-	// Watch sends every map newer than the epoch given, newest first if several
-	// were missed. Any member answers from its own copy, also without a quorum.
+	// Watch sends the newest map if it is newer than the epoch given, and then
+	// every newer one; those in between may be skipped. Any member answers from
+	// its own copy; one that has no leader ends the stream after that.
 	Watch(*WatchRequest, grpc.ServerStreamingServer[WatchReply]) error
 	// Status says how the cluster is. The leader computes it, the others ask it.
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
