@@ -134,6 +134,9 @@ type fetched struct {
 func (r *stream) open(req wire.ReadRequest) error {
 	mem := r.c.cfg.Memory
 	rows := max(1, r.c.cfg.WindowBytes/(8*ec.Cell))
+	if mem.Read.Used() > mem.Read.Budget()/2 {
+		rows = max(1, rows/4) // leave room for more streams than fit at full size
+	}
 	var need int64
 	for ; ; rows /= 2 { // as large as the budgets and the present use allow
 		r.cursor = newCursor(req, rows)

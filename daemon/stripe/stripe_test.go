@@ -468,6 +468,38 @@ func TestClosedStreamAndCoordinator(t *testing.T) {
 	}
 }
 
+// TestCloseDoesNotWaitForAStuckBody: an upload whose client went silent after
+// a stripe with a missing piece must not keep the host from stopping.
+func TestCloseDoesNotWaitForAStuckBody(t *testing.T) {
+	k := newCluster(t, 12)
+	k.disks[3].set(fault{dead: true})
+	stuck, free := make(chan struct{}), make(chan struct{})
+	body := io.MultiReader(bytes.NewReader(make([]byte, 4*ashlar.MiB)), readFunc(func([]byte) (int, error) {
+		close(stuck)
+		<-free
+		return 0, errors.New("gone")
+	}))
+	result := make(chan error)
+	go func() {
+		_, err := k.c.WriteStripes(context.Background(), wire.WriteRequest{Key: "k", Bytes: 9_000_000}, body)
+		result <- err
+	}()
+	<-stuck
+	now, cancel := context.WithCancel(t.Context())
+	cancel()
+	closed := make(chan struct{})
+	go func() { k.c.Close(now); close(closed) }()
+	select {
+	case <-closed:
+	case <-time.After(10 * time.Second):
+		t.Error("Close waits for the body")
+	}
+	close(free)
+	if err := <-result; err == nil {
+		t.Error("the upload succeeded")
+	}
+}
+
 func TestWriteToEqualsRead(t *testing.T) {
 	k := newCluster(t, 12)
 	data := randomBytes(9_000_001, 1)

@@ -237,6 +237,20 @@ func (u *upload) finish(kept bool) {
 	}
 }
 
+// stands waits for the verdict on the upload, or for the coordinator's end.
+func (u *upload) stands() bool {
+	select {
+	case <-u.verdict:
+	case <-u.c.ctx.Done():
+		select {
+		case <-u.verdict:
+		default:
+			return false
+		}
+	}
+	return u.kept
+}
+
 // pieces are the buffers of one stripe on its way to the disks.
 type pieces struct {
 	stripe ashlar.Stripe
@@ -365,8 +379,7 @@ func (c *Coordinator) launch(m *topology.Map, s ashlar.Stripe, owner ashlar.Owne
 		if len(missed) == 0 {
 			return
 		}
-		<-u.verdict
-		if !u.kept {
+		if !u.stands() {
 			return
 		}
 		for _, i := range missed {

@@ -36,7 +36,13 @@ type BytesConn interface {
 func DialBytes(addr string) BytesConn {
 	dialer := &net.Dialer{Timeout: dialMax, KeepAlive: keepAliveEach}
 	return &bytesConn{addr: addr, transport: &http.Transport{
-		DialContext:           dialer.DialContext,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return bulkConn{conn}, nil
+		},
 		DisableCompression:    true,
 		MaxIdleConnsPerHost:   idleConnsMax,
 		MaxConnsPerHost:       connsMax,
@@ -45,6 +51,35 @@ func DialBytes(addr string) BytesConn {
 		WriteBufferSize:       connBufBytes,
 		ReadBufferSize:        connBufBytes,
 	}}
+}
+
+// bulkConn sends what the transport copies to it in large writes; by itself the
+// transport makes one system call for every 32 KiB.
+type bulkConn struct{ net.Conn }
+
+const bulkBytes = 256 * ashlar.KiB
+
+var bulks = sync.Pool{New: func() any { return new([bulkBytes]byte) }}
+
+// ReadFrom implements io.ReaderFrom.
+func (c bulkConn) ReadFrom(r io.Reader) (sum int64, err error) {
+	buf := bulks.Get().(*[bulkBytes]byte)
+	defer bulks.Put(buf)
+	for {
+		n, errR := r.Read(buf[:])
+		if n > 0 {
+			m, errW := c.Conn.Write(buf[:n])
+			if sum += int64(m); errW != nil {
+				return sum, errW
+			}
+		}
+		if errR == io.EOF {
+			return sum, nil
+		}
+		if errR != nil {
+			return sum, errR
+		}
+	}
 }
 
 type bytesConn struct {
@@ -227,17 +262,20 @@ func watch(ctx context.Context) (_ context.Context, tick func(), stop context.Ca
 	return ctx, func() { timer.Reset(stallMax) }, func() { timer.Stop(); cancel(nil) }
 }
 
-// WriteStripes implements Stripes. The body is not read before the host asked
-// for it, so that a host that refuses leaves it untouched.
+// WriteStripes implements Stripes. A body longer than one frame is not read
+// before the host asked for it, so that a host that refuses leaves it untouched.
 func (b *bytesConn) WriteStripes(ctx context.Context, req WriteRequest, body io.Reader) (ashlar.Extent, error) {
 	const op = "wire: " + callWrite
 	ctx, tick, stop := watch(ctx)
 	defer stop()
 	head := encode(func(c *codec) { d := left(ctx); c.timeout(&d); c.writeRequest(&req) }, 0)
-	framed := newFramedBody(body, tick)
+	framed := newFramedBody(body, req.Bytes, tick)
 	guard := &guarded{r: framed}
-	resp, err := b.send(ctx, callWrite, guard, -1,
-		requestHeader, base64.StdEncoding.EncodeToString(head[4:]), "Expect", "100-continue")
+	header := []string{requestHeader, base64.StdEncoding.EncodeToString(head[4:])}
+	if req.Bytes < 0 || req.Bytes > frameBytes {
+		header = append(header, "Expect", "100-continue") // one frame is not worth asking for
+	}
+	resp, err := b.send(ctx, callWrite, guard, framed.length(), header...)
 	guard.takeBack() // the caller's body is its own again
 	var ext ashlar.Extent
 	if err != nil {

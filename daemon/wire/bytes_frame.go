@@ -138,11 +138,26 @@ type framedBody struct {
 	out  []byte // what of buf was not read yet
 	end  bool
 	err  error // of the body; io.EOF when it ended well
+	want int64 // length that was announced, -1 if none was
+	got  int64
 	tick func()
 }
 
-func newFramedBody(body io.Reader, tick func()) *framedBody {
-	return &framedBody{body: body, buf: make([]byte, frameHeader+frameBytes), tick: tick}
+// newFramedBody frames a body of want bytes; -1 is any number.
+func newFramedBody(body io.Reader, want int64, tick func()) *framedBody {
+	size := int64(frameBytes)
+	if want >= 0 {
+		size = min(size, want+1) // one more shows that the body is too long
+	}
+	return &framedBody{body: body, want: want, buf: make([]byte, frameHeader+size), tick: tick}
+}
+
+// length is the length of the framed stream, -1 if it is not known.
+func (f *framedBody) length() int64 {
+	if f.want < 0 {
+		return -1
+	}
+	return f.want + frameHeader*((f.want+frameBytes-1)/frameBytes+1)
 }
 
 func (f *framedBody) Read(p []byte) (int, error) {
@@ -164,7 +179,7 @@ func (f *framedBody) Read(p []byte) (int, error) {
 // fill makes the next frame: what the body gives until the frame is full.
 func (f *framedBody) fill() {
 	got := 0
-	for empty := 0; got < frameBytes && f.err == nil && empty < emptyReadsMax; empty++ {
+	for empty := 0; frameHeader+got < len(f.buf) && f.err == nil && empty < emptyReadsMax; empty++ {
 		var n int
 		if n, f.err = f.body.Read(f.buf[frameHeader+got:]); n > 0 {
 			got += n
@@ -173,6 +188,11 @@ func (f *framedBody) fill() {
 	}
 	if got == 0 && f.err == nil {
 		f.err = io.ErrNoProgress
+	}
+	f.got += int64(got)
+	if f.want >= 0 && (f.got > f.want || f.err == io.EOF && f.got < f.want) {
+		f.err = ashlar.E("wire: "+callWrite, "", ashlar.Invalid, fmt.Errorf("the body does not have the announced %d bytes", f.want))
+		return
 	}
 	if got == 0 && f.err != io.EOF {
 		return

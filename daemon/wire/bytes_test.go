@@ -210,7 +210,7 @@ func TestEveryKindTravels(t *testing.T) {
 			"drop":   c.DeleteStripes(t.Context(), ashlar.BucketID{}, "k", nil),
 		}
 		_, errs["has"] = c.HasPieces(t.Context(), ashlar.DiskID{}, []PieceID{{}})
-		_, errs["write"] = c.WriteStripes(t.Context(), WriteRequest{}, strings.NewReader("x"))
+		_, errs["write"] = c.WriteStripes(t.Context(), WriteRequest{Bytes: 1}, strings.NewReader("x"))
 		_, errs["read"] = c.ReadStripes(t.Context(), ReadRequest{})
 		for call, err := range errs {
 			if !ashlar.Is(err, kind) || !strings.Contains(err.Error(), "because") {
@@ -225,11 +225,23 @@ func TestBodiesTravel(t *testing.T) {
 	c := serve(t, r)
 	for _, n := range []int{0, 1, frameBytes, frameBytes + 1, 3_000_000} {
 		data := randomBytes(n, 2)
-		req := WriteRequest{Bucket: ashlar.BucketID{1}, Key: "k\n\x00", Part: 3, Bytes: int64(n) - 1, Epoch: 8}
-		ext, err := c.WriteStripes(t.Context(), req, bytes.NewReader(data))
-		if err != nil || ext != anExtent(uint64(n)) || r.write != req || !bytes.Equal(r.body, data) {
-			t.Fatalf("write %d: %v, %+v", n, err, r.write)
+		var ext ashlar.Extent
+		for _, announced := range []int64{-1, int64(n)} {
+			var err error
+			req := WriteRequest{Bucket: ashlar.BucketID{1}, Key: "k\n\x00", Part: 3, Bytes: announced, Epoch: 8}
+			ext, err = c.WriteStripes(t.Context(), req, dribble{bytes.NewReader(data)})
+			if err != nil || ext != anExtent(uint64(n)) || r.write != req || !bytes.Equal(r.body, data) {
+				t.Fatalf("write %d: %v, %+v", n, err, r.write)
+			}
 		}
+		for _, wrong := range []int64{-1, 1} {
+			if announced := int64(n) + wrong; announced >= 0 {
+				if _, err := c.WriteStripes(t.Context(), WriteRequest{Bytes: announced}, bytes.NewReader(data)); !ashlar.Is(err, ashlar.Invalid) {
+					t.Errorf("%d bytes announced as %d: %v", n, announced, err)
+				}
+			}
+		}
+		r.body = data
 		rr := ReadRequest{
 			Bucket: ashlar.BucketID{1}, Key: "k", Extents: []ashlar.Extent{ext, anExtent(3)},
 			Off: uint64(n / 5), Length: uint64(n - n/5), Epoch: 3,
@@ -249,6 +261,11 @@ func TestBodiesTravel(t *testing.T) {
 		t.Fatalf("delete: %v, %v", err, r.deleted)
 	}
 }
+
+// dribble returns odd amounts, as a socket does.
+type dribble struct{ r io.Reader }
+
+func (d dribble) Read(p []byte) (int, error) { return d.r.Read(p[:min(len(p), 12_345)]) }
 
 func TestFailureInTheMiddleIsAnErrorOfRead(t *testing.T) {
 	r := &recorder{body: randomBytes(1_000_000, 1), failAt: 500_000}
@@ -325,7 +342,7 @@ func TestFlippedBytesAreRefused(t *testing.T) {
 				if err := conn.PutPiece(t.Context(), aPiece(payload)); !ashlar.Is(err, ashlar.Corrupt) {
 					t.Errorf("put: %v", err)
 				}
-				if _, err := conn.WriteStripes(t.Context(), WriteRequest{}, bytes.NewReader(payload)); !ashlar.Is(err, ashlar.Corrupt) {
+				if _, err := conn.WriteStripes(t.Context(), WriteRequest{Bytes: n}, bytes.NewReader(payload)); !ashlar.Is(err, ashlar.Corrupt) {
 					t.Errorf("write: %v", err)
 				}
 				return
@@ -405,7 +422,7 @@ func TestCutConnectionsAreUnavailable(t *testing.T) {
 		}
 		if up {
 			check("put", conn.PutPiece(t.Context(), aPiece(make([]byte, 1<<20))))
-			_, err := conn.WriteStripes(t.Context(), WriteRequest{}, bytes.NewReader(make([]byte, 1<<20)))
+			_, err := conn.WriteStripes(t.Context(), WriteRequest{Bytes: 1 << 20}, bytes.NewReader(make([]byte, 1<<20)))
 			check("write", err)
 			continue
 		}
