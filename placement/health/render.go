@@ -93,6 +93,10 @@ func (st Status) survivesNow() string {
 	if n := st.Worst.Edge; n > 0 {
 		return fmt.Sprintf("%s: %d of %s cannot lose one more piece", st.survives(st.Reads), n, plural(st.Groups, "group"))
 	}
+	if st.RepairPieces > 0 && st.Reads.Disks > 0 {
+		return fmt.Sprintf("%s, once %s repaired", st.survives(st.Reads),
+			plural(int(st.RepairPieces), "piece")+map[bool]string{true: " is", false: " are"}[st.RepairPieces == 1])
+	}
 	return st.survives(st.Reads)
 }
 
