@@ -37,6 +37,7 @@ type call struct {
 	failed   *s3.Error // what the client was told
 	bytesOut int64
 	writeBy  time.Time // the write deadline, if we set one
+	values   []string  // of response headers
 }
 
 // parseTarget finds bucket and key in the host and the escaped path. Each is
@@ -98,8 +99,26 @@ func (c *call) header(canonical string) string {
 	return ""
 }
 
-// set sets a response header. The name goes out as it is written here.
-func (c *call) set(name, value string) { c.w.Header()[name] = []string{value} }
+// set sets a response header. The name goes out as it is written here. The
+// values live in the call: one allocation for all of them.
+func (c *call) set(name, value string) {
+	if len(c.values) == cap(c.values) {
+		c.values = make([]string, 0, headerValues)
+	}
+	c.values = append(c.values, value)
+	n := len(c.values)
+	c.w.Header()[name] = c.values[n-1 : n : n]
+}
+
+// headerValues is about how many headers an answer has.
+const headerValues = 16
+
+// identify sets the headers that every answer has.
+func (c *call) identify() {
+	c.set("X-Amz-Request-Id", c.id)
+	c.set("X-Amz-Id-2", c.s.hostID)
+	c.set("Server", "Ashlar")
+}
 
 // writeHead sends the status line. Every answer passes here once.
 func (c *call) writeHead(status int) {
@@ -157,20 +176,14 @@ func (c *call) fail(err error) {
 		c.cut = true
 		return
 	}
-	h := c.w.Header()
-	for _, name := range [...]string{"Content-Length", "Content-Range", "Content-Encoding", "Content-Disposition",
-		"Content-Language", "Cache-Control", "Expires", "ETag", "Last-Modified", "Accept-Ranges"} {
-		if e.Code != s3.NotModified {
-			delete(h, name)
-		}
-	}
-	if e.RetryAfterSeconds > 0 {
-		c.set("Retry-After", strconv.Itoa(e.RetryAfterSeconds))
-	}
 	if e.Code == s3.NotModified {
-		delete(h, "Content-Length")
 		c.writeHead(http.StatusNotModified)
 		return
+	}
+	clear(c.w.Header()) // an object's headers say nothing about an error
+	c.identify()
+	if e.RetryAfterSeconds > 0 {
+		c.set("Retry-After", strconv.Itoa(e.RetryAfterSeconds))
 	}
 	if c.unreadBody() {
 		// net/http reads a short rest to keep the connection; not for ever.

@@ -32,6 +32,7 @@ type memory struct {
 	// failReadAt breaks the reader of OpenObject at that byte if it is positive.
 	failReadAt int
 	puts       int // bodies that ended well
+	opens      int
 }
 
 type memBucket struct {
@@ -225,6 +226,12 @@ func (m *memory) OpenObject(_ context.Context, obj *store.Object, off, length ui
 			data := b.objects[obj.Key].data[off : off+length]
 			if m.failReadAt > 0 {
 				return io.NopCloser(io.MultiReader(bytes.NewReader(data[:m.failReadAt-1]), brokenReader{})), nil
+			}
+			if m.opens++; m.opens%2 == 0 { // with and without WriteTo in turn
+				return struct {
+					io.Reader
+					io.Closer
+				}{bytes.NewReader(data), io.NopCloser(nil)}, nil
 			}
 			return io.NopCloser(bytes.NewReader(data)), nil
 		}

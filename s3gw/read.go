@@ -1,6 +1,7 @@
 package s3gw
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/textproto"
@@ -14,10 +15,17 @@ import (
 	"ashlar/s3gw/store"
 )
 
-// copyBufferBytes is the step in which answers are written.
-const copyBufferBytes = 256 << 10
+// Answers are written in steps of a buffer: small ones for small objects, so
+// that many slow readers of them hold little.
+const (
+	smallBufferBytes = 16 << 10
+	largeBufferBytes = 128 << 10
+)
 
-var copyBuffers = sync.Pool{New: func() any { b := make([]byte, copyBufferBytes); return &b }}
+var (
+	smallBuffers = sync.Pool{New: func() any { b := make([]byte, smallBufferBytes); return &b }}
+	largeBuffers = sync.Pool{New: func() any { b := make([]byte, largeBufferBytes); return &b }}
+)
 
 // checkVersion accepts the one version that an object of a bucket without
 // versioning has.
@@ -232,36 +240,59 @@ func (c *call) overrides() error {
 	return nil
 }
 
-// stream sends the head and length bytes of src. The head waits for the first
-// bytes, so that an object that cannot be read is a 503 and not a broken 200.
-func (c *call) stream(status int, src io.Reader, length uint64) error {
-	pooled := copyBuffers.Get().(*[]byte)
-	defer copyBuffers.Put(pooled)
-	buf := *pooled
-	for left := length; left > 0; {
-		step := buf[:min(uint64(len(buf)), left)]
-		n, err := src.Read(step)
-		if n > 0 {
-			if !c.wrote {
-				c.writeHead(status)
-			} else {
-				c.extendWrite(time.Now())
-			}
-			if _, err := c.w.Write(step[:n]); err != nil {
-				return &s3.Error{Code: s3.RequestTimeout, Message: "The client stopped reading.", Err: err}
-			}
-			left -= uint64(n)
-			c.bytesOut += int64(n)
-			continue
-		}
-		if err == io.EOF {
-			return &s3.Error{Code: s3.InternalError, Err: io.ErrUnexpectedEOF}
-		}
+// answerBody sends the head of an answer with the first bytes of its body, so
+// that an object that cannot be read is a 503 and not a broken 200.
+type answerBody struct {
+	c      *call
+	status int
+	left   uint64
+}
+
+func (a *answerBody) Write(p []byte) (int, error) {
+	c := a.c
+	if uint64(len(p)) > a.left {
+		return 0, &s3.Error{Code: s3.InternalError, Err: errors.New("the backend yields more bytes than it was asked for")}
+	}
+	if !c.wrote {
+		c.writeHead(a.status)
+	}
+	sent := 0
+	for sent < len(p) {
+		c.extendWrite(time.Now())
+		n, err := c.w.Write(p[sent:min(len(p), sent+writeStepBytes)])
+		sent += n
+		a.left -= uint64(n)
+		c.bytesOut += int64(n)
 		if err != nil {
-			return err
+			return sent, &s3.Error{Code: s3.RequestTimeout, Message: "The client stopped reading.", Err: err}
 		}
 	}
-	return nil
+	return sent, nil
+}
+
+// writeStepBytes must be taken by a client within WriteStall.
+const writeStepBytes = 256 << 10
+
+// stream sends the head and length bytes of src, which may write them itself
+// from where they lie.
+func (c *call) stream(status int, src io.Reader, length uint64) error {
+	out := &answerBody{c: c, status: status, left: length}
+	var err error
+	if direct, ok := src.(io.WriterTo); ok {
+		_, err = direct.WriteTo(out)
+	} else {
+		pool := &largeBuffers
+		if length <= smallBufferBytes {
+			pool = &smallBuffers
+		}
+		buf := pool.Get().(*[]byte)
+		_, err = io.CopyBuffer(out, src, *buf)
+		pool.Put(buf)
+	}
+	if err == nil && out.left > 0 {
+		err = &s3.Error{Code: s3.InternalError, Err: io.ErrUnexpectedEOF}
+	}
+	return err
 }
 
 func getObjectACL(c *call) error {
