@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"crypto/md5"
 	"encoding/hex"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"ashlar"
+	"ashlar/daemon/meta"
 	"ashlar/daemon/wire"
 )
 
@@ -210,6 +212,16 @@ func race(n int) (wait func()) {
 	}
 }
 
+// meetAtCommit makes the first n commits wait for one another, so that all of
+// them were decided on the same row.
+func (r *rig) meetAtCommit(n int) {
+	wait := race(n)
+	r.meta.onCommit(func(_ context.Context, _ ashlar.ShardID, _ *meta.Txn, next func() error) error {
+		wait()
+		return next()
+	})
+}
+
 func TestRacersHaveOneWinner(t *testing.T) {
 	const racers = 32
 	for _, setup := range []string{"if-none-match", "if-match"} {
@@ -223,6 +235,7 @@ func TestRacersHaveOneWinner(t *testing.T) {
 		var won, lost atomic.Int64
 		var wg sync.WaitGroup
 		wait := race(racers)
+		r.meetAtCommit(racers)
 		for i := range racers {
 			wg.Go(func() {
 				st := []*Store{r.Store, second}[i%2]
@@ -252,7 +265,9 @@ func TestUnconditionalOverwritesAllWin(t *testing.T) {
 	r := newRig(t)
 	const racers = 32
 	var wg sync.WaitGroup
+	r.put(t, "b", "k", "old")
 	wait := race(racers)
+	r.meetAtCommit(racers)
 	for i := range racers {
 		wg.Go(func() {
 			var once sync.Once
