@@ -101,7 +101,9 @@ func (c *Cluster) start(ctx, run context.Context, st *state, p *progress) error 
 	if err := c.startPlacement(ctx, run, st); err != nil {
 		return err
 	}
-	p.placement(ctx, c.place)
+	if err := p.placement(ctx, c.place); err != nil {
+		return err
+	}
 	if err := c.startHosts(ctx); err != nil {
 		return err
 	}
@@ -114,7 +116,11 @@ func (c *Cluster) start(ctx, run context.Context, st *state, p *progress) error 
 		return err
 	}
 	c.serve(run)
-	return awaitS3(ctx, st.S3)
+	if err := awaitS3(ctx, st.S3); err != nil {
+		return err
+	}
+	p.gateway(c.S3())
+	return nil
 }
 
 func listen(flag, addr string) (net.Listener, error) {
@@ -185,8 +191,9 @@ func (c *Cluster) startHost(ctx context.Context, spec hostSpec) (*daemon.Host, e
 		daemon.Options{Log: c.log, Registry: c.registry, Faults: c.faults})
 }
 
-// inProcess stands for the address of a host that opens no listener.
-const inProcess = "in-process:0"
+// inProcess is the address of a host that opens no listener: a call to it
+// fails at once.
+const inProcess = "127.0.0.1:0"
 
 // serve runs the gateway and the admin listener until the cluster closes.
 func (c *Cluster) serve(run context.Context) {
@@ -283,12 +290,12 @@ func (c *Cluster) faultDisk(ctx context.Context, verb, name string) error {
 func (c *Cluster) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.stop()
 	for _, l := range []net.Listener{c.s3, c.adm} {
 		if l != nil {
-			l.Close()
+			l.Close() // closed already if it was served
 		}
 	}
-	c.stop()
 	var wg sync.WaitGroup
 	for _, h := range c.hosts {
 		wg.Go(h.Stop)

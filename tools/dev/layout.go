@@ -2,6 +2,7 @@ package dev
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -77,6 +78,8 @@ func (s *state) addr(dir, name string) (string, error) {
 	return l.Addr().String(), s.save(dir)
 }
 
+const pollEvery = 20 * time.Millisecond
+
 // awaitS3 waits until the gateway answers requests.
 func awaitS3(ctx context.Context, addr string) error {
 	for {
@@ -93,7 +96,7 @@ func awaitS3(ctx context.Context, addr string) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("the gateway at %s does not answer: %w", addr, context.Cause(ctx))
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pollEvery):
 		}
 	}
 }
@@ -119,12 +122,20 @@ func (p *progress) head(cfg *Config) {
 		cfg.Dir, cfg.Zones*cfg.Hosts, cfg.Disks, cfg.Zones, backing, cfg.Profile)
 }
 
-func (p *progress) placement(ctx context.Context, place *placeclient.Client) {
-	s, err := place.Status(ctx)
-	if err != nil {
-		return
+// placement waits for a leader and prints the quorum.
+func (p *progress) placement(ctx context.Context, place *placeclient.Client) error {
+	for {
+		s, err := place.Status(ctx)
+		if err == nil && s.Placement.Leader != "" {
+			p.line("placement", fmt.Sprintf("%d of %d voting, leader %s", s.Placement.Voting, s.Placement.Members, s.Placement.Leader))
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("the placement quorum found no leader: %w", errors.Join(err, context.Cause(ctx)))
+		case <-time.After(pollEvery):
+		}
 	}
-	p.line("placement", fmt.Sprintf("%d of %d voting, leader %s", s.Placement.Voting, s.Placement.Members, s.Placement.Leader))
 }
 
 func (p *progress) hosts(hosts, disks int) {

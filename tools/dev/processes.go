@@ -77,10 +77,9 @@ func (p *Processes) start(ctx, run context.Context, opt Options, out *progress) 
 	if err := p.startGateways(members); err != nil {
 		return err
 	}
-	if _, err := p.place.Wait(ctx, func(m *topology.Map) bool { return m != nil }); err != nil {
-		return fmt.Errorf("the placement quorum did not come up; see %s: %w", filepath.Join(p.cfg.Dir, "log"), err)
+	if err := out.placement(ctx, p.place); err != nil {
+		return fmt.Errorf("%w; see %s", err, filepath.Join(p.cfg.Dir, "log"))
 	}
-	out.placement(ctx, p.place)
 	if _, err := p.place.Wait(ctx, func(m *topology.Map) bool { return m.Formed() && allUp(m, p.specs) }); err != nil {
 		return fmt.Errorf("not all hosts came up; see %s: %w", filepath.Join(p.cfg.Dir, "log"), err)
 	}
@@ -89,6 +88,7 @@ func (p *Processes) start(ctx, run context.Context, opt Options, out *progress) 
 		if err := awaitS3(ctx, addr); err != nil {
 			return err
 		}
+		out.gateway("http://" + addr)
 	}
 	p.st.S3, p.st.Admin, p.st.PID = p.s3[0], p.adm.Addr().String(), os.Getpid()
 	p.wg.Go(func() {
