@@ -58,6 +58,10 @@ const (
 	pauseMin  = time.Second
 	pauseMax  = time.Minute
 	mapPoll   = 250 * time.Millisecond // how often a pause looks for a new map
+	// gapMin is the least between two rounds; looking through a long queue earns
+	// a gap gapFactor times as long, so that waiting pieces cost little.
+	gapMin    = 50 * time.Millisecond
+	gapFactor = 20
 	callMax   = 30 * time.Second       // one read or write of a piece
 	stripeMax = 5 * time.Minute        // one stripe, waiting for its budget included
 )
@@ -117,6 +121,9 @@ type job struct {
 	missed  stripe.Missed // of any of them; Index is meaningless
 	missing [ashlar.PiecesMax]bool
 	count   int
+	// After a failure the stripe rests until next, for longer each time.
+	next time.Time
+	rest time.Duration
 }
 
 // Open opens or makes the queue in Dir and starts its worker.

@@ -22,8 +22,17 @@ func (q *Queue) run(ctx context.Context) {
 	pause := pauseMin
 	for ctx.Err() == nil {
 		m := q.cfg.Maps()
-		if m.Formed() && q.round(ctx, m) > 0 {
-			pause = pauseMin
+		if m.Formed() {
+			begin := time.Now()
+			jobs := q.snapshot(m)
+			gap := max(gapMin, gapFactor*time.Since(begin))
+			if q.round(ctx, m, jobs) > 0 {
+				pause = pauseMin
+			}
+			select {
+			case <-time.After(gap):
+			case <-ctx.Done():
+			}
 		}
 		if q.rest(ctx, m, pause) {
 			pause = pauseMin
@@ -55,10 +64,9 @@ func (q *Queue) rest(ctx context.Context, m *topology.Map, pause time.Duration) 
 	}
 }
 
-// round tries every stripe once, the ones most at risk first, and returns the
-// number of pieces that left the queue.
-func (q *Queue) round(ctx context.Context, m *topology.Map) int {
-	jobs := q.snapshot()
+// round tries every stripe once, in order, and returns the number of pieces that
+// left the queue.
+func (q *Queue) round(ctx context.Context, m *topology.Map, jobs []job) int {
 	before := q.Stats()
 	next := make(chan job)
 	var wg sync.WaitGroup
@@ -71,9 +79,6 @@ func (q *Queue) round(ctx context.Context, m *topology.Map) int {
 	}
 feed:
 	for _, j := range jobs {
-		if !j.possible(m) {
-			continue
-		}
 		select {
 		case next <- j:
 		case <-ctx.Done():
@@ -86,11 +91,15 @@ feed:
 	return int(after.Repaired + after.Present + after.Gone - before.Repaired - before.Present - before.Gone)
 }
 
-func (q *Queue) snapshot() []job {
+// snapshot returns the stripes that can be worked on, the ones most at risk first.
+func (q *Queue) snapshot(m *topology.Map) []job {
+	var jobs []job
+	now := time.Now()
 	q.mu.Lock()
-	jobs := make([]job, 0, len(q.mu.stripes))
 	for _, j := range q.mu.stripes {
-		jobs = append(jobs, *j)
+		if !now.Before(j.next) && j.possible(m) {
+			jobs = append(jobs, *j)
+		}
 	}
 	q.mu.Unlock()
 	slices.SortFunc(jobs, func(a, b job) int {
@@ -121,7 +130,18 @@ func (q *Queue) attempt(ctx context.Context, m *topology.Map, j job) {
 	defer w.release()
 	if err := w.run(); err != nil && ctx.Err() == nil {
 		q.stats.failed.Add(1)
+		q.putOff(j.missed.Stripe)
 		q.cfg.Log.Warn("repair: try again later", "stripe", j.missed.Stripe, "missing", j.count, "err", err)
+	}
+}
+
+// putOff lets a stripe rest that failed.
+func (q *Queue) putOff(id ashlar.StripeID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if j := q.mu.stripes[id]; j != nil {
+		j.rest = min(max(2*j.rest, pauseMin), pauseMax)
+		j.next = time.Now().Add(j.rest)
 	}
 }
 
