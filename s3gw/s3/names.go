@@ -50,8 +50,10 @@ func ParseBucket(name string) (Bucket, error) {
 			return bad()
 		}
 	}
-	if _, err := netip.ParseAddr(name); err == nil {
-		return bad()
+	if last := name[len(name)-1]; '0' <= last && last <= '9' && strings.Count(name, ".") == 3 {
+		if _, err := netip.ParseAddr(name); err == nil {
+			return bad()
+		}
 	}
 	return Bucket(name), nil
 }

@@ -266,11 +266,13 @@ func (v *Verifier) checkScope(c *claim, code s3.Code) error {
 
 // requestTime reads x-amz-date or, failing that, Date.
 func requestTime(h http.Header) (time.Time, string, error) {
-	denied := s3.E(s3.AccessDenied, "AWS authentication requires a valid Date or x-amz-date header")
+	denied := func() (time.Time, string, error) {
+		return time.Time{}, "", s3.E(s3.AccessDenied, "AWS authentication requires a valid Date or x-amz-date header")
+	}
 	if values := h["X-Amz-Date"]; len(values) > 0 {
 		t, err := time.Parse(stampLayout, values[0])
 		if err != nil || len(values) > 1 {
-			return t, "", denied
+			return denied()
 		}
 		return t, values[0], nil
 	}
@@ -280,7 +282,7 @@ func requestTime(h http.Header) (time.Time, string, error) {
 	}
 	t, err := http.ParseTime(value)
 	if err != nil {
-		return t, "", denied
+		return denied()
 	}
 	return t, t.UTC().Format(stampLayout), nil
 }
