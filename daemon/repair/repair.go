@@ -54,16 +54,16 @@ const (
 	// DefaultBytesPerSecond bounds what repair reads and writes.
 	DefaultBytesPerSecond = 64 * ashlar.MiB
 
-	workers   = 2
-	pauseMin  = time.Second
-	pauseMax  = time.Minute
-	mapPoll   = 250 * time.Millisecond // how often a pause looks for a new map
+	workers  = 2
+	pauseMin = time.Second
+	pauseMax = time.Minute
+	mapPoll  = 250 * time.Millisecond // how often a pause looks for a new map
 	// gapMin is the least between two rounds; looking through a long queue earns
 	// a gap gapFactor times as long, so that waiting pieces cost little.
 	gapMin    = 50 * time.Millisecond
 	gapFactor = 20
-	callMax   = 30 * time.Second       // one read or write of a piece
-	stripeMax = 5 * time.Minute        // one stripe, waiting for its budget included
+	callMax   = 30 * time.Second // one read or write of a piece
+	stripeMax = 5 * time.Minute  // one stripe, waiting for its budget included
 )
 
 // Config is what the queue needs of its host.
