@@ -37,8 +37,12 @@
 //	'u'   H key 0x00 upload(16)                   Upload
 //	'p'   H upload(16) part(2)                    Part
 //	'd'   H upload(16)                            Done
+//	't'   see daemon/meta/trash                   its own   every shard
 //
-// A key is 1 to 1,024 bytes and holds no 0x00. The terminator 0x00 therefore
+// The values are the messages of row.proto; each begins with the version of its
+// meaning (format = 1), and a reader refuses one that it does not know.
+//
+// A key is 1 to 1,024 bytes of UTF-8 and holds no 0x00. The terminator 0x00 therefore
 // keeps the byte order of keys ("a" < "a/b" < "a0"), and a scan that collapses
 // at the first 0x00 after H sees each key once, at its current version.
 //
