@@ -68,3 +68,19 @@ func (h *hot) Read(p []byte) (int, error) {
 	h.left -= int64(n)
 	return n, nil
 }
+
+// BenchmarkReadSmall reads one copy of a small object from this host.
+func BenchmarkReadSmall(b *testing.B) {
+	k := newCluster(b, 12)
+	data := randomBytes(4*ashlar.KiB, 1)
+	ext := k.write(b, "k", data)
+	b.ReportAllocs()
+	for c := newCPU(b); b.Loop(); c.bytes += int64(len(data)) {
+		r, err := k.c.ReadStripes(b.Context(), wire.ReadRequest{Key: "k", Extents: []ashlar.Extent{ext}, Length: ext.Bytes})
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.(io.WriterTo).WriteTo(io.Discard)
+		r.Close()
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 	"time"
 
 	"ashlar"
@@ -464,63 +463,4 @@ func (c *Coordinator) putOnce(ctx context.Context, m *topology.Map, p *wire.Piec
 	}
 	p.Disk, p.Epoch = at.disk, m.Epoch
 	return host.PutPiece(ctx, p)
-}
-
-// DeleteStripes deletes every piece of the extents; see wire.Stripes.
-func (c *Coordinator) DeleteStripes(ctx context.Context, bucket ashlar.BucketID, key string, extents []ashlar.Extent) error {
-	for _, e := range extents {
-		for s := range e.Stripes(bucket, key, 0, e.Bytes) {
-			if err := c.deleteStripe(ctx, s); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// deleteStripe deletes the pieces of one stripe in parallel. All must confirm.
-func (c *Coordinator) deleteStripe(ctx context.Context, s ashlar.Stripe) error {
-	errs := make([]error, s.Code.Pieces())
-	var wg sync.WaitGroup
-	for i := range errs {
-		select {
-		case c.sweep <- struct{}{}:
-		case <-ctx.Done():
-			wg.Wait()
-			return ashlar.E("stripe: delete", s.ID.String(), ashlar.Unavailable, context.Cause(ctx))
-		}
-		wg.Go(func() {
-			defer func() { <-c.sweep }()
-			errs[i] = c.deletePiece(ctx, wire.PieceID{Stripe: s.ID, Index: uint8(i)})
-		})
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return ashlar.E("stripe: delete", s.ID.String(), ashlar.Unavailable, err)
-	}
-	return nil
-}
-
-func (c *Coordinator) deletePiece(ctx context.Context, id wire.PieceID) error {
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.DeleteTimeout)
-	defer cancel()
-	m, err := c.formed("stripe: delete")
-	for again := false; err == nil; again = true {
-		at := seatOf(m, id.Stripe, int(id.Index))
-		if !at.live {
-			return ashlar.E("stripe: delete", at.disk.String(), ashlar.Unavailable, errors.New("the disk is not up"))
-		}
-		host, errDial := c.cfg.Dial(at.host)
-		if errDial != nil {
-			return ashlar.E("stripe: delete", "host="+at.host.String(), ashlar.Unavailable, errDial)
-		}
-		err := host.DeletePiece(ctx, at.disk, m.Epoch, id)
-		if again || !ashlar.Is(err, ashlar.Stale) {
-			return err
-		}
-		if m = c.newer(ctx, m.Epoch); m == nil {
-			return err
-		}
-	}
-	return err
 }
