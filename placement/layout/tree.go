@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+
+	"ashlar"
 )
 
 // level is the height of a node in the failure tree.
@@ -26,7 +28,7 @@ type node struct {
 	disks  int   // leaves below it
 	disk   *Disk // for a leaf
 	up     *node
-	shares map[uint8][]float64 // by number of pieces: what each kid may expect
+	shares [ashlar.PiecesMax + 1][]float64 // by number of pieces: what each kid may expect
 }
 
 // grow builds the tree. Kids are in a fixed order, whatever the order of disks.
@@ -113,7 +115,7 @@ func evenCap(sizes []int, n int) int {
 // share divides pieces among the kids in proportion to their weight, each
 // capped; what a cap cuts off goes to the others.
 func (n *node) share(pieces uint8) []float64 {
-	if s, ok := n.shares[pieces]; ok {
+	if s := n.shares[pieces]; s != nil {
 		return s
 	}
 	caps := n.caps(int(pieces))
@@ -135,9 +137,6 @@ func (n *node) share(pieces uint8) []float64 {
 		if !full[i] {
 			out[i] = left * k.weight / weight
 		}
-	}
-	if n.shares == nil {
-		n.shares = map[uint8][]float64{}
 	}
 	n.shares[pieces] = out
 	return out
