@@ -24,9 +24,15 @@ type Config struct {
 	ListenRPC string `toml:"listen-rpc"`
 	// Placement lists the gRPC addresses of the placement members.
 	Placement []string `toml:"placement"`
-	// Disks lists the devices or files that this host claims. A blank one is
-	// claimed at the first start; one that holds anything else is refused.
+	// Disks lists the devices or files that are this host's disks. Each must have
+	// been claimed (`ashlar disk claim`); one that holds anything else is refused.
 	Disks []string `toml:"disks"`
+	// ClaimBlank claims blank devices of Disks at start. It is for test clusters:
+	// a disk whose labels were wiped would come back as a new, empty one.
+	ClaimBlank bool `toml:"claim-blank"`
+	// FaultDir is for test clusters: while it holds a file named after a disk
+	// (b1-d02 for b1/d02), all I/O of that disk fails. Empty: no such switches.
+	FaultDir string `toml:"fault-dir"`
 	// BufferBytes bounds the memory of bodies on their way. 0 means BufferBytesDefault.
 	BufferBytes int64 `toml:"buffer-bytes"`
 	// TrashGrace is how long the pieces of a deleted object are kept. 0 means TrashGraceDefault.

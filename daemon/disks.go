@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
+	"time"
 
 	"ashlar"
 	"ashlar/daemon/piece"
@@ -19,110 +21,130 @@ import (
 	"ashlar/segment"
 )
 
+const (
+	// watchEvery is how often a disk is looked at, probeEvery how many looks lie
+	// between two readings of its label: these find a second owner, and a dead
+	// disk that nobody reads.
+	watchEvery = 250 * time.Millisecond
+	probeEvery = 20
+)
+
 // disks is the set of this host's disks: each slot is a device of the
 // configuration, opened as a disk with its log, or failed with a reason.
 //
-// A failed disk stays out until revive or the next start: after a lost flush
-// only an operator, or a fresh recovery of its log, can say what it holds.
+// A failed disk stays out until the next start: after a lost flush only a fresh
+// recovery of its log can say what it holds, and only an operator whether to
+// trust it.
 type disks struct {
+	cfg         *Config
 	cluster     ashlar.ClusterID
 	clusterName string
-	dir         string
 	pieces      *piece.Store
 	log         *slog.Logger
 	slots       []*slot
 }
 
+// slot is one device. Its watcher goroutine alone opens and retires it while
+// the host runs; no lock is held during I/O, so a hung disk hurts nobody else.
 type slot struct {
 	name, path string
-	fault      *blockdev.Fault // nil but in a dev cluster
+	fault      blockdev.Fault
 
 	mu     sync.Mutex
 	id     ashlar.DiskID // zero until first opened
 	disk   *diskmgr.Disk // nil while failed
-	wal    *segment.Log
+	wal    *segment.Log  // nil while failed
 	reason string
-	last   client.Disk // the report before the failure
+	last   client.Disk // the newest report of the disk while it served
 }
 
-// openDisks opens every device of the configuration, at the same time; blank
-// ones are claimed. A device that fails is reported as a failed disk; one that
-// is refused (foreign data, another cluster) stops the start, because only the
-// operator can decide.
-func openDisks(ctx context.Context, d *disks, paths []string, faults map[string]*blockdev.Fault, host string) error {
-	errs := make([]error, len(paths))
+// openDisks opens every device of the configuration at the same time. One that
+// fails is a failed disk; one that is refused (foreign data, another cluster,
+// held by somebody) stops the start, because only the operator can decide, and
+// so does a host without any disk.
+func openDisks(ctx context.Context, d *disks) error {
+	errs := make([]error, len(d.cfg.Disks))
 	var wg sync.WaitGroup
-	for i, path := range paths {
-		s := &slot{name: fmt.Sprintf("%s/d%02d", host, i+1), path: path, fault: faults[path]}
+	for i, path := range d.cfg.Disks {
+		s := &slot{name: fmt.Sprintf("%s/d%02d", d.cfg.Name, i+1), path: path}
 		d.slots = append(d.slots, s)
 		wg.Go(func() { errs[i] = d.open(ctx, s) })
 	}
 	wg.Wait()
-	refused := false
+	refused, opened := false, 0
 	for i, err := range errs {
-		switch ashlar.KindOf(err) {
-		case ashlar.Denied, ashlar.Invalid, ashlar.Busy, ashlar.Exists:
-			if err != nil {
-				refused = true
-				continue
-			}
-		}
-		if err != nil {
-			d.log.Error("disk failed at start", "disk", d.slots[i].name, "path", paths[i], "cause", err)
-			errs[i] = nil
+		switch {
+		case err == nil:
+			opened++
+		case refusal(ashlar.KindOf(err)):
+			refused = true
+		default:
+			d.log.Error("disk failed at start", "disk", d.slots[i].name, "path", d.slots[i].path, "cause", err)
 		}
 	}
-	if refused {
+	if refused || opened == 0 {
 		d.close()
 		return errors.Join(errs...)
 	}
 	return ctx.Err()
 }
 
-// open brings one slot up, or notes why it failed.
+func refusal(k ashlar.Kind) bool {
+	return k == ashlar.Denied || k == ashlar.Invalid || k == ashlar.Busy || k == ashlar.Exists
+}
+
+// open brings a slot up, or notes why it failed.
 func (d *disks) open(ctx context.Context, s *slot) error {
+	if d.switchedOff(s) {
+		s.fault.Kill()
+	}
+	disk, err := d.openDevice(ctx, s)
+	var wal *segment.Log
+	if err == nil {
+		wal, err = d.openLog(ctx, s, disk)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.disk != nil {
-		return nil
-	}
-	err := d.openLocked(ctx, s)
 	if err != nil {
 		s.reason = err.Error()
 		return ashlar.E("daemon: open disk", s.name, ashlar.KindOf(err), err)
 	}
-	s.reason = ""
+	s.id, s.disk, s.wal, s.reason = disk.Label().Disk, disk, wal, ""
+	d.pieces.Add(s.id, wal)
 	return nil
 }
 
-func (d *disks) openLocked(ctx context.Context, s *slot) error {
+func (d *disks) openDevice(ctx context.Context, s *slot) (*diskmgr.Disk, error) {
 	opt := diskmgr.OpenOptions{Cluster: d.cluster, Changed: func(st diskhealth.State, why string) {
 		d.log.Warn("disk changed its state", "disk", s.name, "path", s.path, "state", st, "why", why)
 	}}
-	if s.fault != nil {
+	if d.cfg.FaultDir != "" {
 		opt.Wrap = s.fault.Wrap
 	}
 	disk, err := diskmgr.Open(s.path, opt)
-	if ashlar.Is(err, ashlar.NotFound) {
-		if _, statErr := os.Stat(s.path); statErr != nil {
-			return err
-		}
-		disk, err = diskmgr.Claim(ctx, s.path, diskmgr.ClaimOptions{OpenOptions: opt, ClusterName: d.clusterName, Name: s.name})
+	if !ashlar.Is(err, ashlar.NotFound) {
+		return disk, err
 	}
-	if err != nil {
-		return err
+	if _, statErr := os.Stat(s.path); statErr != nil {
+		return nil, err
 	}
+	if !d.cfg.ClaimBlank {
+		return nil, ashlar.E("daemon: open disk", s.path, ashlar.NotFound,
+			errors.New("it carries no label: claim it with `ashlar disk claim`, or restore it if it was a disk of this cluster"))
+	}
+	return diskmgr.Claim(ctx, s.path, diskmgr.ClaimOptions{OpenOptions: opt, ClusterName: d.clusterName, Name: s.name})
+}
+
+func (d *disks) openLog(ctx context.Context, s *slot, disk *diskmgr.Disk) (*segment.Log, error) {
 	label := disk.Label()
 	wal, err := segment.Open(ctx, disk.Device(), segment.Options{
-		Disk: label.Disk, IndexDir: filepath.Join(d.dir, "index", label.Disk.String()),
-		SegmentBytes: label.Geometry.SegmentBytes, Writers: writers(label.Rotating), Log: d.log.With("disk", s.name),
+		Disk: label.Disk, IndexDir: filepath.Join(d.cfg.Dir, "index", label.Disk.String()),
+		SegmentBytes: label.Geometry.SegmentBytes, Writers: writers(label.Rotating), Log: d.log.With("name", s.name),
 	})
 	if err != nil {
-		return errors.Join(err, disk.Close())
+		return nil, errors.Join(err, disk.Close())
 	}
-	s.id, s.disk, s.wal = label.Disk, disk, wal
-	d.pieces.Add(label.Disk, wal)
-	return nil
+	return wal, nil
 }
 
 // writers is the number of open segments of a disk: a rotating one would seek
@@ -134,118 +156,132 @@ func writers(rotating bool) int {
 	return runtime.GOMAXPROCS(0)
 }
 
-// retire takes a disk out of service.
-func (d *disks) retire(s *slot, why string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.disk == nil {
+// watch looks after one disk until ctx ends.
+func (d *disks) watch(ctx context.Context, s *slot) {
+	tick := time.NewTicker(watchEvery)
+	defer tick.Stop()
+	for n := 1; ; n++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		off := d.cfg.FaultDir != "" && d.switchedOff(s)
+		s.mu.Lock()
+		disk, wal := s.disk, s.wal
+		s.mu.Unlock()
+		switch {
+		case disk == nil && !off && s.fault.Dead():
+			s.fault.Revive()
+			if err := d.open(ctx, s); err != nil {
+				d.log.Error("disk not revived", "disk", s.name, "cause", err)
+			}
+		case disk == nil:
+		default:
+			if off {
+				s.fault.Kill()
+			}
+			d.judge(s, disk, wal, off || n%probeEvery == 0)
+		}
+	}
+}
+
+// switchedOff reports whether the test switch of the disk is on.
+func (d *disks) switchedOff(s *slot) bool {
+	if d.cfg.FaultDir == "" {
+		return false
+	}
+	_, err := os.Stat(FaultSwitch(d.cfg.FaultDir, s.name))
+	return err == nil
+}
+
+// FaultSwitch is the file that kills a disk of a test cluster while it exists.
+func FaultSwitch(dir, disk string) string {
+	return filepath.Join(dir, strings.ReplaceAll(disk, "/", "-"))
+}
+
+// judge retires the disk if it may not be used any more.
+func (d *disks) judge(s *slot, disk *diskmgr.Disk, wal *segment.Log, probe bool) {
+	if probe {
+		if err := disk.CheckOwner(); err != nil {
+			d.log.Warn("label not readable, or not ours any more", "disk", s.name, "path", s.path, "cause", err)
+		}
+	}
+	state, why, _ := disk.Health()
+	if err := wal.Err(); err != nil && state < diskhealth.Fenced {
+		state, why = diskhealth.Fenced, err.Error()
+	}
+	if state < diskhealth.Fenced {
 		return
 	}
 	d.log.Error("disk failed", "disk", s.name, "path", s.path, "why", why)
-	d.closeLocked(s)
-	s.reason = why
+	d.retire(s, why)
 }
 
-func (d *disks) closeLocked(s *slot) {
+// retire takes a disk out of service.
+func (d *disks) retire(s *slot, why string) {
+	s.mu.Lock()
+	disk, wal := s.disk, s.wal
+	s.disk, s.wal, s.reason = nil, nil, why
+	s.mu.Unlock()
+	if disk == nil {
+		return
+	}
 	d.pieces.Remove(s.id)
-	if err := errors.Join(s.wal.Close(), s.disk.Close()); err != nil {
+	if err := errors.Join(wal.Close(), disk.Close()); err != nil {
 		d.log.Warn("close disk", "disk", s.name, "cause", err)
 	}
-	s.disk, s.wal = nil, nil
 }
 
-// report judges every disk and says how it is, for the heartbeat.
+// report says how every disk is, for the heartbeat. It waits for no I/O.
 func (d *disks) report() []client.Disk {
 	var all []client.Disk
 	for _, s := range d.slots {
-		if r, known := d.reportOne(s); known {
+		if r, known := s.report(); known {
 			all = append(all, r)
 		}
 	}
 	return all
 }
 
-func (d *disks) reportOne(s *slot) (r client.Disk, known bool) {
+func (s *slot) report() (r client.Disk, known bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.disk == nil {
-		defer s.mu.Unlock()
 		r = s.last
 		r.ID, r.Name, r.Failed, r.Reason = s.id, s.name, true, s.reason
 		return r, s.id != ashlar.DiskID{}
 	}
-	facts, usage, fenced := s.disk.Tick(diskhealth.Latency{}), s.wal.Usage(), s.wal.Err()
+	facts, usage := s.disk.Tick(diskhealth.Latency{}), s.wal.Usage()
 	s.last = client.Disk{
 		ID: s.id, Name: s.name, CapacityBytes: uint64(usage.Capacity), UsedBytes: uint64(usage.Used),
 		FreeSegments: uint32(usage.SegmentsFree),
 		ReadErrors:   facts.Counters.Errors[diskhealth.Read], WriteErrors: facts.Counters.Errors[diskhealth.Write],
 		CorruptRecords: s.wal.Stats().CorruptReads,
 	}
-	r = s.last
-	s.mu.Unlock()
-	switch {
-	case fenced != nil:
-		d.retire(s, fenced.Error())
-	case facts.State >= diskhealth.Fenced:
-		d.retire(s, facts.Why)
-	default:
-		return r, true
-	}
-	return d.reportOne(s)
+	return s.last, true
 }
 
 // setHost notes in every label whose disk it is.
 func (d *disks) setHost(id ashlar.HostID) {
 	for _, s := range d.slots {
 		s.mu.Lock()
-		if s.disk != nil {
-			if err := s.disk.SetHost(id); err != nil {
-				d.log.Warn("label not updated", "disk", s.name, "cause", err)
-			}
-		}
+		disk := s.disk
 		s.mu.Unlock()
-	}
-}
-
-// checkOwners reads every label: it finds a second owner, and a dead disk that
-// nobody else reads.
-func (d *disks) checkOwners() {
-	for _, s := range d.slots {
-		d.checkOwner(s)
-	}
-}
-
-func (d *disks) checkOwner(s *slot) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.disk == nil {
-		return
-	}
-	if err := s.disk.CheckOwner(); err != nil {
-		d.log.Warn("label not readable, or not ours any more", "disk", s.name, "path", s.path, "cause", err)
-	}
-}
-
-// find returns the slot with that name.
-func (d *disks) find(name string) (*slot, error) {
-	for _, s := range d.slots {
-		if s.name == name {
-			return s, nil
+		if disk == nil {
+			continue
+		}
+		if err := disk.SetHost(id); err != nil {
+			d.log.Warn("label not updated", "disk", s.name, "cause", err)
 		}
 	}
-	return nil, ashlar.E("daemon: disk", name, ashlar.NotFound, fmt.Errorf("this host has no such disk"))
 }
 
-// close lets all disks go.
+// close lets all disks go. The watchers must have ended.
 func (d *disks) close() {
 	var wg sync.WaitGroup
 	for _, s := range d.slots {
-		wg.Go(func() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if s.disk != nil {
-				d.closeLocked(s)
-			}
-		})
+		wg.Go(func() { d.retire(s, "the host has stopped") })
 	}
 	wg.Wait()
 }

@@ -35,9 +35,9 @@ import (
 	"ashlar/daemon/meta/replica"
 	"ashlar/daemon/meta/trash"
 	"ashlar/daemon/piece"
+	"ashlar/daemon/repair"
 	"ashlar/daemon/stripe"
 	"ashlar/daemon/wire"
-	"ashlar/diskmgr/blockdev"
 	placement "ashlar/placement/client"
 	"ashlar/placement/topology"
 	"ashlar/systemd/notify"
@@ -47,9 +47,6 @@ const (
 	heartbeatEvery = time.Second
 	// beatStale is the age of a heartbeat from which the host counts as stuck.
 	beatStale = 20 * time.Second
-	// ownerCheckEvery is the number of heartbeats between two looks at the
-	// labels: it finds a second owner, and a dead disk that nobody reads.
-	ownerCheckEvery = 5
 	// waitLogEvery is how often a host says what it waits for: it waits for ever.
 	waitLogEvery = 10 * time.Second
 	// stopTimeout bounds a clean stop: handing leaderships over, settling pieces.
@@ -62,8 +59,6 @@ type Options struct {
 	// Registry, if set, reaches the hosts of this process directly: the host
 	// registers itself there and opens no listener. Nil makes one of its own.
 	Registry *client.Hosts
-	// Faults are switches that kill devices, by path; for `ashlar dev`.
-	Faults map[string]*blockdev.Fault
 }
 
 // Host is a running daemon.
@@ -80,6 +75,7 @@ type Host struct {
 	id       ashlar.HostID
 	disks    *disks
 	coord    *stripe.Coordinator
+	repairs  atomic.Pointer[repair.Queue] // nil until assembled; the heartbeat reads it
 	shards   *replica.Host
 	link     *replica.Link
 	arrivals *buffer.Share // pieces between the network and the disks
@@ -142,8 +138,8 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 		return err
 	}
 	pieces := piece.NewStore(h.place.Map)
-	h.disks = &disks{cluster: m.Cluster, clusterName: m.Name, dir: h.cfg.Dir, pieces: pieces, log: h.log}
-	if err := openDisks(ctx, h.disks, h.cfg.Disks, opt.Faults, h.cfg.Name); err != nil {
+	h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, log: h.log}
+	if err := openDisks(ctx, h.disks); err != nil {
 		return err
 	}
 	h.Pieces = pieces
@@ -187,14 +183,14 @@ func (h *Host) join(ctx, run context.Context, cluster ashlar.ClusterID) error {
 		Addr: h.cfg.Listen, RPC: h.cfg.ListenRPC,
 		Learned: func(id ashlar.HostID, _ ashlar.ClusterID) { learned <- id },
 	}
-	beats := 0
 	h.wg.Go(func() {
 		err := h.place.Heartbeat(run, self, heartbeatEvery, func() placement.Report {
 			h.lastBeat.Store(time.Now().UnixNano())
-			if beats++; beats%ownerCheckEvery == 0 {
-				h.disks.checkOwners()
+			r := placement.Report{Disks: h.disks.report()}
+			if q := h.repairs.Load(); q != nil {
+				r.RepairPieces = q.Stats().Queued
 			}
-			return placement.Report{Disks: h.disks.report()}
+			return r
 		})
 		if err != nil {
 			h.failed <- err
@@ -208,16 +204,27 @@ func (h *Host) join(ctx, run context.Context, cluster ashlar.ClusterID) error {
 		return ashlar.E("daemon: join", h.cfg.Name, ashlar.Unavailable, context.Cause(ctx))
 	}
 	h.disks.setHost(h.id)
+	for _, s := range h.disks.slots {
+		h.wg.Go(func() { h.disks.watch(run, s) })
+	}
 	return nil
 }
 
 // assemble puts the rooms together, from the disks upwards.
 func (h *Host) assemble(run context.Context) (err error) {
 	pool := buffer.NewPool()
-	memory := stripe.NewMemory(pool, h.cfg.BufferBytes)
+	memory := stripe.NewMemory(pool, h.cfg.BufferBytes/2)
 	h.arrivals = pool.Share(h.cfg.BufferBytes / 4)
+	repairs, err := repair.Open(repair.Config{
+		Dir: filepath.Join(h.cfg.Dir, "repair"), Maps: h.place.Map, Dial: h.registry.Pieces,
+		Memory: pool.Share(h.cfg.BufferBytes / 4), Log: h.log,
+	})
+	if err != nil {
+		return err
+	}
+	h.repairs.Store(repairs)
 	h.coord = stripe.New(stripe.Config{
-		Local: h.id, Maps: h.place.Map, Dial: h.registry.Pieces, Memory: memory, Log: h.log,
+		Local: h.id, Maps: h.place.Map, Dial: h.registry.Pieces, Missed: repairs.Add, Memory: memory, Log: h.log,
 	})
 	h.Stripes = h.coord
 	h.link = replica.NewLink(h.registry.Shards, h.log)
@@ -314,6 +321,11 @@ func (h *Host) end(ctx context.Context) {
 	if h.coord != nil {
 		h.coord.Close(ctx)
 	}
+	if q := h.repairs.Load(); q != nil {
+		if err := q.Close(); err != nil {
+			h.log.Warn("repair queue", "cause", err)
+		}
+	}
 	if h.shards != nil {
 		h.shards.Close(ctx)
 		h.link.Close()
@@ -327,21 +339,5 @@ func (h *Host) end(ctx context.Context) {
 	}
 	if h.place != nil {
 		h.place.Close()
-	}
-}
-
-// ReviveDisk opens a failed disk again, recovering its log from what is on it.
-func (h *Host) ReviveDisk(ctx context.Context, name string) error {
-	s, err := h.disks.find(name)
-	if err != nil {
-		return err
-	}
-	return h.disks.open(ctx, s)
-}
-
-// CheckDisk looks at a disk at once instead of at its turn.
-func (h *Host) CheckDisk(name string) {
-	if s, err := h.disks.find(name); err == nil {
-		h.disks.checkOwner(s)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -59,7 +60,6 @@ type Cluster struct {
 	members  []*placement.Member
 	place    *placeclient.Client
 	registry *client.Hosts
-	faults   map[string]*blockdev.Fault
 	s3, adm  net.Listener
 
 	stop context.CancelFunc
@@ -77,7 +77,7 @@ func Start(ctx context.Context, cfg Config, opt Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{cfg: cfg, log: opt.Log, specs: cfg.layout(), hosts: map[string]*daemon.Host{}, faults: map[string]*blockdev.Fault{}}
+	c := &Cluster{cfg: cfg, log: opt.Log, specs: cfg.layout(), hosts: map[string]*daemon.Host{}}
 	run, stop := context.WithCancel(context.Background())
 	c.stop = stop
 	begin, cancel := context.WithTimeout(ctx, startTimeout)
@@ -165,9 +165,6 @@ func (c *Cluster) startHosts(ctx context.Context) error {
 		if err := prepareDisks(&c.cfg, spec); err != nil {
 			return err
 		}
-		for _, d := range spec.Disks {
-			c.faults[d.Path] = &blockdev.Fault{}
-		}
 		wg.Go(func() {
 			h, err := c.startHost(ctx, spec)
 			mu.Lock()
@@ -188,7 +185,7 @@ func (c *Cluster) startHost(ctx context.Context, spec hostSpec) (*daemon.Host, e
 		members = append(members, m.Addr())
 	}
 	return daemon.Start(ctx, hostConfig(&c.cfg, spec, members, inProcess, inProcess),
-		daemon.Options{Log: c.log, Registry: c.registry, Faults: c.faults})
+		daemon.Options{Log: c.log, Registry: c.registry})
 }
 
 // inProcess is the address of a host that opens no listener: a call to it
@@ -234,8 +231,12 @@ func (c *Cluster) Fault(ctx context.Context, verb, name string) error {
 	case KillHost, ReviveHost:
 		return c.faultHost(ctx, verb, name)
 	case KillDisk, ReviveDisk:
-		return c.faultDisk(ctx, verb, name)
+		return faultDisk(ctx, &c.cfg, c.place, c.specs, verb, name)
 	}
+	return errUnknownVerb(verb)
+}
+
+func errUnknownVerb(verb string) error {
 	return fmt.Errorf("unknown fault %q: want one of %s", verb, strings.Join(Verbs, ", "))
 }
 
@@ -262,28 +263,25 @@ func (c *Cluster) faultHost(ctx context.Context, verb, name string) error {
 	return awaitHost(ctx, c.place, name, want)
 }
 
-func (c *Cluster) faultDisk(ctx context.Context, verb, name string) error {
-	spec, disk, err := findDisk(c.specs, name)
-	if err != nil {
+// faultDisk throws the switch of a disk and waits until the map shows it. The
+// map shows nothing new of a disk whose host is down.
+func faultDisk(ctx context.Context, cfg *Config, place *placeclient.Client, specs []hostSpec, verb, name string) error {
+	if _, _, err := findDisk(specs, name); err != nil {
 		return err
 	}
-	h := c.hosts[spec.Name]
+	file, want := daemon.FaultSwitch(cfg.faultDir(), name), topology.DiskUp
 	if verb == KillDisk {
-		c.faults[disk.Path].Kill()
-		if h == nil {
-			return nil
+		want = topology.DiskFailed
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			return err
 		}
-		h.CheckDisk(name)
-		return awaitDisk(ctx, c.place, name, topology.DiskFailed)
+	} else if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	c.faults[disk.Path].Revive()
-	if h == nil {
+	if m := place.Map(); m != nil && !hostIs(m, strings.Split(name, "/")[0], topology.HostUp) {
 		return nil
 	}
-	if err := h.ReviveDisk(ctx, name); err != nil {
-		return err
-	}
-	return awaitDisk(ctx, c.place, name, topology.DiskUp)
+	return awaitDisk(ctx, place, name, want)
 }
 
 // Close stops everything, the clients first.
@@ -318,13 +316,15 @@ func (c *Cluster) Close() {
 
 // awaitHost waits until the map shows the host in the state.
 func awaitHost(ctx context.Context, place *placeclient.Client, name string, want topology.HostState) error {
-	_, err := place.Wait(ctx, func(m *topology.Map) bool {
-		return m != nil && slices.ContainsFunc(m.Hosts, func(h topology.Host) bool { return h.Name == name && h.State == want })
-	})
+	_, err := place.Wait(ctx, func(m *topology.Map) bool { return m != nil && hostIs(m, name, want) })
 	if err != nil {
 		return fmt.Errorf("done, but the map does not show %s as %v yet: %w", name, want, err)
 	}
 	return nil
+}
+
+func hostIs(m *topology.Map, name string, want topology.HostState) bool {
+	return slices.ContainsFunc(m.Hosts, func(h topology.Host) bool { return h.Name == name && h.State == want })
 }
 
 func awaitDisk(ctx context.Context, place *placeclient.Client, name string, want topology.DiskState) error {
@@ -369,8 +369,10 @@ func findDisk(specs []hostSpec, name string) (hostSpec, diskSpec, error) {
 
 // prepareDisks makes the files that stand for the disks of a host.
 func prepareDisks(cfg *Config, spec hostSpec) error {
-	if err := os.MkdirAll(cfg.hostDir(spec.Name), 0o700); err != nil {
-		return err
+	for _, dir := range []string{cfg.hostDir(spec.Name), cfg.faultDir()} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return err
+		}
 	}
 	if len(cfg.Devices) > 0 {
 		return nil
@@ -390,6 +392,7 @@ func hostConfig(cfg *Config, spec hostSpec, members []string, bytes, rpc string)
 	h := daemon.Config{
 		Name: spec.Name, Zone: spec.Zone, Rack: spec.Name, Dir: filepath.Join(cfg.hostDir(spec.Name), "state"),
 		Listen: bytes, ListenRPC: rpc, Placement: members, BufferBytes: hostBufferBytes,
+		ClaimBlank: true, FaultDir: cfg.faultDir(),
 	}
 	for _, d := range spec.Disks {
 		h.Disks = append(h.Disks, d.Path)

@@ -14,6 +14,7 @@
 //
 //	DIR/dev.json             topology, addresses, keys (mode 0600)
 //	DIR/placement/p1…        state of the placement members
+//	DIR/faults/b1-d02        a switch: while it exists, disk b1/d02 is dead
 //	DIR/hosts/a1/            state of a daemon, and its disks as files
 //	DIR/etc/*.toml, DIR/log  only for Processes
 package dev
@@ -109,6 +110,7 @@ func (c *Config) layout() []hostSpec {
 }
 
 func (c *Config) hostDir(name string) string   { return filepath.Join(c.Dir, "hosts", name) }
+func (c *Config) faultDir() string             { return filepath.Join(c.Dir, "faults") }
 func (c *Config) memberDir(name string) string { return filepath.Join(c.Dir, "placement", name) }
 
 // check refuses what cannot work, naming the flag and the remedy.

@@ -2,7 +2,6 @@ package dev
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -210,16 +209,23 @@ func (p *Processes) PIDs() map[string]int { return p.super.pids() }
 // Status asks the quorum for the health of the cluster.
 func (p *Processes) Status(ctx context.Context) (health.Status, error) { return p.place.Status(ctx) }
 
-// Fault kills a host with SIGKILL or starts it again. A disk of another process
-// cannot be killed from here.
+// Fault applies a verb and returns when the map shows it. A host is killed with
+// SIGKILL.
 func (p *Processes) Fault(ctx context.Context, verb, name string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, noticeTimeout)
 	defer cancel()
-	if verb != KillHost && verb != ReviveHost {
-		return errors.New("the disks of a cluster of processes can only be killed with their devices: use `ashlar dev` without --processes")
+	switch verb {
+	case KillDisk, ReviveDisk:
+		return faultDisk(ctx, &p.cfg, p.place, p.specs, verb, name)
+	case KillHost, ReviveHost:
+		return p.faultHost(ctx, verb, name)
 	}
+	return errUnknownVerb(verb)
+}
+
+func (p *Processes) faultHost(ctx context.Context, verb, name string) error {
 	if _, err := findHost(p.specs, name); err != nil {
 		return err
 	}
