@@ -17,8 +17,9 @@ import (
 const (
 	// metaCallMax bounds a call whose context has no deadline.
 	metaCallMax = 30 * time.Second
-	// metaAttemptMax bounds one attempt at one replica, so that a silent host
-	// does not eat the whole deadline.
+	// metaAttemptMax bounds one attempt at one replica in the first round, so
+	// that a silent host does not eat the whole deadline. It doubles with each
+	// round: a cluster that is just slow must come to an end, too.
 	metaAttemptMax = 2 * time.Second
 	// metaBackoffMin and metaBackoffMax bound the pause between rounds.
 	metaBackoffMin = 5 * time.Millisecond
@@ -92,6 +93,7 @@ func (m *Meta) do(ctx context.Context, op string, shard ashlar.ShardID, call fun
 	ctx, cancel := context.WithTimeout(ctx, metaCallMax)
 	defer cancel()
 	var last error
+	patience := metaAttemptMax
 	for pause := metaBackoffMin; ctx.Err() == nil; pause = min(2*pause, metaBackoffMax) {
 		hosts, err := m.candidates(op, shard)
 		if ashlar.Is(err, ashlar.Invalid) {
@@ -99,8 +101,12 @@ func (m *Meta) do(ctx context.Context, op string, shard ashlar.ShardID, call fun
 		}
 		if err == nil {
 			var final bool
-			if final, err = m.round(ctx, shard, hosts, call); final {
+			begin := time.Now()
+			if final, err = m.round(ctx, shard, hosts, patience, call); final {
 				return err
+			}
+			if time.Since(begin) >= patience {
+				patience *= 2
 			}
 		}
 		if err != nil {
@@ -116,7 +122,7 @@ func (m *Meta) do(ctx context.Context, op string, shard ashlar.ShardID, call fun
 
 // round asks each candidate once, and whom they hint at first. It reports
 // whether the answer is final.
-func (m *Meta) round(ctx context.Context, shard ashlar.ShardID, hosts []ashlar.HostID, call func(context.Context, wire.Shards) error) (final bool, last error) {
+func (m *Meta) round(ctx context.Context, shard ashlar.ShardID, hosts []ashlar.HostID, patience time.Duration, call func(context.Context, wire.Shards) error) (final bool, last error) {
 	asked := map[ashlar.HostID]bool{}
 	for len(hosts) > 0 && ctx.Err() == nil {
 		host := hosts[0]
@@ -125,7 +131,7 @@ func (m *Meta) round(ctx context.Context, shard ashlar.ShardID, hosts []ashlar.H
 			continue
 		}
 		asked[host] = true
-		err := m.attempt(ctx, host, call)
+		err := m.attempt(ctx, host, patience, call)
 		hint, again := retryable(err)
 		if !again {
 			m.remember(shard, host)
@@ -140,12 +146,12 @@ func (m *Meta) round(ctx context.Context, shard ashlar.ShardID, hosts []ashlar.H
 	return false, last
 }
 
-func (m *Meta) attempt(ctx context.Context, host ashlar.HostID, call func(context.Context, wire.Shards) error) error {
+func (m *Meta) attempt(ctx context.Context, host ashlar.HostID, patience time.Duration, call func(context.Context, wire.Shards) error) error {
 	s, err := m.dial(host)
 	if err != nil {
 		return ashlar.E("meta: dial", "host="+host.String(), ashlar.Unavailable, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, metaAttemptMax)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	return call(ctx, s)
 }

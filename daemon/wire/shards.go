@@ -38,6 +38,9 @@ type Shards interface {
 type RaftBatch struct {
 	From     ashlar.HostID
 	Messages []RaftMessage
+	// Bulk lets the batch ride on a way of its own, so that beats and votes do
+	// not wait behind it. It does not travel.
+	Bulk bool
 }
 
 // RaftMessage is one message between two replicas of a shard: of raft, or

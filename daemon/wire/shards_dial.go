@@ -32,6 +32,7 @@ func DialShards(addr string, opts ...grpc.DialOption) (ShardsConn, error) {
 	base := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: reconnect, MinConnectTimeout: time.Second}),
+		grpc.WithInitialWindowSize(streamWindowBytes), grpc.WithInitialConnWindowSize(connWindowBytes),
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(ShardsMessageBytesMax), grpc.MaxCallSendMsgSize(ShardsMessageBytesMax)),
 	}
@@ -47,9 +48,14 @@ type shardsClient struct {
 	conn *grpc.ClientConn
 	rpc  shardspb.ShardsClient
 
+	beats, bulk lane
+}
+
+// lane is one stream of batches.
+type lane struct {
 	mu struct {
 		sync.Mutex
-		// stream carries the batches of Deliver; nil until the first and after a failure.
+		// stream is nil until the first batch and after a failure.
 		stream grpc.ClientStreamingClient[shardspb.RaftBatch, shardspb.DeliverReply]
 		cancel context.CancelFunc
 	}
@@ -104,40 +110,57 @@ func (c *shardsClient) Commit(ctx context.Context, shard ashlar.ShardID, txn *me
 }
 
 // Deliver sends the batch on the stream that is open, or opens one. Batches of
-// concurrent calls go one after the other. When the caller's time is over
-// before the batch is on its way, the stream is given up.
+// concurrent calls go one after the other, bulk and other ones apart. When the
+// caller's time is over before the batch is on its way, the stream is given up.
 func (c *shardsClient) Deliver(ctx context.Context, batch *RaftBatch) error {
 	const op = "meta: deliver"
 	m, err := batchToPB(batch)
 	if err != nil {
 		return ashlar.E(op, "", ashlar.Invalid, err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mu.stream == nil {
-		// The stream outlives the call; Close and failures end it.
-		streamCtx, cancel := context.WithCancel(context.Background())
-		stop := context.AfterFunc(ctx, cancel)
-		stream, err := c.rpc.Deliver(streamCtx)
-		stop()
-		if err != nil {
-			cancel()
-			return c.transportError(op, err)
-		}
-		c.mu.stream, c.mu.cancel = stream, cancel
+	l := &c.beats
+	if batch.Bulk {
+		l = &c.bulk
 	}
-	defer context.AfterFunc(ctx, c.mu.cancel)()
-	if err := c.mu.stream.Send(m); err != nil {
-		c.dropStreamLocked()
+	if err := l.send(ctx, c.rpc, m); err != nil {
 		return c.transportError(op, err)
 	}
 	return nil
 }
 
-func (c *shardsClient) dropStreamLocked() {
-	if c.mu.stream != nil {
-		c.mu.cancel()
-		c.mu.stream, c.mu.cancel = nil, nil
+func (l *lane) send(ctx context.Context, rpc shardspb.ShardsClient, m *shardspb.RaftBatch) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.stream == nil {
+		// The stream outlives the call; Close and failures end it.
+		streamCtx, cancel := context.WithCancel(context.Background())
+		stop := context.AfterFunc(ctx, cancel)
+		stream, err := rpc.Deliver(streamCtx)
+		stop()
+		if err != nil {
+			cancel()
+			return err
+		}
+		l.mu.stream, l.mu.cancel = stream, cancel
+	}
+	defer context.AfterFunc(ctx, l.mu.cancel)()
+	err := l.mu.stream.Send(m)
+	if err != nil {
+		l.dropLocked()
+	}
+	return err
+}
+
+func (l *lane) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.dropLocked()
+}
+
+func (l *lane) dropLocked() {
+	if l.mu.stream != nil {
+		l.mu.cancel()
+		l.mu.stream, l.mu.cancel = nil, nil
 	}
 }
 
@@ -156,8 +179,7 @@ func (c *shardsClient) InstallSnapshot(ctx context.Context, chunk *SnapshotChunk
 
 // Close ends the connection; calls under way fail.
 func (c *shardsClient) Close() error {
-	c.mu.Lock()
-	c.dropStreamLocked()
-	c.mu.Unlock()
+	c.beats.drop()
+	c.bulk.drop()
 	return c.conn.Close()
 }

@@ -16,10 +16,20 @@ import (
 // A gRPC server must be made with ShardsServerOptions for it to hold.
 const ShardsMessageBytesMax = 24 * ashlar.MiB
 
+// Flow control windows: gRPC's default of 64 KiB makes a large transaction wait
+// for dozens of round trips.
+const (
+	streamWindowBytes = 2 * ashlar.MiB
+	connWindowBytes   = 8 * ashlar.MiB
+)
+
 // ShardsServerOptions are the options without which a gRPC server cannot carry
 // the Shards service.
 func ShardsServerOptions() []grpc.ServerOption {
-	return []grpc.ServerOption{grpc.MaxRecvMsgSize(ShardsMessageBytesMax), grpc.MaxSendMsgSize(ShardsMessageBytesMax)}
+	return []grpc.ServerOption{
+		grpc.MaxRecvMsgSize(ShardsMessageBytesMax), grpc.MaxSendMsgSize(ShardsMessageBytesMax),
+		grpc.InitialWindowSize(streamWindowBytes), grpc.InitialConnWindowSize(connWindowBytes),
+	}
 }
 
 // RegisterShards makes the gRPC server answer the calls of Shards with s.

@@ -242,13 +242,13 @@ func (s *suite) collapse() {
 func (s *suite) collapseRandom() {
 	r := newRand(s.T)
 	txn := meta.Txn{}
-	for range 300 {
+	for range 150 {
 		txn.Puts = append(txn.Puts, put(randomKey(r), "x"))
 	}
 	s.mustCommit(txn)
 	all := keysOf(s.scanAll(meta.ScanRequest{KeysOnly: true}))
-	for range 60 {
-		req := meta.ScanRequest{KeysOnly: true, Limit: r.IntN(12)}
+	for range 40 {
+		req := meta.ScanRequest{KeysOnly: true, Limit: []int{0, 1, 7, 20}[r.IntN(4)]}
 		if r.IntN(2) == 0 {
 			req.Start = []byte(randomKey(r))
 		}

@@ -1,33 +1,48 @@
 package replica
 
 import (
+	"context"
 	"testing"
+	"time"
 
+	"ashlar"
 	"ashlar/daemon/meta"
 	"ashlar/daemon/meta/metatest"
 )
 
-func TestConformanceOneReplica(t *testing.T) {
+// fresh gives each subtest two shards of one cluster that nobody used before.
+type fresh struct {
+	meta.Store
+	base ashlar.ShardID
+}
+
+func (f fresh) Get(ctx context.Context, shard ashlar.ShardID, key []byte) (meta.Row, error) {
+	return f.Store.Get(ctx, f.base+shard, key)
+}
+
+func (f fresh) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequest) (meta.ScanPage, error) {
+	return f.Store.Scan(ctx, f.base+shard, req)
+}
+
+func (f fresh) Commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn) error {
+	return f.Store.Commit(ctx, f.base+shard, txn)
+}
+
+func conform(t *testing.T, hosts, replicas int, overGRPC bool) {
+	const shards = 50
+	c := newCluster(t, hosts, shards, replicas, false)
+	c.overGRPC, c.tick = overGRPC, 30*time.Millisecond
+	c.startAll()
+	store, next := c.store(), ashlar.ShardID(0)
 	metatest.Run(t, func(t *testing.T) meta.Store {
-		c := newCluster(t, 1, 2, 1, false)
-		c.startAll()
-		return c.store()
+		next += 2
+		if next > shards {
+			t.Fatal("too few shards for the suite")
+		}
+		return fresh{Store: store, base: next - 2}
 	})
 }
 
-func TestConformanceThreeHosts(t *testing.T) {
-	metatest.Run(t, func(t *testing.T) meta.Store {
-		c := newCluster(t, 3, 2, 3, false)
-		c.startAll()
-		return c.store()
-	})
-}
-
-func TestConformanceOverGRPC(t *testing.T) {
-	metatest.Run(t, func(t *testing.T) meta.Store {
-		c := newCluster(t, 3, 2, 3, false)
-		c.overGRPC = true
-		c.startAll()
-		return c.store()
-	})
-}
+func TestConformanceOneReplica(t *testing.T) { conform(t, 1, 1, false) }
+func TestConformanceThreeHosts(t *testing.T) { conform(t, 3, 3, false) }
+func TestConformanceOverGRPC(t *testing.T)   { conform(t, 3, 3, true) }

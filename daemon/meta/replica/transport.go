@@ -26,10 +26,14 @@ const (
 	sendQueueMax = 1024
 	// sendBytesMax is about the most bytes of one parcel; one message may be larger.
 	sendBytesMax = 4 * ashlar.MiB
+	// bulkBytesMin is the size from which a message goes its own way, so that
+	// beats do not wait behind it. Raft does not mind the change of order.
+	bulkBytesMin = 32 * ashlar.KiB
 )
 
-// Link is the Transport over wire.Shards: one goroutine per remote host merges
-// what waits into parcels; a *Host of this process is called directly.
+// Link is the Transport over wire.Shards: two goroutines per remote host, one
+// for bulk, merge what waits into parcels; a *Host of this process is called
+// directly.
 type Link struct {
 	dial func(ashlar.HostID) (wire.Shards, error)
 	log  *slog.Logger
@@ -39,11 +43,17 @@ type Link struct {
 	done   sync.WaitGroup
 	mu     struct {
 		sync.Mutex
-		peers map[ashlar.HostID]*queue[*wire.RaftBatch]
+		peers map[way]*queue[*wire.RaftBatch]
 	}
 }
 
 var _ Transport = (*Link)(nil)
+
+// way is one of the two ways to a host.
+type way struct {
+	to   ashlar.HostID
+	bulk bool
+}
 
 // NewLink returns a Transport. Dial returns the Shards of a host: a *Host of
 // this process, or a connection that dial keeps and shares. It must not wait.
@@ -54,7 +64,7 @@ func NewLink(dial func(ashlar.HostID) (wire.Shards, error), log *slog.Logger) *L
 	}
 	l := &Link{dial: dial, log: log}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
-	l.mu.peers = map[ashlar.HostID]*queue[*wire.RaftBatch]{}
+	l.mu.peers = map[way]*queue[*wire.RaftBatch]{}
 	return l
 }
 
@@ -77,19 +87,39 @@ func (l *Link) Send(to ashlar.HostID, batch *wire.RaftBatch) {
 		_ = h.Deliver(l.ctx, batch) // a stopped host loses it, as the network would
 		return
 	}
-	l.peer(to).put(sendQueueMax, batch)
+	small, bulk := split(batch)
+	for _, b := range []*wire.RaftBatch{small, bulk} {
+		if len(b.Messages) > 0 {
+			l.peer(way{to, b.Bulk}).put(sendQueueMax, b)
+		}
+	}
 }
 
-// peer returns the queue of a remote host; its goroutine ends with Close.
-func (l *Link) peer(to ashlar.HostID) *queue[*wire.RaftBatch] {
+// split parts the large messages from the small ones. The batch is used up.
+func split(batch *wire.RaftBatch) (small, bulk *wire.RaftBatch) {
+	bulk = &wire.RaftBatch{From: batch.From, Bulk: true}
+	kept := batch.Messages[:0]
+	for i := range batch.Messages {
+		if messageBytes(&batch.Messages[i]) < bulkBytesMin {
+			kept = append(kept, batch.Messages[i])
+		} else {
+			bulk.Messages = append(bulk.Messages, batch.Messages[i])
+		}
+	}
+	batch.Messages = kept
+	return batch, bulk
+}
+
+// peer returns the queue of a way; its goroutine ends with Close.
+func (l *Link) peer(w way) *queue[*wire.RaftBatch] {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	q := l.mu.peers[to]
+	q := l.mu.peers[w]
 	if q == nil {
 		q = newQueue[*wire.RaftBatch]()
-		l.mu.peers[to] = q
+		l.mu.peers[w] = q
 		if l.ctx.Err() == nil {
-			l.done.Go(func() { l.deliver(to, q) })
+			l.done.Go(func() { l.deliver(w.to, q) })
 		}
 	}
 	return q
@@ -105,9 +135,9 @@ func (l *Link) deliver(to ashlar.HostID, q *queue[*wire.RaftBatch]) {
 		case <-q.wake:
 		}
 		batches = q.take(batches)
-		for len(batches) > 0 {
+		for rest := batches; len(rest) > 0; {
 			var parcel *wire.RaftBatch
-			parcel, batches = merge(batches)
+			parcel, rest = merge(rest)
 			err := l.deliverOne(to, parcel)
 			if (err == nil) != reachable {
 				reachable = err == nil
@@ -130,12 +160,12 @@ func (l *Link) deliverOne(to ashlar.HostID, parcel *wire.RaftBatch) error {
 // merge makes a parcel of the first batches and returns the others. A batch
 // that is too large for one parcel is split.
 func merge(batches []*wire.RaftBatch) (parcel *wire.RaftBatch, rest []*wire.RaftBatch) {
-	parcel = &wire.RaftBatch{From: batches[0].From}
+	parcel = &wire.RaftBatch{From: batches[0].From, Bulk: batches[0].Bulk}
 	sum := 0
 	for i, b := range batches {
 		for j := range b.Messages {
 			if sum >= sendBytesMax {
-				left := &wire.RaftBatch{From: b.From, Messages: b.Messages[j:]}
+				left := &wire.RaftBatch{From: b.From, Messages: b.Messages[j:], Bulk: b.Bulk}
 				batches[i] = left
 				return parcel, batches[i:]
 			}
