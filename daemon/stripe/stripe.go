@@ -7,8 +7,8 @@
 // pieces are sent from, row by row, and each row is encoded and summed while it
 // is hot. The pieces go to the group's disks in parallel. A stripe counts as
 // written at Code.Quorum() durable pieces; the others go on in the background
-// until their deadline, and what failed by then is reported through
-// Config.Missed. At most flightsMax stripes of an upload are on their way, so
+// until their (then shorter) deadline, and what failed by then is reported
+// through Config.Missed. At most flightsMax stripes of an upload are on their way, so
 // that receiving overlaps writing. An upload that fails takes its stripes away
 // again in the background, after its last piece has settled.
 //
@@ -63,7 +63,10 @@ const (
 	DefaultPieceTimeout  = 30 * time.Second
 	DefaultReadTimeout   = 10 * time.Second
 	DefaultDeleteTimeout = 30 * time.Second
-	DefaultWindowBytes   = 4 * ashlar.MiB
+	// DefaultStragglerTimeout is short because stragglers hold memory: with one
+	// disk hung, a stream of uploads fills the write share with its pieces.
+	DefaultStragglerTimeout = 5 * time.Second
+	DefaultWindowBytes      = 4 * ashlar.MiB
 )
 
 // Missed is a piece that a stripe lacks although the stripe was acknowledged:
@@ -111,6 +114,9 @@ type Config struct {
 	// PieceTimeout bounds one write of a piece, ReadTimeout one read,
 	// DeleteTimeout one delete. Zero means the default.
 	PieceTimeout, ReadTimeout, DeleteTimeout time.Duration
+	// StragglerTimeout is what the pieces that are not stored yet have left once
+	// their stripe has its quorum. Zero means the default.
+	StragglerTimeout time.Duration
 	// WindowBytes is how much user data a stream fetches at once. Zero means the default.
 	WindowBytes int
 }
@@ -136,6 +142,7 @@ func New(cfg Config) *Coordinator {
 	cfg.PieceTimeout = orDefault(cfg.PieceTimeout, DefaultPieceTimeout)
 	cfg.ReadTimeout = orDefault(cfg.ReadTimeout, DefaultReadTimeout)
 	cfg.DeleteTimeout = orDefault(cfg.DeleteTimeout, DefaultDeleteTimeout)
+	cfg.StragglerTimeout = orDefault(cfg.StragglerTimeout, DefaultStragglerTimeout)
 	cfg.WindowBytes = orDefault(cfg.WindowBytes, DefaultWindowBytes)
 	if cfg.Missed == nil {
 		cfg.Missed = func(Missed) {}

@@ -225,6 +225,23 @@ func TestQuorumAcknowledgesAndTheRestIsReported(t *testing.T) {
 	}
 }
 
+func TestHungDiskLosesItsPieceAfterTheGrace(t *testing.T) {
+	k := newCluster(t, 12, func(_ *topology.Settings, c *Config) { c.StragglerTimeout = 20 * time.Millisecond })
+	k.disks[6].set(fault{hang: true})
+	k.write(t, "k", randomBytes(1_000_000, 1))
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		k.mu.Lock()
+		n := len(k.missed)
+		k.mu.Unlock()
+		if n == 1 && k.mem.Write.Used() == 0 {
+			return
+		}
+		if time.Now().After(end) { // the put's own deadline is later
+			t.Fatalf("%d reports, %d bytes held", n, k.mem.Write.Used())
+		}
+	}
+}
+
 func TestTooFewDisksFailPromptlyAndLeaveNothing(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault fault

@@ -18,6 +18,7 @@ var (
 	errNotFormed = errors.New("the cluster is not formed yet")
 	errClosing   = errors.New("the host is stopping")
 	errAborted   = errors.New("the upload was given up")
+	errLate      = errors.New("the disk was too late for the others")
 )
 
 // WriteStripes stores the body; see wire.Stripes.
@@ -374,7 +375,7 @@ func (c *Coordinator) launch(m *topology.Map, s ashlar.Stripe, owner ashlar.Owne
 				results <- landing{i, err}
 			}()
 		}
-		missed := f.collect(results)
+		missed := f.collect(results, c.cfg.StragglerTimeout)
 		if len(missed) == 0 {
 			return
 		}
@@ -398,7 +399,8 @@ func (c *Coordinator) launch(m *topology.Map, s ashlar.Stripe, owner ashlar.Owne
 
 // collect awaits every piece, announces the quorum as soon as it is reached or
 // out of reach, and returns the pieces that failed.
-func (f *flight) collect(results <-chan landing) (missed []int) {
+// The stragglers then have grace left: they hold memory that others wait for.
+func (f *flight) collect(results <-chan landing, grace time.Duration) (missed []int) {
 	n, need := f.stripe.Code.Pieces(), f.stripe.Code.Quorum()
 	durable, full, told := 0, 0, false
 	var errs []error
@@ -418,6 +420,8 @@ func (f *flight) collect(results <-chan landing) (missed []int) {
 		case durable == need:
 			f.quorum <- nil
 			told = true
+			late := time.AfterFunc(grace, func() { f.cancel(errLate) })
+			defer late.Stop()
 		case len(missed) > n-need:
 			f.quorum <- ashlar.E("stripe: write", f.stripe.ID.String(), lossKind(len(missed)-full, n-need),
 				fmt.Errorf("%d of %d pieces cannot be stored, %d needed: %w", len(missed), n, need, errors.Join(errs...)))

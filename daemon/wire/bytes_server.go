@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
@@ -22,16 +23,22 @@ type BytesConfig struct {
 	// Memory holds pieces between the network and the disks. Its holders wait
 	// for disks and for the peer, both within deadlines.
 	Memory *buffer.Share
+	// Log receives what the HTTP server has to say. Nil discards it.
+	Log *slog.Logger
 }
 
 // NewBytesServer returns an HTTP server for the calls of Pieces and Stripes.
 // The caller gives it a listener and closes it.
 func NewBytesServer(cfg BytesConfig) *http.Server {
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
 	return &http.Server{
 		Handler:           &bytesHandler{cfg},
 		ReadHeaderTimeout: headMax,
 		IdleTimeout:       idleMax + 10*time.Second, // the client gives up first
 		MaxHeaderBytes:    16 * ashlar.KiB,
+		ErrorLog:          slog.NewLogLogger(cfg.Log.Handler(), slog.LevelWarn),
 	}
 }
 
