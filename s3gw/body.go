@@ -154,7 +154,7 @@ func (c *call) newBody(length int64, ownSums bool) error {
 	if p.Hashed() {
 		b.sha, b.wantSHA = pooledHash(&shaPool), p.SHA256
 	}
-	b.src = newPacer(c.w, c.r.Body, &c.s.limits)
+	b.src = newPacer(c.w, c.r.Body, &c.s.limits, c.extendWrite)
 	if p.Chunked() {
 		b.chunks = sigv4.NewChunkReader(b.src, p, length)
 		b.src = b.chunks
@@ -369,14 +369,20 @@ type pacer struct {
 	waited    time.Duration
 	got       int
 	armedTill time.Time
+	begin     func(time.Time) // called before the first byte is asked for
 }
 
-func newPacer(w http.ResponseWriter, src io.Reader, l *Limits) *pacer {
-	return &pacer{src: src, control: http.NewResponseController(w), stall: l.BodyStall, rateMin: float64(l.BodyBytesPerSecondMin)}
+func newPacer(w http.ResponseWriter, src io.Reader, l *Limits, begin func(time.Time)) *pacer {
+	return &pacer{
+		src: src, control: http.NewResponseController(w), stall: l.BodyStall, rateMin: float64(l.BodyBytesPerSecondMin), begin: begin,
+	}
 }
 
 func (p *pacer) Read(b []byte) (int, error) {
 	start := time.Now()
+	if p.armedTill.IsZero() {
+		p.begin(start) // 100 Continue goes out now, however long the store let us wait
+	}
 	if p.armedTill.Sub(start) < p.stall/2 {
 		p.armedTill = start.Add(p.stall)
 		p.control.SetReadDeadline(p.armedTill) // not supported by a recorder: nothing to bound there

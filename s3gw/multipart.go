@@ -113,32 +113,47 @@ func uploadPart(c *call) error {
 	return c.empty(http.StatusOK)
 }
 
+// partSource returns the object and the bytes of it that a part is copied from.
+func (c *call) partSource() (src store.Object, rng s3.Range, err error) {
+	bucket, key, err := c.copySource()
+	if err != nil {
+		return src, rng, err
+	}
+	if src, err = c.s.backend.HeadObject(c.ctx, string(bucket), string(key)); err != nil {
+		return src, rng, err
+	}
+	cond := s3.Conditions(c.r.Header, "X-Amz-Copy-Source-")
+	if err := s3.JudgeRead(&cond, src.ETag, src.Modified, true); err != nil {
+		return src, rng, err
+	}
+	rng.Length = src.Bytes
+	if text := c.header("X-Amz-Copy-Source-Range"); text != "" {
+		if rng, err = s3.ParseCopyRange(text, src.Bytes); err != nil {
+			return src, rng, err
+		}
+	}
+	if rng.Length > store.PartBytesMax {
+		err = s3.E(s3.InvalidRequest, copyTooLarge)
+	}
+	return src, rng, err
+}
+
+const copyTooLarge = "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120"
+
 // uploadPartCopy reads the source through the gateway and stores it as a part.
 func uploadPartCopy(c *call) error {
 	id, number, err := c.part()
 	if err != nil {
 		return err
 	}
-	srcBucket, srcKey, err := c.copySource()
+	src, rng, err := c.partSource()
 	if err != nil {
 		return err
 	}
-	src, err := c.s.backend.HeadObject(c.ctx, string(srcBucket), string(srcKey))
+	// The part needs the checksum that its upload keeps: nobody sends it.
+	u, _, _, err := c.s.backend.ListParts(c.ctx, string(c.bucket), string(c.key), id, store.PartsMax, 1)
 	if err != nil {
-		return err
-	}
-	cond := s3.Conditions(c.r.Header, "X-Amz-Copy-Source-")
-	if err := s3.JudgeRead(&cond, src.ETag, src.Modified, true); err != nil {
-		return err
-	}
-	rng := s3.Range{Length: src.Bytes}
-	if text := c.header("X-Amz-Copy-Source-Range"); text != "" {
-		if rng, err = s3.ParseCopyRange(text, src.Bytes); err != nil {
-			return err
-		}
-	}
-	if rng.Length > store.PartBytesMax {
-		return s3.E(s3.InvalidRequest, "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120")
+		return c.withKey(err)
 	}
 	var from io.ReadCloser = io.NopCloser(strings.NewReader(""))
 	if rng.Length > 0 {
@@ -147,11 +162,6 @@ func uploadPartCopy(c *call) error {
 		}
 	}
 	defer from.Close()
-	// The part needs the checksum that its upload keeps: nobody sends it.
-	u, _, _, err := c.s.backend.ListParts(c.ctx, string(c.bucket), string(c.key), id, store.PartsMax, 1)
-	if err != nil {
-		return c.withKey(err)
-	}
 	body := newCopyBody(from, rng.Length, s3.AlgorithmOf(u.ChecksumAlgorithm))
 	p, err := c.s.backend.PutPart(c.ctx, string(c.bucket), string(c.key), id, number, body)
 	if err != nil {

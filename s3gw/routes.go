@@ -150,6 +150,9 @@ func (t *routeTable) find(c *call) (*route, error) {
 	if key.sub, err = subresourceOf(c.r.Method, c.query); err != nil {
 		return nil, err
 	}
+	if err := refuseStrayParameters(method, key.sub, c.query); err != nil {
+		return nil, err
+	}
 	_, copying := c.r.Header["X-Amz-Copy-Source"]
 	key.copy = copying && method == "PUT" && key.on == onObject
 	if r := t.byKey[key]; r != nil {
@@ -162,6 +165,21 @@ func (t *routeTable) find(c *call) (*route, error) {
 		return nil, s3.E(s3.NotImplemented, "") // for example POST of a form
 	}
 	return nil, s3.E(s3.MethodNotAllowed, "").With("Method", method)
+}
+
+// refuseStrayParameters keeps a part whose uploadId was lost, or a write of a
+// version, from becoming a plain PUT.
+func refuseStrayParameters(method, sub string, q s3.Query) error {
+	stray := ""
+	switch {
+	case method == "PUT" && sub == "" && q.Has("partNumber"):
+		stray = "partNumber"
+	case (method == "PUT" || method == "POST") && q.Has("versionId"):
+		stray = "versionId"
+	default:
+		return nil
+	}
+	return invalidArgument(stray, q.Value(stray), "This operation does not accept a "+stray+".")
 }
 
 // subresourceOf returns the one subresource of a query. Parameters that nobody

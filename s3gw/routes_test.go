@@ -1,6 +1,7 @@
 package s3gw
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"log/slog"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"ashlar/s3gw/s3"
 )
 
 // untouched is a backend that must not be reached: its methods are nil.
@@ -123,6 +126,7 @@ func TestUnknownRequests(t *testing.T) {
 		{"POST", "/bucket/k?restore", 501, "NotImplemented"}, {"GET", "/bucket/k?torrent", 501, "NotImplemented"}, {"PUT", "/bucket/k?neverHeardOf", 501, "NotImplemented"},
 		{"PUT", "/bucket/k?never=heard", 501, "NotImplemented"}, {"GET", "/bucket?neverHeardOf", 501, "NotImplemented"}, {"DELETE", "/bucket/k?what", 501, "NotImplemented"},
 		{"POST", "/bucket", 501, "NotImplemented"}, {"POST", "/bucket/k", 501, "NotImplemented"}, {"PUT", "/bucket/k?acl&tagging", 400, "InvalidArgument"},
+		{"PUT", "/bucket/k?partNumber=1", 400, "InvalidArgument"}, {"PUT", "/bucket/k?versionId=null", 400, "InvalidArgument"},
 		{"PATCH", "/bucket/k", 405, "MethodNotAllowed"}, {"PUT", "/", 405, "MethodNotAllowed"}, {"DELETE", "/", 405, "MethodNotAllowed"}, {"POST", "/", 405, "MethodNotAllowed"},
 		{"GET", "/bucket?policy", 404, "NoSuchBucketPolicy"}, {"GET", "/bucket?policyStatus", 404, "NoSuchBucketPolicy"}, {"GET", "/bucket?tagging", 404, "NoSuchTagSet"},
 		{"GET", "/bucket?lifecycle", 404, "NoSuchLifecycleConfiguration"}, {"GET", "/bucket?cors", 404, "NoSuchCORSConfiguration"},
@@ -140,4 +144,42 @@ func TestUnknownRequests(t *testing.T) {
 	if g.puts != 0 {
 		t.Errorf("%d objects were stored", g.puts)
 	}
+}
+
+// FuzzTarget reads any request line: what comes out of it is a judged bucket
+// and a judged key that say again what stood there, or a refusal.
+func FuzzTarget(f *testing.F) {
+	for _, s := range []string{"/", "/bucket", "/bucket/", "/bucket/k", "//bucket/k", "/bucket/../x", "/bucket/%2e%2e/%2F?uploads", "/b%2Fk/x?a&b=c", "*", "http://h/bucket/k?acl"} {
+		f.Add("PUT", s)
+	}
+	server := New(Options{Backend: untouched{}, Credentials: keyring{}, Domains: []string{testDomain}})
+	f.Fuzz(func(t *testing.T, method, line string) {
+		r, err := http.ReadRequest(bufio.NewReader(strings.NewReader(method + " " + line + " HTTP/1.1\r\nHost: h\r\n\r\n")))
+		if err != nil {
+			return
+		}
+		c := &call{s: server, r: r, ctx: context.Background()}
+		if c.query, err = parseQuery(r); err != nil {
+			return
+		}
+		if err := c.parseTarget(); err != nil {
+			if s3.Classify(err).Code == s3.InternalError {
+				t.Fatal(err)
+			}
+			return
+		}
+		if _, err := server.routes.find(c); err != nil && s3.Classify(err).Code == s3.InternalError {
+			t.Fatal(err)
+		}
+		if c.bucket == "" {
+			return
+		}
+		if _, err := s3.ParseBucket(string(c.bucket)); err != nil {
+			t.Fatalf("%q gave the bucket %q", line, c.bucket)
+		}
+		want := "/" + string(c.bucket) + "/" + string(c.key)
+		if r.URL.Path != want && r.URL.Path+"/" != want {
+			t.Fatalf("%q is %q and became %q", line, r.URL.Path, want)
+		}
+	})
 }

@@ -89,7 +89,7 @@ func waitFor(t *testing.T, ok func() bool) {
 // request, and that the next request of others is not hurt.
 func TestReaderThatStops(t *testing.T) {
 	g := start(t, func(o *Options) { o.Limits.WriteStall = time.Second }).withBucket(t, "bucket")
-	if _, err := g.PutObject(ctx, putRequest("bucket", "k"), bodyOf(strings.Repeat("x", 64<<20))); err != nil {
+	if _, err := g.PutObject(ctx, putRequest("bucket", "k"), bodyOf(strings.Repeat("x", 32<<20))); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := net.Dial("tcp", g.addr)
@@ -103,7 +103,7 @@ func TestReaderThatStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return g.server.inflight.Load() == 0 })
-	if a := g.do(t, testCall{method: "GET", target: "/bucket/k"}).want(t, 200, ""); len(a.body) != 64<<20 {
+	if a := g.do(t, testCall{method: "GET", target: "/bucket/k"}).want(t, 200, ""); len(a.body) != 32<<20 {
 		t.Error(len(a.body))
 	}
 }

@@ -1,7 +1,6 @@
 package s3gw
 
 import (
-	"context"
 	"errors"
 	"net/http"
 	"strings"
@@ -89,7 +88,7 @@ func deleteObjects(c *call) error {
 		return withBucket(err, c.bucket)
 	}
 	failures := make([]*s3.Error, len(keys))
-	each(c.ctx, len(keys), deletesAtOnce, func(i int) { failures[i] = s3.Classify(c.deleteOne(&keys[i])) })
+	each(len(keys), deletesAtOnce, func(i int) { failures[i] = s3.Classify(c.deleteOne(&keys[i])) })
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("DeleteResult")
 		for i := range keys {
@@ -141,8 +140,8 @@ func (c *call) deleteOne(k *s3.DeleteKey) error {
 }
 
 // each runs do for 0…n-1, at most atOnce together, and returns when all are
-// done. A context that ended is the concern of do.
-func each(_ context.Context, n, atOnce int, do func(i int)) {
+// done.
+func each(n, atOnce int, do func(i int)) {
 	next := make(chan int)
 	var wg sync.WaitGroup
 	for range min(n, atOnce) {
@@ -212,7 +211,7 @@ func copyObject(c *call) error {
 	}
 	o, err := c.s.backend.CopyObject(c.ctx, &req)
 	if errors.Is(err, store.ErrEntityTooLarge) {
-		return s3.E(s3.InvalidRequest, "The specified copy source is larger than the maximum allowable size for a copy source: 5368709120")
+		return s3.E(s3.InvalidRequest, copyTooLarge)
 	}
 	if err != nil {
 		return err
