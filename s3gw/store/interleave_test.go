@@ -239,3 +239,19 @@ func TestBucketGoesDuringPut(t *testing.T) {
 		t.Fatalf("%d extents left", n)
 	}
 }
+
+// An upload is started between the look at the counters and the first step of
+// the deletion: the bucket stays, and so does the upload.
+func TestUploadStartsDuringDeleteBucket(t *testing.T) {
+	r := newRig(t)
+	id := ""
+	r.before(t, row.KindBucket, func(second *rig) { id = second.upload(t, "k", Upload{}) })
+	want(t, r.DeleteBucket(r.ctx, "b"), ErrBucketNotEmpty)
+	r.part(t, "k", id, 1, "x", nil)
+	_, err := r.complete(id, "k", 1)
+	want(t, err, nil)
+	if got := r.read(t, "b", "k"); got != "x" {
+		t.Fatalf("content %q", got)
+	}
+	r.audit(t)
+}

@@ -152,6 +152,9 @@ func (r *rig) listAll(t tester, req ListRequest) (names []string) {
 		if len(merged) > 0 && page.Last != merged[len(merged)-1] {
 			t.Fatalf("last is %q, the page ends with %q", page.Last, merged[len(merged)-1])
 		}
+		if len(merged) > 0 && merged[0] <= req.After {
+			t.Fatalf("the page behind %q begins with %q", req.After, merged[0])
+		}
 		names = append(names, merged...)
 		if !page.Truncated {
 			return names

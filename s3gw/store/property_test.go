@@ -465,7 +465,7 @@ func TestStoreEqualsPlainModel(t *testing.T) {
 			t.Logf("%6d %s", ops[what], what)
 		}
 	})
-	for range 4 {
+	for range 2 {
 		rapid.Check(t, func(t *rapid.T) { runMachine(t, ops) })
 	}
 }
