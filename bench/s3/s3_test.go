@@ -93,10 +93,14 @@ func TestErrorsAreCountedAndShown(t *testing.T) {
 	s := newTestServer(t)
 	var n atomic.Int64
 	s.spoil = func(w http.ResponseWriter, r *http.Request) bool {
-		if r.Method != "PUT" || strings.Count(r.URL.Path, "/") < 2 || n.Add(1)%3 != 0 {
+		if r.Method != "PUT" || strings.Count(r.URL.Path, "/") < 2 {
 			return false
 		}
-		if n.Load()%2 == 0 {
+		number := n.Add(1)
+		if number%3 != 0 {
+			return false
+		}
+		if number%2 == 0 {
 			fail(w, 503, "SlowDown")
 			return true
 		}
@@ -181,7 +185,7 @@ func TestStalledServerIsATimeout(t *testing.T) {
 	}
 	t.Cleanup(func() { close(release) })
 	o := s.options(Put)
-	o.Bytes, o.Count, o.Timeout, o.Verify = 10, 4, 50*time.Millisecond, false
+	o.Bytes, o.Count, o.Timeout, o.Verify = 10, 4, 500*time.Millisecond, false
 	rep, err := Run(context.Background(), o)
 	if rep == nil || rep.Errors() != 4 || !strings.Contains(rep.ErrorSamples[0], "timeout") {
 		t.Errorf("%+v, %v", rep, err)
