@@ -26,7 +26,7 @@ func cpu() time.Duration {
 // on all three hosts together.
 func benchmarkClients(b *testing.B, clients int, overGRPC bool, call func(ctx context.Context, store meta.Store, n int64) error) {
 	c := newCluster(b, 3, 6, 3, false)
-	c.tick, c.overGRPC = defaultTick, overGRPC
+	c.tick, c.overGRPC, c.cacheBytes = defaultTick, overGRPC, defaultCacheBytes
 	c.startAll()
 	store := c.store()
 	ctx := testCtx(b, 10*time.Minute)

@@ -71,7 +71,8 @@ func (c *core) receive(r *replica, m *wire.RaftMessage) {
 			c.tryBirth(r)
 		}
 	case m.Raft == nil || rc.node == nil:
-	case m.Raft.GetFrom() != uint64(m.From) || m.Raft.GetTo() != uint64(r.id):
+	case m.Raft.GetFrom() != uint64(m.From) || m.Raft.GetTo() != uint64(r.id) || rc.peers[m.From] == 0:
+	case m.Raft.GetType() == raftpb.MsgSnap: // comes by InstallSnapshot, with its rows
 	case rc.heard[m.From]:
 		c.step(r, m.Raft)
 	default:

@@ -321,3 +321,57 @@ func TestCheckerSeesAStaleRead(t *testing.T) {
 		t.Fatal("two winners passed")
 	}
 }
+
+// A store that answers reads from a leader without asking whether it still
+// leads is caught by the checker.
+func TestCheckerSeesADeposedLeader(t *testing.T) {
+	c := newCluster(t, 3, 1, 3, true)
+	c.cutLinks = true
+	c.startAll()
+	r := &recorder{store: c.store(), keys: 1, shards: 1, start: time.Now()}
+	put := func(value string) {
+		call := r.now()
+		op := regOp{kind: "put", key: "key0", value: value}
+		out, _, ok := r.do(op, 0)
+		r.record(0, op, out, call, ok)
+	}
+	// read lets a store answer: the right one, or the careless one.
+	read := func(store meta.Store) {
+		right := r.store
+		defer func() { r.store = right }()
+		r.store = store
+		call := r.now()
+		op := regOp{kind: "get", key: "key0"}
+		out, _, ok := r.do(op, 0)
+		r.record(1, op, out, call, ok)
+	}
+	put("old")
+	old := c.leaderOf(0)
+	planted := careless{Store: r.store, h: c.host(old), r: c.replicaOn(old, 0)}
+	read(planted)
+	c.isolate(old)
+	put("new")
+	read(r.store)
+	if !porcupine.CheckOperations(register, r.history) || len(r.history) != 4 {
+		t.Fatalf("a good history of %d operations does not pass", len(r.history))
+	}
+	read(planted)
+	if porcupine.CheckOperations(register, r.history) {
+		t.Fatal("a read from a deposed leader passed")
+	}
+}
+
+// careless reads what a replica has applied, whoever leads.
+type careless struct {
+	meta.Store
+	h *Host
+	r *replica
+}
+
+func (s careless) Get(_ context.Context, _ ashlar.ShardID, key []byte) (meta.Row, error) {
+	row, found, err := s.r.machine.get(newApplyBatch(s.h.db), key)
+	if err == nil && !found {
+		err = ashlar.E("careless", "", ashlar.NotFound, nil)
+	}
+	return meta.Row{Key: key, Value: row.value, Version: row.version}, err
+}

@@ -37,7 +37,9 @@ type cluster struct {
 	// overGRPC makes everybody talk over sockets.
 	overGRPC bool
 	logKeep  uint64
-	root     string
+	// cacheBytes is small, for tests open many hosts.
+	cacheBytes int64
+	root       string
 
 	mu    sync.Mutex
 	tm    *topology.Map
@@ -60,7 +62,7 @@ type node struct {
 
 func newCluster(t testing.TB, hosts, shards, replicas int, inMemory bool) *cluster {
 	c := &cluster{
-		t: t, tick: testTick, inMemory: inMemory, root: t.TempDir(),
+		t: t, tick: testTick, cacheBytes: 8 * ashlar.MiB, inMemory: inMemory, root: t.TempDir(),
 		conns: map[string]wire.ShardsConn{},
 		hosts: map[ashlar.HostID]*node{}, cut: map[[2]ashlar.HostID]bool{},
 	}
@@ -242,7 +244,7 @@ func (c *cluster) topology() *topology.Map {
 
 func (c *cluster) start(id ashlar.HostID) {
 	n := c.hosts[id]
-	cfg := Config{logKeep: c.logKeep, Host: id, Dir: n.dir, Map: c.topology(), Tick: c.tick, CacheBytes: 8 * ashlar.MiB, Log: slog.New(slog.DiscardHandler)}
+	cfg := Config{logKeep: c.logKeep, Host: id, Dir: n.dir, Map: c.topology(), Tick: c.tick, CacheBytes: c.cacheBytes, Log: slog.New(slog.DiscardHandler)}
 	if testing.Verbose() {
 		cfg.Log = slog.New(slog.NewTextHandler(c.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	}

@@ -28,7 +28,7 @@ const (
 	// defaultTick is the unit of raft's clock; see raftConfig for its multiples.
 	defaultTick = 100 * time.Millisecond
 	// defaultCacheBytes is the size of Pebble's block cache.
-	defaultCacheBytes = 64 * ashlar.MiB
+	defaultCacheBytes = 32 * ashlar.MiB
 	// memTableBytesMax bounds one of Pebble's memtables, of which up to four exist.
 	memTableBytesMax = 32 * ashlar.MiB
 	// proposingBytesMax bounds the transactions under way on this host; more are
@@ -55,7 +55,7 @@ type Config struct {
 	// starts after 10 to 20 without a beat. Zero means 100 ms.
 	Tick time.Duration
 	// CacheBytes bounds Pebble's block cache; its memtables take at most twice as
-	// much again. Zero means 64 MiB.
+	// much again. Zero means 32 MiB.
 	CacheBytes int64
 
 	// For tests.
