@@ -339,8 +339,10 @@ func (l *Log) Close() error {
 func (l *Log) shutdown() error {
 	close(l.closing)
 	ended := make(chan struct{})
-	go func() { // ends when the writers and the compactor have
+	go func() { // ends when the writers and the compactor have, and a Compact under way
 		l.running.Wait()
+		l.compact.work.Lock()
+		defer l.compact.work.Unlock()
 		close(ended)
 	}()
 	timer := time.NewTimer(l.opt.IOTimeout)
