@@ -204,6 +204,7 @@ func TestDiskThatWasAwayIsFilledAgain(t *testing.T) {
 	r.kill(2)
 	r.write(t, 8)
 	r.reported(t)
+	r.share = r.pool.Share(1400 * ashlar.KiB) // from here on: one piece and short columns
 	before := r.queue.Load().Stats().Queued
 	if err := r.queue.Load().Close(); err != nil {
 		t.Fatal(err)

@@ -161,7 +161,7 @@ func seatOf(m *topology.Map, id ashlar.StripeID, i int) seat {
 	return seat{disk: d.ID, host: d.Host, live: m.Live(g.Disks[i])}
 }
 
-// columnBytes is how much of each piece is read at once.
+// columnBytes is how much of each piece is read at once, if there is memory.
 const columnBytes = 512 * ashlar.KiB
 
 // errGone says that the stripe was deleted.
@@ -177,7 +177,9 @@ type work struct {
 	lease  *buffer.Lease
 	held   []*buffer.Buf
 
-	todo    []int // the missing pieces that can be made now
+	column  int   // bytes of each piece that are read at once
+	room    int   // the most pieces that there is memory to make
+	todo    []int // the missing pieces that are made now
 	scratch [][]byte
 	gone    [ashlar.PiecesMax]bool // a live disk does not have it
 	bad     [ashlar.PiecesMax]bool // not to be asked again
@@ -205,7 +207,7 @@ func (w *work) run() error {
 		return err
 	}
 	for i := range w.job.missed.Code.Pieces() {
-		if !w.job.missing[i] || !w.seat(i).live {
+		if !w.job.missing[i] || !w.seat(i).live || len(w.todo) == w.room {
 			continue
 		}
 		if err := w.look(i); err != nil {
@@ -229,13 +231,22 @@ func (w *work) run() error {
 // space leases what the stripe needs at most: a column of k sources and one to
 // compare with, and the pieces to make.
 func (w *work) space() (err error) {
-	k, column, size := int(w.job.missed.Code.K), min(columnBytes, w.layout.PieceBytes()), w.layout.PieceBytes()
-	weight := int64(k+1)*buffer.Size(column) + int64(w.job.count)*buffer.Size(size)
-	if w.lease, err = w.q.cfg.Memory.Lease(w.ctx, weight); err != nil {
+	k, size, budget := int(w.job.missed.Code.K), w.layout.PieceBytes(), w.q.cfg.Memory.Budget()
+	weight := func() int64 {
+		return int64(k+1)*buffer.Size(min(w.column, size)) + int64(w.room)*buffer.Size(size)
+	}
+	w.column, w.room = columnBytes, w.job.count
+	for weight() > budget && w.column > ec.Cell { // a small host reads less at once
+		w.column /= 2
+	}
+	for weight() > budget && w.room > 1 { // and makes the other pieces in the next round
+		w.room--
+	}
+	if w.lease, err = w.q.cfg.Memory.Lease(w.ctx, weight()); err != nil {
 		return err
 	}
 	for range k + 1 {
-		b, err := w.get(column)
+		b, err := w.get(min(w.column, size))
 		if err != nil {
 			return err
 		}
@@ -271,8 +282,8 @@ func (w *work) look(i int) error {
 
 // columns calls f for one column range after another.
 func (w *work) columns(f func(lo, hi int) error) error {
-	for lo := 0; lo < w.layout.PieceBytes(); lo += columnBytes {
-		if err := f(lo, min(lo+columnBytes, w.layout.PieceBytes())); err != nil {
+	for lo := 0; lo < w.layout.PieceBytes(); lo += w.column {
+		if err := f(lo, min(lo+w.column, w.layout.PieceBytes())); err != nil {
 			return err
 		}
 	}
