@@ -13,17 +13,17 @@ import (
 // TestDeposedWriterIsFenced lets two schedulers believe in their leadership:
 // the one with the older claim writes nothing, and may not claim again.
 func TestDeposedWriterIsFenced(t *testing.T) {
+	peer, release, err := HoldPort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(release)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	peer := l.Addr().String()
-	l.Close()
-	if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-		t.Fatal(err)
-	}
 	m, err := Start(context.Background(), Config{
-		Name: "p1", Dir: t.TempDir(), Cluster: "test", RPCListener: l,
+		Name: "p1", Dir: t.TempDir(), Cluster: "test", RPCListener: l, SharePorts: true,
 		Peers: map[string]string{"p1": "http://" + peer}, RPC: map[string]string{"p1": l.Addr().String()},
 	})
 	if err != nil {

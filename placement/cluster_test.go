@@ -3,9 +3,9 @@ package placement_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -24,16 +24,15 @@ type quorum struct {
 	members []*placement.Member // nil while stopped
 }
 
-// peerAddr returns an address that was free a moment ago: the engine opens its
-// listener itself and must be told the port before.
-func peerAddr(t *testing.T) string {
+// hold returns a port that nobody else is given until the test has ended.
+func hold(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	addr, release, err := placement.HoldPort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Cleanup(release)
+	return addr
 }
 
 func newCluster() placement.NewCluster {
@@ -48,15 +47,9 @@ func startQuorum(t *testing.T, n int, settings placement.NewCluster) *quorum {
 	t.Helper()
 	q := &quorum{t: t, members: make([]*placement.Member, n)}
 	peers, rpc := map[string]string{}, map[string]string{}
-	var listeners []net.Listener
 	for i := range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		listeners = append(listeners, l)
 		name := fmt.Sprint("p", i+1)
-		peers[name], rpc[name] = "http://"+peerAddr(t), l.Addr().String()
+		peers[name], rpc[name] = "http://"+hold(t), hold(t)
 	}
 	dir := t.TempDir()
 	log := slog.New(slog.NewTextHandler(testWriter{t: t, end: ending(t)}, &slog.HandlerOptions{Level: slog.LevelInfo}))
@@ -64,7 +57,7 @@ func startQuorum(t *testing.T, n int, settings placement.NewCluster) *quorum {
 		name := fmt.Sprint("p", i+1)
 		q.configs = append(q.configs, placement.Config{
 			Name: name, Dir: filepath.Join(dir, name), Cluster: "test", Peers: peers, RPC: rpc, New: settings,
-			Log: log, RPCListener: listeners[i],
+			Log: log, SharePorts: true,
 		})
 	}
 	t.Cleanup(q.stop)
@@ -74,11 +67,8 @@ func startQuorum(t *testing.T, n int, settings placement.NewCluster) *quorum {
 		wg.Go(func() { q.members[i], errs[i] = placement.Start(context.Background(), q.configs[i]) })
 	}
 	wg.Wait()
-	for i, err := range errs {
-		if err != nil {
-			t.Fatal(err)
-		}
-		q.configs[i].RPCListener = nil // a restart listens by itself
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
 	}
 	for _, m := range q.members {
 		await(t, m.Ready(), m.Name()+" is ready")

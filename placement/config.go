@@ -38,6 +38,9 @@ type Config struct {
 	Log *slog.Logger `toml:"-"`
 	// RPCListener is used instead of ListenRPC if it is not nil; the member closes it.
 	RPCListener net.Listener `toml:"-"`
+	// SharePorts lets the member listen on ports that HoldPort holds. Any process
+	// of the same user could then listen on them too: not for servers.
+	SharePorts bool `toml:"-"`
 }
 
 // NewCluster holds the settings of a cluster that is made. A zero field means

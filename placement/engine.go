@@ -60,6 +60,7 @@ func startEngine(ctx context.Context, cfg *Config, log *slog.Logger) (*embed.Etc
 	e := embed.NewConfig()
 	e.Name, e.Dir = cfg.Name, filepath.Join(cfg.Dir, "etcd")
 	e.ListenPeerUrls, e.AdvertisePeerUrls = []url.URL{listen}, []url.URL{*advertise}
+	e.SocketOpts.ReusePort = cfg.SharePorts
 	e.ListenClientUrls, e.AdvertiseClientUrls = nil, nil
 	e.InitialCluster, e.InitialClusterToken = strings.Join(all, ","), "ashlar-"+cfg.Cluster
 	e.TickMs, e.ElectionMs = tickMillis, electionMillis

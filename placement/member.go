@@ -142,7 +142,7 @@ func (m *Member) open() (err error) {
 		return err
 	}
 	if m.lis = m.cfg.RPCListener; m.lis == nil {
-		if m.lis, err = net.Listen("tcp", orElse(m.cfg.ListenRPC, m.cfg.RPC[m.cfg.Name])); err != nil {
+		if m.lis, err = listen(orElse(m.cfg.ListenRPC, m.cfg.RPC[m.cfg.Name]), m.cfg.SharePorts); err != nil {
 			return err
 		}
 	}

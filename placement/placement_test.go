@@ -105,7 +105,7 @@ func TestBadConfig(t *testing.T) {
 func TestPortInUse(t *testing.T) {
 	q := startQuorum(t, 1, newCluster())
 	cfg := q.configs[0]
-	cfg.Dir = t.TempDir()
+	cfg.Dir, cfg.SharePorts = t.TempDir(), false
 	if _, err := placement.Start(context.Background(), cfg); !ashlar.Is(err, ashlar.Unavailable) {
 		t.Errorf("a second member on the same address: %v", err)
 	}

@@ -146,7 +146,7 @@ func (b *beat) learn(reply *wire.HeartbeatReply) error {
 }
 
 func (b *beat) request(r Report, full bool) *wire.HeartbeatRequest {
-	s := b.self // a copy: a call that lost the race may still read the request
+	s := b.self                                // a copy: a call that lost the race may still read the request
 	full = full || len(r.Disks) != len(b.sent) // a disk came or went
 	req := &wire.HeartbeatRequest{
 		Cluster: s.Cluster[:], Name: s.Name, Host: uint32(s.Host), Boot: s.Boot[:], Zone: s.Zone, Rack: s.Rack,
