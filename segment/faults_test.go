@@ -1,0 +1,357 @@
+package segment
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"ashlar"
+	"ashlar/segment/format"
+	"ashlar/segment/simdev"
+)
+
+// One test for each fault of one disk, named after it.
+
+// disk is a small log on a simulated device.
+type disk struct {
+	*testing.T
+	dev *simdev.Device
+	fs  *vfs.MemFS
+	opt Options
+	log *Log
+}
+
+func newDisk(t *testing.T) *disk {
+	d := &disk{T: t, dev: simdev.New(crashBytes, 512, 1), fs: vfs.NewMem()}
+	d.opt = crashOptions(d.fs, plant{})
+	d.opt.Writers = 1
+	d.reopen()
+	t.Cleanup(func() { d.dev.Clear(); d.log.Close() })
+	return d
+}
+
+func (d *disk) reopen() {
+	d.Helper()
+	if d.log != nil {
+		d.log.Close()
+	}
+	l, err := Open(d.Context(), d.dev, d.opt)
+	if err != nil {
+		d.Fatal(err)
+	}
+	d.log = l
+}
+
+func (d *disk) loseIndex() {
+	d.log.Close()
+	d.fs = vfs.NewMem()
+	d.opt.hooks.fs = d.fs
+	d.reopen()
+}
+
+func (d *disk) put(key uint8, version uint64, bytes int) *Record {
+	d.Helper()
+	r := crashRecord(key, version, bytes)
+	if err := d.log.Append(d.Context(), r); err != nil {
+		d.Fatal(err)
+	}
+	return r
+}
+
+func (d *disk) want(r *Record) {
+	d.Helper()
+	got := make([]byte, len(r.Data))
+	if err := d.log.ReadAt(d.Context(), r.Key, got, 0); err != nil || !bytes.Equal(got, r.Data) {
+		d.Fatalf("%v: %v", r.Key, err)
+	}
+}
+
+func (d *disk) wantKind(kind ashlar.Kind, r *Record) error {
+	d.Helper()
+	err := d.log.ReadAt(d.Context(), r.Key, make([]byte, len(r.Data)), 0)
+	if !ashlar.Is(err, kind) {
+		d.Fatalf("%v: %v, want kind %v", r.Key, err, kind)
+	}
+	return err
+}
+
+func TestWriteErrorOnce(t *testing.T) {
+	d := newDisk(t)
+	d.dev.Inject(simdev.Rule{Ops: simdev.Write, Fault: simdev.EIO, Count: 1})
+	d.want(d.put(1, 1, 5000))
+	if d.log.Err() != nil || d.log.Stats().WriteRetries != 1 {
+		t.Errorf("err %v, %+v", d.log.Err(), d.log.Stats())
+	}
+}
+
+func TestReadOnlyDevice(t *testing.T) {
+	d := newDisk(t)
+	r := d.put(1, 1, 5000)
+	d.dev.Inject(simdev.Rule{Ops: simdev.Write, Fault: simdev.EIO})
+	if err := d.log.Append(t.Context(), crashRecord(2, 2, 100)); !ashlar.Is(err, ashlar.Unavailable) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("append: %v", err)
+	}
+	if err := d.log.Delete(t.Context(), r.Key); !ashlar.Is(err, ashlar.Unavailable) {
+		t.Errorf("delete: %v", err)
+	}
+	if !ashlar.Is(d.log.Err(), ashlar.Unavailable) {
+		t.Errorf("not fenced: %v", d.log.Err())
+	}
+	d.want(r)
+}
+
+func TestFlushErrorFences(t *testing.T) {
+	d := newDisk(t)
+	before := d.put(1, 1, 5000)
+	flushes := d.dev.Counts().Flushes
+	d.dev.Inject(simdev.Rule{Ops: simdev.Flush, Fault: simdev.EIO, Count: 1})
+	lost := crashRecord(2, 2, 5000)
+	if err := d.log.Append(t.Context(), lost); !ashlar.Is(err, ashlar.Unavailable) {
+		t.Fatalf("append over a failed flush: %v", err)
+	}
+	for range 3 {
+		if err := d.log.Append(t.Context(), lost); !ashlar.Is(err, ashlar.Unavailable) {
+			t.Fatalf("append to a fenced log: %v", err)
+		}
+	}
+	if n := d.dev.Counts().Flushes; n != flushes {
+		t.Errorf("%d flushes after one failed", n-flushes)
+	}
+	d.want(before)
+	d.wantKind(ashlar.NotFound, lost)
+	d.dev = d.dev.Reboot(50)
+	d.reopen()
+	d.want(before)
+	d.want(d.put(2, 3, 70))
+}
+
+func TestLatentSectorError(t *testing.T) {
+	d := newDisk(t)
+	bad, good := d.put(1, 1, 20_000), d.put(2, 2, 20_000)
+	r, err := d.log.lookup("test", bad.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := d.log.offset(int(r.segment)) + int64(r.Offset) + 4096
+	d.dev.Inject(simdev.Rule{Ops: simdev.Read, Fault: simdev.EIO, From: at, To: at + 1})
+	if err := d.wantKind(ashlar.Unavailable, bad); !errors.Is(err, syscall.EIO) {
+		t.Errorf("the cause is hidden: %v", err)
+	}
+	d.want(good)
+	// The scan of an open segment steps over the bad sector.
+	d.log.fence("test", errors.New("no clean close"))
+	d.reopen()
+	d.want(good)
+	d.loseIndex()
+	d.want(good)
+}
+
+func TestFlipOnTheWay(t *testing.T) {
+	d := newDisk(t)
+	r := d.put(1, 1, 30_000)
+	d.dev.Inject(simdev.Rule{Ops: simdev.Read, Fault: simdev.Flip, Count: 1})
+	d.want(r)
+	if s := d.log.Stats(); s.CorruptReads != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestRotIsFoundRangeByRange(t *testing.T) {
+	d := newDisk(t)
+	r := d.put(1, 1, 3*format.CellBytes/2)
+	x, _ := d.log.lookup("test", r.Key)
+	second := d.log.offset(int(x.segment)) + int64(x.Offset) + int64(x.HeadBytes) + codedCell
+	d.dev.Rot(second, 100, false)
+	err := d.wantKind(ashlar.Corrupt, r)
+	var where *CorruptError
+	if !errors.As(err, &where) || where.Offset != second || where.Want == where.Got {
+		t.Errorf("%v", err)
+	}
+	got := make([]byte, format.CellBytes)
+	if err := d.log.ReadAt(t.Context(), r.Key, got, 0); err != nil || !bytes.Equal(got, r.Data[:len(got)]) {
+		t.Errorf("the sound cell: %v", err)
+	}
+}
+
+func TestLostWrite(t *testing.T) {
+	d := newDisk(t)
+	first := d.put(1, 1, 9000)
+	d.dev.Inject(simdev.Rule{Ops: simdev.Write, Fault: simdev.Lost, Count: 1})
+	lost := d.put(2, 2, 9000) // the device said that it was written and flushed
+	after := d.put(3, 3, 9000)
+	d.wantKind(ashlar.Corrupt, lost)
+	d.log.fence("test", errors.New("no clean close"))
+	d.reopen()
+	d.want(first)
+	d.want(after)
+	d.wantKind(ashlar.Corrupt, lost)
+	d.loseIndex()
+	d.want(first)
+	d.want(after)
+	d.wantKind(ashlar.NotFound, lost)
+}
+
+func TestMisdirectedWrite(t *testing.T) {
+	d := newDisk(t)
+	first := d.put(1, 1, 9000)
+	x, _ := d.log.lookup("test", first.Key)
+	base := d.log.offset(int(x.segment))
+	// The next batch lands on the one before it.
+	d.dev.Inject(simdev.Rule{Ops: simdev.Write, Fault: simdev.Misdirected, From: base, To: base + d.log.segBytes, Count: 1, Shift: -2 * 512})
+	stray := d.put(2, 2, 9000)
+	after := d.put(3, 3, 9000)
+	d.wantKind(ashlar.Corrupt, first)
+	d.wantKind(ashlar.Corrupt, stray)
+	d.want(after)
+	d.log.fence("test", errors.New("no clean close"))
+	d.reopen()
+	d.wantKind(ashlar.Corrupt, first)
+	d.wantKind(ashlar.Corrupt, stray)
+	d.want(after)
+	d.loseIndex()
+	d.want(after)
+	for _, r := range []*Record{first, stray} {
+		if err := d.log.ReadAt(t.Context(), r.Key, make([]byte, len(r.Data)), 0); err == nil {
+			t.Errorf("%v was read where it does not belong", r.Key)
+		}
+	}
+}
+
+// TestFlushLies: outside the contract, but what is lost is named, not served.
+func TestFlushLies(t *testing.T) {
+	d := newDisk(t)
+	d.dev.Inject(simdev.Rule{Ops: simdev.Flush, Fault: simdev.Lie})
+	var all []*Record
+	for k := range uint8(10) {
+		all = append(all, d.put(k, uint64(k)+1, 9000))
+	}
+	d.log.fence("test", errors.New("no clean close"))
+	d.dev = d.dev.Reboot(50)
+	d.reopen()
+	bad := 0
+	for _, r := range all {
+		got := make([]byte, len(r.Data))
+		err := d.log.ReadAt(t.Context(), r.Key, got, 0)
+		switch {
+		case err == nil && !bytes.Equal(got, r.Data):
+			t.Errorf("%v: wrong bytes", r.Key)
+		case ashlar.Is(err, ashlar.Corrupt):
+			bad++
+		case err != nil:
+			t.Errorf("%v: %v, want corrupt: it was acknowledged", r.Key, err)
+		}
+	}
+	if bad == 0 {
+		t.Error("nothing was lost by a device that lies: the test proves nothing")
+	}
+}
+
+func TestHangingDevice(t *testing.T) {
+	d := newDisk(t)
+	d.log.Close()
+	d.opt.IOTimeout = 100 * time.Millisecond
+	d.reopen()
+	r := d.put(1, 1, 5000)
+	d.dev.Inject(simdev.Rule{Ops: simdev.Read | simdev.Write | simdev.Flush, Fault: simdev.Hang})
+	borrowed := crashRecord(2, 2, 5000)
+	for range 3 {
+		if err := d.log.Append(t.Context(), borrowed); !ashlar.Is(err, ashlar.Unavailable) {
+			t.Errorf("append: %v", err)
+		}
+		clear(borrowed.Data) // ours again: the log must not look at it any more
+		d.wantKind(ashlar.Unavailable, r)
+	}
+	began := time.Now()
+	if err := d.log.Close(); !ashlar.Is(err, ashlar.Unavailable) || time.Since(began) > 5*time.Second {
+		t.Errorf("close of a hung device after %v: %v", time.Since(began), err)
+	}
+	d.dev.Clear() // the stuck goroutines end
+	d.log.running.Wait()
+}
+
+func TestDeadDevice(t *testing.T) {
+	d := newDisk(t)
+	r := d.put(1, 1, 5000)
+	d.dev.Kill()
+	if err := d.log.Append(t.Context(), crashRecord(2, 2, 10)); !ashlar.Is(err, ashlar.Unavailable) {
+		t.Error(err)
+	}
+	d.wantKind(ashlar.Unavailable, r)
+	d.log.Close()
+	if _, err := Open(context.Background(), d.dev, d.opt); !ashlar.Is(err, ashlar.Unavailable) {
+		t.Errorf("open of a dead device: %v", err)
+	}
+	d.dev.Revive()
+	d.reopen()
+	d.want(r)
+}
+
+// TestDamagedMetadata zeroes what is written once: whatever one region of the
+// device loses, the records elsewhere are found, with the index and without.
+func TestDamagedMetadata(t *testing.T) {
+	for name, c := range map[string]struct {
+		from, to int64 // of the segment; or of the device
+		device   bool
+	}{
+		"both headers":        {0, 1024, false},
+		"trailer":             {format.SegmentBytesMin - 512, format.SegmentBytesMin, false},
+		"trailer and entries": {format.SegmentBytesMin - 2048, format.SegmentBytesMin, false},
+		"headers and trailer": {0, 1024, false},
+		"front anchors":       {0, format.EndBytes, true},
+		"back anchors":        {crashBytes - format.EndBytes, crashBytes, true},
+		"all anchors":         {0, format.EndBytes, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDisk(t)
+			var all []*Record
+			for k := range uint8(30) {
+				all = append(all, d.put(k, uint64(k)+1, 9000))
+			}
+			x, _ := d.log.lookup("test", all[0].Key)
+			base := d.log.offset(int(x.segment))
+			if c.device {
+				base = 0
+			}
+			d.log.Close()
+			d.dev.Rot(base+c.from, c.to-c.from, true)
+			if name == "headers and trailer" {
+				d.dev.Rot(base+format.SegmentBytesMin-512, 512, true)
+			}
+			if name == "all anchors" {
+				d.dev.Rot(crashBytes-format.EndBytes, format.EndBytes, true)
+			}
+			check := func() {
+				t.Helper()
+				for _, r := range all {
+					d.want(r)
+				}
+			}
+			d.reopen()
+			check()
+			d.loseIndex()
+			check()
+		})
+	}
+}
+
+// TestForeignDisk: a log never touches what another disk id wrote.
+func TestForeignDisk(t *testing.T) {
+	d := newDisk(t)
+	d.put(1, 1, 100)
+	d.log.Close()
+	before := d.dev.Medium()
+	opt := d.opt
+	opt.Disk = ashlar.DiskID{1}
+	opt.hooks.fs = vfs.NewMem()
+	if _, err := Open(t.Context(), d.dev, opt); !ashlar.Is(err, ashlar.Invalid) {
+		t.Errorf("opened another disk's log: %v", err)
+	}
+	if !bytes.Equal(before, d.dev.Medium()) {
+		t.Error("it was written to")
+	}
+}
