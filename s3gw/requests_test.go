@@ -214,6 +214,29 @@ func TestExpectContinue(t *testing.T) {
 	}
 }
 
+// TestExpectContinueOfNothing gives botocore the 100 that it waits for with an
+// empty body, whatever the answer is.
+func TestExpectContinueOfNothing(t *testing.T) {
+	g := start(t).withBucket(t, "bucket")
+	for target, want := range map[string]int{"/bucket/k": 200, "/nobucket/k": 404} {
+		r := g.request(t, forms[0], testCall{method: "PUT", target: target})
+		conn, err := net.Dial("tcp", g.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.SetDeadline(time.Now().Add(10 * time.Second))
+		io.WriteString(conn, head(r, "Content-Length: 0\r\nExpect: 100-continue\r\n"))
+		br := bufio.NewReader(conn)
+		if resp, err := http.ReadResponse(br, r); err != nil || resp.StatusCode != 100 {
+			t.Errorf("%s: %v %v", target, resp, err)
+		}
+		if resp, err := http.ReadResponse(br, r); err != nil || resp.StatusCode != want {
+			t.Errorf("%s: %v %v", target, resp, err)
+		}
+		conn.Close()
+	}
+}
+
 type writerFunc func([]byte)
 
 func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }
