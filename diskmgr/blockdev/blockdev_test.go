@@ -449,3 +449,41 @@ func TestPoolNeverGivesOneBufferToTwo(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A child process forked between our close and our open holds the old
+// descriptor until it execs: that must not look like another owner.
+func TestReopenWhileOthersFork(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	if err := blockdev.Create(path, 1*ashlar.MiB, true); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var forks sync.WaitGroup
+	for range 2 {
+		forks.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+					if err := exec.Command("true").Run(); err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for i := range 300 {
+		d, err := blockdev.Open(path)
+		if err != nil {
+			t.Errorf("open %d: %v", i, err)
+			break
+		}
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	forks.Wait()
+}

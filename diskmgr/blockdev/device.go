@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +56,23 @@ func Open(path string) (*Device, error) { return open(path, false) }
 // holds and writes nothing, ever. WriteAt, Flush and Discard are Denied.
 func OpenReadOnly(path string) (*Device, error) { return open(path, true) }
 
+// A hold that was just let go may last a moment longer: a child that another
+// goroutine forked has a copy of every descriptor until its exec.
+const (
+	holdWaitMax  = 500 * time.Millisecond
+	holdWaitStep = 5 * time.Millisecond
+)
+
 func open(path string, readOnly bool) (*Device, error) {
+	for until := time.Now().Add(holdWaitMax); ; time.Sleep(holdWaitStep) {
+		d, err := openOnce(path, readOnly)
+		if !ashlar.Is(err, ashlar.Busy) || time.Now().After(until) {
+			return d, err
+		}
+	}
+}
+
+func openOnce(path string, readOnly bool) (*Device, error) {
 	const op = "blockdev: open"
 	info, err := os.Stat(path)
 	if err != nil {

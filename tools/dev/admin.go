@@ -108,6 +108,9 @@ func Find(dir string) (*Remote, error) {
 	if s == nil {
 		return nil, fmt.Errorf("no dev cluster in %s: start one with `ashlar dev`, or name its directory with --dir", dir)
 	}
+	if s.Admin == "" {
+		return nil, fmt.Errorf("the dev cluster in %s has never come up: start it with `ashlar dev --dir %s`", dir, dir)
+	}
 	return &Remote{URL: "http://" + s.Admin, Secret: s.SecretKey}, nil
 }
 
