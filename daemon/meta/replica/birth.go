@@ -54,6 +54,9 @@ func (c *core) follow(m *topology.Map) {
 		for _, v := range voters {
 			rc.peers[v.ID] = v.Host
 		}
+		if !r.born.Load() {
+			c.askBirth(r)
+		}
 		c.guard(r, func() { c.tryBirth(r) })
 		c.mark(r)
 	}
@@ -107,25 +110,30 @@ func idsOf(replicas []topology.Replica) []ashlar.ReplicaID {
 	return ids
 }
 
-// askBirth asks all others, at every few ticks, while we are unborn.
-func (c *core) askBirth(r *replica) {
+// awaitBirth asks all others at every few ticks while we are unborn.
+func (c *core) awaitBirth(r *replica) {
 	rc := &r.core
 	if rc.ticks%healthTicks == 0 {
-		code, text := "meta-replica-waits", "a new replica waits for an answer of every other one of its shard before its first start"
 		if r.lost.Load() {
-			code, text = "meta-replica-lost", "this replica took part before and its data is gone: it must not vote again; give the shard a new replica"
+			r.log.Error("this replica took part before and its data is gone: it must not vote again; give the shard a new replica",
+				"code", "meta-replica-lost")
+		} else {
+			r.log.Warn("a new replica waits until every other one of its shard has answered",
+				"code", "meta-replica-waits", "answers", len(rc.birth), "replicas", len(rc.voters))
 		}
-		r.log.Error(text, "code", code, "answers", len(rc.birth), "replicas", len(rc.voters))
 	}
-	if rc.ticks%birthTicks != 1 {
-		return
+	if rc.ticks%birthTicks == 1 {
+		c.askBirth(r)
+		c.tryBirth(r)
 	}
-	for _, v := range rc.voters {
+}
+
+func (c *core) askBirth(r *replica) {
+	for _, v := range r.core.voters {
 		if v.ID != r.id {
 			c.post(v.Host, wire.RaftMessage{Shard: r.shard, From: r.id, To: v.ID, Birth: &wire.Birth{}})
 		}
 	}
-	c.tryBirth(r)
 }
 
 // tryBirth decides whether the replica may start, and as what.

@@ -80,8 +80,19 @@
 // the map's list is preferred: it offers itself early, and other leaders hand
 // over to it once it keeps up. A clean stop hands leadership over first.
 //
+// # Bounds
+//
+// Transactions under way are bounded in bytes by host and by shard, messages
+// by number and, through raft's windows, in bytes by follower; beyond that
+// calls are Busy and messages are dropped. The log keeps the last 8192 entries
+// or 16 MiB of a shard, up to twice that, and whoever lags further behind gets a
+// snapshot in chunks, two at a time from one host. Half a MiB of the newest
+// entries stays in memory. Request ids take 2 to 4 bytes each in a filter for
+// 10 to 20 minutes; the answers themselves are on disk.
+//
 // # Changing replicas
 //
 // A leader whose voters differ from the map's adds the new ones as learners,
 // waits until they keep up, and swaps them for the old ones in one joint change.
+// The data of a replica that was swapped out is not removed yet.
 package replica

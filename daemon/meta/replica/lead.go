@@ -30,7 +30,7 @@ func (c *core) tick(r *replica) {
 	rc.ticks++
 	if rc.node == nil {
 		if !r.failed.Load() {
-			c.askBirth(r)
+			c.awaitBirth(r)
 		}
 		return
 	}
