@@ -26,7 +26,7 @@ import (
 //
 //	go test ./segment -run TestCrashStates -states 1000000 -timeout 30m
 var (
-	flagStates = flag.Int("states", 15_000, "crash states to explore")
+	flagStates = flag.Int("states", 6_000, "crash states to explore")
 	flagSeed   = flag.Uint64("seed", 1, "first seed of the explorer")
 )
 

@@ -102,7 +102,7 @@ func TestKill(t *testing.T) {
 	rng := rand.New(rand.NewPCG(4, 2))
 	state := map[uint64]uint64{} // key → version, 0 absent
 	acked := 0
-	const rounds = 8
+	const rounds = 5
 	for round := range uint64(rounds) {
 		open, n := killRound(t, dir, 1+round*1_000_000, time.Duration(50+rng.IntN(250))*time.Millisecond, state)
 		acked += n

@@ -15,3 +15,7 @@ func TestConformanceSimulated(t *testing.T) {
 func TestConformanceFile(t *testing.T) {
 	segmenttest.Run(t, func(t *testing.T) segment.Device { return segmenttest.TempFile(t, segmenttest.DeviceBytes) })
 }
+
+func TestConformanceLoopDevice(t *testing.T) {
+	segmenttest.Run(t, func(t *testing.T) segment.Device { return segmenttest.Loop(t, segmenttest.DeviceBytes) })
+}

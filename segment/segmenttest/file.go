@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -94,3 +96,35 @@ func (d *File) Bytes() int64 { return d.bytes }
 func (d *File) BlockBytes() int { return d.block }
 
 var _ segment.Device = (*File)(nil)
+
+// Loop makes a loop device over a file of that length, or skips the test if
+// it may not. The test detaches it.
+func Loop(t testing.TB, bytes int64) *File {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("loop devices need root")
+	}
+	path := filepath.Join(t.TempDir(), "backing")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	zeros := make([]byte, 1<<20) // written once: unwritten extents make every flush a journal commit
+	for off := int64(0); off < bytes; off += int64(len(zeros)) {
+		if _, err := f.Write(zeros[:min(int64(len(zeros)), bytes-off)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command("losetup", "--find", "--show", "--direct-io=on", "--sector-size=4096", path).CombinedOutput()
+	if err != nil {
+		t.Skipf("no loop device: %v: %s", err, out)
+	}
+	name := strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "--detach", name).CombinedOutput(); err != nil {
+			t.Errorf("detach %s: %v: %s", name, err, out)
+		}
+	})
+	return OpenFile(t, name, bytes)
+}

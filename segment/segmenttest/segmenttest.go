@@ -382,7 +382,7 @@ func fullDeleteCompact(b *bench) {
 
 // reopenOften abandons an open segment each time; they must not pile up.
 func reopenOften(b *bench) {
-	for i := range uint64(60) {
+	for i := range uint64(30) {
 		l := b.open()
 		b.append(l, Piece(i+1, 2000))
 		if err := l.Compact(b.Context()); err != nil {
@@ -391,7 +391,7 @@ func reopenOften(b *bench) {
 		b.close(l)
 	}
 	l := b.open()
-	for i := range uint64(60) {
+	for i := range uint64(30) {
 		b.holds(l, Piece(i+1, 2000))
 	}
 	if u := l.Usage(); u.SegmentsFree < u.SegmentsTotal*3/4 {
