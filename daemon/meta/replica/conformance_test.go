@@ -31,7 +31,7 @@ func (f fresh) Commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn) 
 func conform(t *testing.T, hosts, replicas int, overGRPC bool) {
 	const shards = 50
 	c := newCluster(t, hosts, shards, replicas, false)
-	c.overGRPC, c.tick = overGRPC, 30*time.Millisecond
+	c.overGRPC, c.tick, c.cacheBytes = overGRPC, 30*time.Millisecond, defaultCacheBytes
 	c.startAll()
 	store, next := c.store(), ashlar.ShardID(0)
 	metatest.Run(t, func(t *testing.T) meta.Store {
