@@ -221,6 +221,7 @@ func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 // run verifies, parses, routes and serves. No step may be left out or moved.
 func (c *call) run() (err error) {
 	s, r := c.s, c.r
+	c.continueEmpty()
 	if n := headerBytes(r); n > s.limits.HeaderBytes {
 		return s3.E(s3.RequestHeaderSectionTooLarge, "").With("MaxSizeAllowed", strconv.Itoa(s.limits.HeaderBytes))
 	}
@@ -230,7 +231,6 @@ func (c *call) run() (err error) {
 	if c.auth, err = s.verifier.Verify(r, c.query); err != nil {
 		return err
 	}
-	c.continueEmpty()
 	hoist(r.Header, c.query, c.auth)
 	if err = c.parseTarget(); err != nil {
 		return err
