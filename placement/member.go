@@ -54,6 +54,7 @@ import (
 	"ashlar"
 	"ashlar/placement/topology"
 	"ashlar/placement/wire"
+	"ashlar/systemd/notify"
 )
 
 // Bounds of the gRPC server.
@@ -76,6 +77,9 @@ func Main(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	// The member's own listener answering is what the watchdog watches: without
+	// a quorum a member is healthy, it waits.
+	defer notify.Service(m.log, "member "+cfg.Name+" of "+cfg.Cluster, m.answers)()
 	select {
 	case <-ctx.Done():
 		m.Stop()
@@ -83,6 +87,18 @@ func Main(ctx context.Context, cfg Config) error {
 	case <-m.Done():
 		return m.Err()
 	}
+}
+
+// answerTimeout bounds the watchdog's look at the listener.
+const answerTimeout = 2 * time.Second
+
+// answers reports whether a connection to the member's own gRPC listener stands.
+func (m *Member) answers() bool {
+	conn, err := net.DialTimeout("tcp", m.Addr(), answerTimeout)
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
 }
 
 // Member is one running member.

@@ -12,8 +12,8 @@ import (
 )
 
 func diskCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "disk", Short: "Look at the devices of this host"}
-	cmd.AddCommand(diskListCommand())
+	cmd := &cobra.Command{Use: "disk", Short: "Look at the devices of this host, and claim them"}
+	cmd.AddCommand(diskListCommand(), diskClaimCommand(), diskUdevCommand())
 	return cmd
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"time"
@@ -63,19 +64,38 @@ func rpcAddrs(cfgs []placement.Config) []string {
 	return addrs
 }
 
+// Ports are taken below the range that the kernel gives to outgoing
+// connections, so that none of those takes one while the cluster is down.
+const (
+	portMin = 20_000
+	portMax = 30_000
+)
+
 // addr returns the loopback address of a listener, choosing a free port at the
 // first call for the name.
 func (s *state) addr(dir, name string) (string, error) {
 	if port, ok := s.Ports[name]; ok {
 		return fmt.Sprintf("127.0.0.1:%d", port), nil
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	taken := map[int]bool{}
+	for _, port := range s.Ports {
+		taken[port] = true
 	}
-	defer l.Close()
-	s.Ports[name] = l.Addr().(*net.TCPAddr).Port
-	return l.Addr().String(), s.save(dir)
+	for range portMax - portMin {
+		port := portMin + rand.IntN(portMax-portMin)
+		addr := fmt.Sprintf("127.0.0.1:%d", port)
+		l, err := net.Listen("tcp", addr)
+		if taken[port] || err != nil {
+			if err == nil {
+				l.Close()
+			}
+			continue
+		}
+		l.Close()
+		s.Ports[name] = port
+		return addr, s.save(dir)
+	}
+	return "", fmt.Errorf("no free port between %d and %d on 127.0.0.1", portMin, portMax)
 }
 
 const pollEvery = 20 * time.Millisecond
