@@ -30,3 +30,10 @@ func (k Key) String() string { return fmt.Sprintf("stripe=%s piece=%d", k.Stripe
 func (l *Log) fail(op string, detail any, kind ashlar.Kind, cause error) error {
 	return ashlar.E("segment: "+op, fmt.Sprintf("disk=%s %v", l.opt.Disk, detail), kind, cause)
 }
+
+func (l *Log) wrapIndex(op string, detail any, err error) error {
+	if err == nil {
+		return nil
+	}
+	return l.fail(op, detail, ashlar.Internal, fmt.Errorf("index: %w", err))
+}

@@ -19,6 +19,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -357,11 +358,16 @@ func fullDeleteCompact(b *bench) {
 			b.Fatalf("delete %d of %d when full: %v", i, n, err)
 		}
 	}
-	if err := l.Compact(ctx); err != nil {
-		b.Fatal(err)
-	}
-	u := l.Usage()
-	b.Logf("full: %+v; half deleted and compacted: %+v; copied %d", full, u, l.Stats().BytesCompacted)
+	before := l.Stats()
+	reads := b.readWhile(l, n, func() {
+		if err := l.Compact(ctx); err != nil {
+			b.Error(err)
+		}
+	})
+	u, s := l.Usage(), l.Stats()
+	given := int64(u.SegmentsFree-full.SegmentsFree) * u.SegmentBytes
+	b.Logf("full: %+v; half deleted and compacted: %+v; %d bytes copied and %d written for %d given back, %d reads meanwhile",
+		full, u, s.BytesCompacted, s.BytesWritten-before.BytesWritten, given, reads)
 	if got := n / 2; u.Records != int64(got) || u.SegmentsFree < u.SegmentsTotal*35/100 {
 		b.Fatalf("after compaction %+v", u)
 	}
@@ -378,6 +384,36 @@ func fullDeleteCompact(b *bench) {
 			b.Fatalf("verify segment %d: %+v, %v", i, rep, err)
 		}
 	}
+}
+
+// readWhile reads the even ones of n pieces from two goroutines while work runs.
+func (b *bench) readWhile(l *segment.Log, n uint64, work func()) (reads int64) {
+	done := make(chan struct{})
+	var count atomic.Int64
+	var wg sync.WaitGroup
+	for c := range uint64(2) {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(c, 5))
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				want := Piece(2+2*rng.Uint64N(n/2), 60_000)
+				got := make([]byte, len(want.Data))
+				if err := l.ReadAt(b.Context(), want.Key, got, 0); err != nil || !bytes.Equal(got, want.Data) {
+					b.Errorf("read during compaction: %v", err)
+					return
+				}
+				count.Add(1)
+			}
+		})
+	}
+	work()
+	close(done)
+	wg.Wait()
+	return count.Load()
 }
 
 // reopenOften abandons an open segment each time; they must not pile up.

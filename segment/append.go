@@ -1,0 +1,130 @@
+package segment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"ashlar"
+	"ashlar/segment/format"
+)
+
+// Life of a request. The caller that gives up and the writer that takes it
+// race for it with one compare-and-swap, so borrowed data is never read late.
+const (
+	reqQueued  = iota
+	reqTaken   // the writer reads Record
+	reqCopied  // the writer has its own copy
+	reqRefused // the caller is gone
+)
+
+// request is an append, a delete or a copy by compaction.
+type request struct {
+	rec      *Record // nil for a delete
+	key      Key
+	from     *row // for a copy: what is copied; rec is the record
+	bytes    int64
+	headLen  int
+	state    atomic.Int32
+	answered chan error // capacity 1: the writer never waits
+	at       row        // where it lies; set by the writer
+}
+
+func (r *request) typ() format.Type {
+	if r.rec == nil {
+		return format.Tombstone
+	}
+	return format.Piece
+}
+
+func (r *request) answer(err error) {
+	r.state.Store(reqCopied)
+	r.answered <- err
+}
+
+// Append stores the record and returns nil when it is durable. A record with
+// the same key takes the place of the one before it: appending again is how a
+// retry and a repair look. Kinds: Full, Busy (the queue stayed full),
+// Unavailable (fenced, hung, closed, or the deadline passed: the record may or
+// may not be durable), Invalid (too long).
+func (l *Log) Append(ctx context.Context, rec *Record) error {
+	r := &request{rec: rec, key: rec.Key, answered: make(chan error, 1)}
+	if len(rec.Data) > RecordDataMax || len(rec.Owner.Key) > format.KeyBytesMax {
+		return l.fail("append", rec.Key, ashlar.Invalid, fmt.Errorf("data %d, key %d bytes", len(rec.Data), len(rec.Owner.Key)))
+	}
+	r.headLen = format.RecordHeadBytes(len(rec.Owner.Key))
+	r.bytes = format.TotalBytes(r.headLen, uint32(len(rec.Data)))
+	if r.bytes > l.recordMax() {
+		return l.fail("append", rec.Key, ashlar.Invalid, fmt.Errorf("%d bytes do not fit a segment of %d", r.bytes, l.segBytes))
+	}
+	return l.submit(ctx, "append", r, l.writers[l.partitionOf(rec.Key)])
+}
+
+// recordMax is the longest record that an empty segment holds.
+func (l *Log) recordMax() int64 {
+	return l.segBytes - 2*int64(l.block) - format.FooterBytes(1, l.block) - format.BatchBytes - int64(l.block)
+}
+
+// Delete makes the key's absence durable; an absent key is not an error.
+// Deletes go on when the log is full. Kinds: Unavailable, Busy, as of Append;
+// Full only when compaction cannot keep up with the reserve either.
+func (l *Log) Delete(ctx context.Context, key Key) error {
+	r := &request{key: key, answered: make(chan error, 1)}
+	r.bytes = format.TotalBytes(format.RecordHeadBytes(0), 0)
+	return l.submit(ctx, "delete", r, l.writers[l.partitionOf(key)])
+}
+
+// submit queues the request and waits for the answer.
+func (l *Log) submit(ctx context.Context, op string, r *request, w *writer) error {
+	if err := l.Err(); err != nil {
+		return err
+	}
+	if since := w.busy.Load(); since != 0 && time.Since(time.Unix(0, since)) > l.opt.IOTimeout {
+		return l.fail(op, r.key, ashlar.Unavailable, errors.New("the device hangs"))
+	}
+	timer := time.NewTimer(l.opt.IOTimeout)
+	defer timer.Stop()
+	var err error
+	select {
+	case <-l.closing:
+		return l.fail(op, r.key, ashlar.Unavailable, errClosed)
+	default:
+	}
+	select {
+	case w.queue <- r:
+	case <-l.closing:
+		return l.fail(op, r.key, ashlar.Unavailable, errClosed)
+	case <-ctx.Done():
+		return l.fail(op, r.key, ashlar.Unavailable, context.Cause(ctx))
+	case <-timer.C:
+		return l.fail(op, r.key, ashlar.Busy, errors.New("the queue stayed full"))
+	}
+	select {
+	case err = <-r.answered:
+		return err
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-w.ended:
+		err = errClosed
+	case <-timer.C:
+		err = errors.New("no answer within the deadline")
+	}
+	return r.abandon(l.fail(op, r.key, ashlar.Unavailable, err))
+}
+
+// abandon returns when the writer can no longer be reading the caller's data.
+func (r *request) abandon(err error) error {
+	if r.state.CompareAndSwap(reqQueued, reqRefused) {
+		return err
+	}
+	for r.state.Load() == reqTaken {
+		time.Sleep(20 * time.Microsecond) // encoding a batch; no I/O in between
+	}
+	select {
+	case err = <-r.answered: // it came while we gave up
+	default:
+	}
+	return err
+}
