@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"runtime/pprof"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -27,6 +29,7 @@ func devCommand() *cobra.Command {
 		processes bool
 		asJSON    bool
 		logLevel  string
+		profile   string
 	)
 	cmd := &cobra.Command{
 		Use:   "dev",
@@ -55,6 +58,11 @@ ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY; a new cluster makes its own otherwise.`
 				return err
 			}
 			defer cluster.Close()
+			stopProfile, err := startProfile(profile)
+			if err != nil {
+				return err
+			}
+			defer stopProfile()
 			if err := announce(cmd.OutOrStdout(), cluster, asJSON); err != nil {
 				return err
 			}
@@ -77,10 +85,26 @@ ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY; a new cluster makes its own otherwise.`
 	f.BoolVar(&processes, "processes", false, "run every service as a process of its own, from TOML files in --dir/etc")
 	f.BoolVar(&asJSON, "json", false, "print one line of JSON when ready; progress goes to standard error")
 	f.StringVar(&logLevel, "log-level", "error", "debug, info, warn or error")
+	f.StringVar(&profile, "cpu-profile", "", "write a CPU profile of this process to a file, from ready to the end")
 	for _, verb := range dev.Verbs {
 		cmd.AddCommand(faultCommand(verb))
 	}
 	return cmd
+}
+
+// startProfile starts a CPU profile, or nothing if no file is named.
+func startProfile(path string) (stop func(), err error) {
+	if path == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { pprof.StopCPUProfile(); f.Close() }, nil
 }
 
 func startDev(ctx context.Context, cfg dev.Config, opt dev.Options, processes, gatewaysGiven bool) (running, error) {
