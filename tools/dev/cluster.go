@@ -39,6 +39,9 @@ type Options struct {
 	Progress io.Writer
 	// Set says which flags the caller gave, by their names; nil means none.
 	Set func(flag string) bool
+	// Program is the ashlar binary that StartProcesses runs; empty means the one
+	// that is running.
+	Program string
 }
 
 func (o *Options) fill() {
@@ -394,6 +397,9 @@ func hostConfig(cfg *Config, spec hostSpec, members []string, bytes, rpc string)
 		Listen: bytes, ListenRPC: rpc, Placement: members, BufferBytes: hostBufferBytes,
 		ClaimBlank: true, FaultDir: cfg.faultDir(),
 	}
+	if cfg.TrashGrace > 0 {
+		_ = h.TrashGrace.UnmarshalText([]byte(cfg.TrashGrace.String())) // a Duration always reads back
+	}
 	for _, d := range spec.Disks {
 		h.Disks = append(h.Disks, d.Path)
 	}
@@ -401,4 +407,4 @@ func hostConfig(cfg *Config, spec hostSpec, members []string, bytes, rpc string)
 }
 
 // hostBufferBytes bounds the bodies on their way in one host of a dev cluster.
-const hostBufferBytes = 192 * ashlar.MiB
+const hostBufferBytes = 256 * ashlar.MiB

@@ -53,6 +53,9 @@ type Config struct {
 	// AcceptDataLoss lists serials or paths of devices that may be overwritten
 	// although they carry something foreign.
 	AcceptDataLoss []string
+	// TrashGrace is how long the pieces of a deleted object are kept; 0 means
+	// the daemon's default.
+	TrashGrace time.Duration
 	// S3 and Admin are the addresses to listen on.
 	S3, Admin string
 	// AccessKey and SecretKey are the root credentials.

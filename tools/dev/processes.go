@@ -40,7 +40,7 @@ func StartProcesses(ctx context.Context, cfg Config, opt Options) (*Processes, e
 	if err != nil {
 		return nil, err
 	}
-	p := &Processes{cfg: cfg, st: st, specs: cfg.layout(), super: newSupervisor(opt.Log)}
+	p := &Processes{cfg: cfg, st: st, specs: cfg.layout(), super: newSupervisor(opt.Log, opt.Program)}
 	run, stop := context.WithCancel(context.Background())
 	p.stop = stop
 	begin, cancel := context.WithTimeout(ctx, startTimeout)

@@ -21,8 +21,9 @@ const (
 // supervisor keeps child processes running, as systemd would: one that dies
 // unasked is started again after a pause.
 type supervisor struct {
-	log   *slog.Logger
-	spawn chan func() // run by the one thread that forks; closed by close
+	log     *slog.Logger
+	program string      // empty: the one that is running
+	spawn   chan func() // run by the one thread that forks; closed by close
 
 	mu struct {
 		sync.Mutex
@@ -42,8 +43,8 @@ type child struct {
 	done   chan struct{} // closed when cmd ended
 }
 
-func newSupervisor(log *slog.Logger) *supervisor {
-	s := &supervisor{log: log, spawn: make(chan func())}
+func newSupervisor(log *slog.Logger, program string) *supervisor {
+	s := &supervisor{log: log, program: program, spawn: make(chan func())}
 	s.mu.children = map[string]*child{}
 	s.wg.Add(1)
 	go func() {
@@ -88,11 +89,13 @@ func (s *supervisor) forkLocked(c *child) error {
 		return err
 	}
 	defer out.Close()
-	self, err := os.Executable()
-	if err != nil {
-		return err
+	program := s.program
+	if program == "" {
+		if program, err = os.Executable(); err != nil {
+			return err
+		}
 	}
-	cmd := exec.Command(self, c.args...)
+	cmd := exec.Command(program, c.args...)
 	cmd.Stdout, cmd.Stderr = io.Writer(out), out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started := make(chan error)
