@@ -1,6 +1,7 @@
 package segment
 
 import (
+	"errors"
 	"fmt"
 
 	"ashlar"
@@ -32,8 +33,9 @@ func (l *Log) fail(op string, detail any, kind ashlar.Kind, cause error) error {
 }
 
 func (l *Log) wrapIndex(op string, detail any, err error) error {
-	if err == nil {
-		return nil
+	var known *ashlar.Error
+	if err == nil || errors.As(err, &known) {
+		return err // nil, or it has its place already
 	}
 	return l.fail(op, detail, ashlar.Internal, fmt.Errorf("index: %w", err))
 }

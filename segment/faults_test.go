@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -416,5 +418,85 @@ func TestHundredPowerCuts(t *testing.T) {
 		cuts, acked, unanswered, reads[0], reads[1])
 	if reads[1] > 3*reads[0] {
 		t.Errorf("recovery reads grew from %d to %d", reads[0], reads[1])
+	}
+}
+
+// TestIndexDamaged flips bits in every file of the index, or removes it: the
+// log opens with the same pieces.
+func TestIndexDamaged(t *testing.T) {
+	dev := simdev.New(crashBytes, 512, 1)
+	dir := t.TempDir()
+	opt := crashOptions(vfs.Default, plant{})
+	opt.IndexDir = dir
+	open := func(what string) *Log {
+		l, err := Open(t.Context(), dev, opt)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		return l
+	}
+	l := open("first")
+	var all []*Record
+	for k := range uint8(30) {
+		all = append(all, crashRecord(k, uint64(k)+1, 3000))
+		if err := l.Append(t.Context(), all[k]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.index.db.Flush(); err != nil { // an SST is there too
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), dev, opt); err == nil {
+		t.Fatal("two logs opened one index directory")
+	}
+	l.Close()
+	pristine := t.TempDir()
+	if err := os.CopyFS(pristine, os.DirFS(dir)); err != nil {
+		t.Fatal(err)
+	}
+	medium := dev.Medium()
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) < 4 {
+		t.Fatalf("%d files, %v", len(files), err)
+	}
+	for _, f := range files {
+		for _, damage := range []string{"one bit", "removed", "emptied", "flipped"} {
+			dir = t.TempDir()
+			if err := os.CopyFS(dir, os.DirFS(pristine)); err != nil {
+				t.Fatal(err)
+			}
+			dev, opt.IndexDir = simdev.FromMedium(medium, 512, 1), dir
+			path := filepath.Join(dir, f.Name())
+			p, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch damage {
+			case "one bit":
+				if len(p) > 0 {
+					p[len(p)/3] ^= 1
+					os.WriteFile(path, p, 0o600)
+				}
+			case "removed":
+				os.Remove(path)
+			case "emptied":
+				os.WriteFile(path, nil, 0o600)
+			default:
+				for i := range p {
+					p[i] ^= 0x10
+				}
+				os.WriteFile(path, p, 0o600)
+			}
+			what := f.Name() + " " + damage
+			l := open(what)
+			for _, r := range all {
+				got := make([]byte, len(r.Data))
+				if err := l.ReadAt(t.Context(), r.Key, got, 0); err != nil || !bytes.Equal(got, r.Data) {
+					t.Errorf("%s: %v", what, err)
+					break
+				}
+			}
+			l.Close()
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -114,20 +115,36 @@ func (id identity) encode() []byte {
 
 type index struct {
 	db *pebble.DB
+	// damaged is called, from any goroutine, when Pebble meets a bad checksum
+	// after the log was opened. Before that the caller sees the error.
+	damaged atomic.Pointer[func(error)]
 }
 
 // openIndex opens or makes the index. On any damage it makes a new, empty one:
-// the identity is then missing and the log rebuilds it.
+// the identity is then missing and the log rebuilds it. A directory that
+// another log has open is refused untouched.
 func openIndex(dir string, fs vfs.FS, cacheBytes int64, log *slog.Logger) (*index, error) {
+	x := &index{}
 	open := func() (*pebble.DB, error) {
 		opt := &pebble.Options{
 			FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: pebbleLogger{log},
 			CacheSize: cacheBytes, MaxOpenFiles: 200, MemTableSize: 4 * ashlar.MiB,
 		}
+		opt.EventListener = &pebble.EventListener{DataCorruption: x.corruption} // the default ends the process
 		for i := range opt.Levels {
 			opt.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		}
 		return pebble.Open(dir, opt)
+	}
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := pebble.LockDirectory(dir, fs)
+	if err != nil {
+		return nil, err
+	}
+	if err := lock.Close(); err != nil {
+		return nil, err
 	}
 	db, err := open()
 	if err != nil {
@@ -142,7 +159,14 @@ func openIndex(dir string, fs vfs.FS, cacheBytes int64, log *slog.Logger) (*inde
 			return nil, err
 		}
 	}
-	return &index{db}, nil
+	x.db = db
+	return x, nil
+}
+
+func (x *index) corruption(info pebble.DataCorruptionInfo) {
+	if tell := x.damaged.Load(); tell != nil {
+		(*tell)(fmt.Errorf("index file %s: %w", info.Path, info.Details))
+	}
 }
 
 func (x *index) identity() (identity, bool) {

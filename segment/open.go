@@ -63,6 +63,9 @@ func (l *Log) start() {
 		l.writers = append(l.writers, newWriter(l, id))
 	}
 	l.compact.init(l)
+	// The next Open rebuilds a damaged index; until then nothing may trust it to judge a write.
+	damaged := func(err error) { l.fence("index", err) }
+	l.index.damaged.Store(&damaged)
 	l.running.Add(len(l.writers) + 1)
 	for _, w := range l.writers {
 		go w.run() // ends when closing is closed
@@ -114,18 +117,34 @@ func (r *recovery) run() error {
 	id, ok := l.index.identity()
 	r.known = ok && r.anchor.Count > 0 && id.disk == l.opt.Disk && (id.run == r.anchor.Run || id.next == r.anchor.Run)
 	r.run_ = l.opt.hooks.random()
-	if err = r.collect(); errors.Is(err, errInconsistent) && r.known {
-		l.opt.Log.Warn("segment: the index contradicts itself and is rebuilt", "disk", l.opt.Disk)
-		r.known = false
-		err = r.collect()
+	if err = r.collect(); r.known && ashlar.Is(err, ashlar.Internal) {
+		l.opt.Log.Warn("segment: the index is damaged and is rebuilt", "disk", l.opt.Disk, "error", err)
+		if err = r.renewIndex(); err == nil {
+			err = r.collect()
+		}
 	}
 	if err != nil {
-		return err
+		return l.wrapIndex("open", "", err)
 	}
 	if err := r.writeAnchor(); err != nil {
 		return err
 	}
 	return r.settle()
+}
+
+// renewIndex puts an empty index in the place of one that cannot be read.
+func (r *recovery) renewIndex() error {
+	l := r.log
+	r.known = false
+	l.index.db.Close() // what it cannot write any more is not missed
+	l.index = nil
+	fs := l.opt.hooks.fs
+	if err := fs.RemoveAll(l.opt.IndexDir); err != nil {
+		return err
+	}
+	var err error
+	l.index, err = openIndex(l.opt.IndexDir, fs, l.opt.IndexCacheBytes, l.opt.Log)
+	return err
 }
 
 // collect reads what the index may not know, without writing to the device,

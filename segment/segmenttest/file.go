@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -127,4 +128,10 @@ func Loop(t testing.TB, bytes int64) *File {
 		}
 	})
 	return OpenFile(t, name, bytes)
+}
+
+// Misalignment is how far the first multiple of block in memory lies behind
+// the start of p: what must be cut off in front of a device's buffer.
+func Misalignment(p []byte, block int) int {
+	return -int(uintptr(unsafe.Pointer(unsafe.SliceData(p)))) & (block - 1)
 }

@@ -109,6 +109,13 @@ func New(bytes int64, block int, seed uint64) *Device {
 	}
 }
 
+// FromMedium returns a device whose medium is a copy of these bytes.
+func FromMedium(medium []byte, block int, seed uint64) *Device {
+	d := New(int64(len(medium)), block, seed)
+	copy(d.medium, medium)
+	return d
+}
+
 // Bytes is the length of the device.
 func (d *Device) Bytes() int64 { return int64(len(d.medium)) }
 
