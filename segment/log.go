@@ -282,7 +282,7 @@ func (l *Log) Usage() Usage {
 	u := Usage{
 		Capacity: int64(len(l.table)-l.reserve()) * (l.segBytes - l.overhead()),
 		Used:     l.live.Load(), Records: l.pieces.Load(),
-		SegmentsTotal: len(l.table), SegmentsFree: free, SegmentBytes: l.segBytes,
+		SegmentsTotal: len(l.table), SegmentsFree: free, SegmentBytes: l.segBytes, RecordDataMax: l.dataMax(),
 	}
 	for i := range l.table {
 		if s := &l.table[i]; s.is(segSealed) || s.is(segFreeing) {
@@ -290,6 +290,12 @@ func (l *Log) Usage() Usage {
 		}
 	}
 	return u
+}
+
+// dataMax is the data that fits an empty segment beside the longest key.
+func (l *Log) dataMax() int64 {
+	room := l.recordMax() - int64(format.RecordHeadBytes(format.KeyBytesMax)) - format.RecordAlign
+	return min(room-(room/codedCell+1)*format.SumBytes, RecordDataMax)
 }
 
 // account notes that r became current (sign 1) or ceased to be (sign -1).

@@ -17,15 +17,22 @@ import (
 // Sizes that are chosen when none is given.
 const (
 	segmentBytesDefaultMax = 256 * ashlar.MiB
-	segmentBytesDefaultMin = ashlar.MiB
-	segmentsWanted         = 64
+	// Below this a segment does not hold the longest pieces of usual codes.
+	segmentBytesSmall = 8 * ashlar.MiB
+	segmentsWanted    = 32
+	segmentsFew       = 16
 )
 
 // DefaultSegmentBytes is the segment size chosen for a device of that length:
-// a 64th of it, rounded down to a power of two, from 1 MiB to 256 MiB.
+// a 32nd of it, rounded down to a power of two, at most 256 MiB; on devices
+// below 256 MiB a 16th, at most 8 MiB.
 func DefaultSegmentBytes(deviceBytes int64) int64 {
-	n := int64(1) << max(bits.Len64(uint64(max(deviceBytes, 1)/segmentsWanted))-1, 0)
-	return min(max(n, segmentBytesDefaultMin), segmentBytesDefaultMax)
+	floor := func(n int64) int64 { return int64(1) << max(bits.Len64(uint64(max(n, 1)))-1, 0) }
+	n := floor(deviceBytes / segmentsWanted)
+	if n < segmentBytesSmall {
+		n = min(floor(deviceBytes/segmentsFew), segmentBytesSmall)
+	}
+	return max(min(n, segmentBytesDefaultMax), format.SegmentBytesMin)
 }
 
 // Open opens the log on dev, recovers what the last run left, and starts the

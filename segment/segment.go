@@ -112,6 +112,8 @@ type Usage struct {
 	// SegmentsFree counts the free segments, the reserve included.
 	SegmentsFree int
 	SegmentBytes int64
+	// RecordDataMax is the longest Record.Data that is not Invalid, whatever its key.
+	RecordDataMax int64
 }
 
 // Stats counts what a log did since it was opened.
@@ -136,7 +138,7 @@ type Options struct {
 	IndexDir string
 	// SegmentBytes is the size of a segment, a power of two. It is chosen when
 	// the device is opened for the first time and ignored later. Zero chooses
-	// by the size of the device: 256 MiB on large ones.
+	// by the size of the device (DefaultSegmentBytes).
 	SegmentBytes int64
 	// Writers is the number of writer goroutines, each with its own open
 	// segment. Zero means 1.

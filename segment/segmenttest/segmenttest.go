@@ -190,6 +190,10 @@ func kinds(b *bench) {
 	if err := l.Delete(b.Context(), segment.Key{}); err != nil {
 		b.Error(err)
 	}
+	longest := Piece(9, int(l.Usage().RecordDataMax))
+	longest.Owner.Key = string(bytes.Repeat([]byte("k"), 1024))
+	b.append(l, longest)
+	b.holds(l, longest)
 	b.close(l)
 	if err := l.Append(b.Context(), r); !ashlar.Is(err, ashlar.Unavailable) {
 		b.Errorf("after close: %v", err)
