@@ -22,6 +22,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -46,7 +47,7 @@ func main() {
 		os.Exit(2)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	failed, err := run(ctx, o)
+	failed, err := run(ctx, o, os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "clients:", err)
@@ -56,14 +57,15 @@ func main() {
 	}
 }
 
-// run drives the clients and returns how many checks failed.
-func run(ctx context.Context, o options) (failed int, err error) {
+// run drives the clients, writes a line for each check to out, and returns how
+// many checks failed.
+func run(ctx context.Context, o options, out io.Writer) (failed int, err error) {
 	dir, err := os.MkdirTemp("", "ashlar-clients-")
 	if err != nil {
 		return 0, err
 	}
 	defer os.RemoveAll(dir)
-	s := &suite{options: o, ctx: ctx, dir: dir, id: ashlar.NewID().String()[:10], out: os.Stdout}
+	s := &suite{options: o, ctx: ctx, dir: dir, id: ashlar.NewID().String()[:10], out: out}
 	if err := s.prepare(); err != nil {
 		return 0, err
 	}
