@@ -50,9 +50,6 @@ type Config struct {
 	// Devices, if given, are used instead of files: Zones × Hosts × Disks of
 	// them, in the order of the hosts.
 	Devices []string
-	// AcceptDataLoss lists serials or paths of devices that may be overwritten
-	// although they carry something foreign.
-	AcceptDataLoss []string
 	// TrashGrace is how long the pieces of a deleted object are kept; 0 means
 	// the daemon's default.
 	TrashGrace time.Duration
@@ -210,7 +207,7 @@ func (s *state) save(dir string) error {
 	return os.Rename(tmp, filepath.Join(dir, stateFile))
 }
 
-// Open settles what the cluster in cfg.Dir is: for a directory that was used
+// open settles what the cluster in cfg.Dir is: for a directory that was used
 // before, the topology that it has; set says which flags the caller gave, and
 // one that contradicts the directory is refused. A new directory takes cfg.
 func open(cfg Config, form string, set func(flag string) bool) (Config, *state, error) {
