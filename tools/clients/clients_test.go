@@ -28,7 +28,7 @@ func TestDevCluster(t *testing.T) {
 	}{
 		{"aws", "awscli", inPath("aws")},
 		{"boto3", "python3-boto3", func() bool {
-			_, err := (&suite{ctx: t.Context()}).pythonWithBoto3()
+			_, err := (&suite{ctx: t.Context(), out: io.Discard}).pythonWithBoto3()
 			return err == nil
 		}},
 		{"rclone", "rclone", inPath("rclone")},
