@@ -64,10 +64,10 @@ type degraded struct {
 // disksOfGroup kills the disks of one group one by one, beyond the tolerance,
 // and revives them.
 func (d *degraded) disksOfGroup() {
-	large := d.objects[len(d.objects)-2] // one stripe of the large code
+	large := d.objects[len(d.objects)-2]
 	stripes, err := d.in.locate(d.t.Context(), large.key)
-	if err != nil || len(stripes) != 1 {
-		d.t.Fatalf("%d stripes, %v", len(stripes), err)
+	if err != nil || stripes[0].Code != d.cfg.Profile {
+		d.t.Fatalf("%v, %v", stripes, err)
 	}
 	names := stripes[0].disks[:stripes[0].Code.M+1]
 	for i, name := range names {
@@ -184,7 +184,8 @@ func (d *degraded) wantUnreadable(o object, when string) {
 	_, err := get(ctx, d.s3, o.key, "")
 	done()
 	// If the first stripe can be read, the answer has begun and must break off.
-	begun := len(o.b) > devStripeBytes && d.readable(o.key, devStripeBytes)
+	first := int(d.place.Map().Settings.StripeBytes)
+	begun := len(o.b) > first && d.readable(o.key, first)
 	if code := status(err); err == nil || code != http.StatusServiceUnavailable && !(begun && code == 0) {
 		d.t.Errorf("%s: GET %s, which has fewer than k pieces: %v, want 503", when, o.key, err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"time"
 
+	"ashlar"
 	"ashlar/placement"
 	placeclient "ashlar/placement/client"
 )
@@ -41,7 +42,7 @@ func memberConfigs(cfg *Config, st *state) ([]placement.Config, error) {
 		cfgs = append(cfgs, placement.Config{
 			Name: name, Dir: cfg.memberDir(name), Cluster: "ashlar-dev", Peers: peers, RPC: rpc,
 			New: placement.NewCluster{
-				Large: cfg.Profile, Small: smallCode, SmallMax: devSmallMax, StripeSize: devStripeBytes,
+				Large: cfg.Profile, Small: smallCode, SmallMax: devSmallMax, StripeSize: stripeBytes(cfg.Profile),
 				Groups: devGroups, Shards: devShards, BucketShards: min(4, devShards),
 				ExpectHosts: cfg.Zones * cfg.Hosts, ExpectDisks: cfg.Zones * cfg.Hosts * cfg.Disks,
 			},
@@ -50,11 +51,19 @@ func memberConfigs(cfg *Config, st *state) ([]placement.Config, error) {
 	return cfgs, nil
 }
 
-// Stripes of a dev cluster: the sizes that a cluster on SSDs has.
+// Stripes of a dev cluster: the sizes that a cluster on SSDs has. A segment of
+// the smallest disk holds a piece of devPieceMax, and no longer one.
 const (
 	devSmallMax    = 128 << 10
 	devStripeBytes = 8 << 20
+	devPieceMax    = 2 << 20
 )
+
+// stripeBytes is the length of a stripe: a narrow code has shorter ones, whose
+// pieces fit any disk.
+func stripeBytes(code ashlar.Code) uint32 {
+	return min(devStripeBytes, uint32(code.K)*devPieceMax)
+}
 
 func rpcAddrs(cfgs []placement.Config) []string {
 	var addrs []string
