@@ -2,6 +2,7 @@ package s3gw
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"ashlar"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sigv4"
 )
@@ -31,6 +33,7 @@ type call struct {
 	route  *route
 	body   *body // nil where the route takes none
 
+	reading  bool      // the client was told to send its body
 	wrote    bool      // the status line was written
 	cut      bool      // the answer broke off: the connection must go
 	status   int       // 0 until then
@@ -185,11 +188,33 @@ func (c *call) fail(err error) {
 	if e.RetryAfterSeconds > 0 {
 		c.set("Retry-After", strconv.Itoa(e.RetryAfterSeconds))
 	}
-	if c.unreadBody() {
+	unread := c.unreadBody()
+	if unread {
 		// net/http reads a short rest to keep the connection; not for ever.
 		http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(c.s.limits.BodyStall))
 	}
 	c.sendXML(e.Code.Status(), s3.AppendError(nil, e, c.resource(), c.id, c.s.hostID))
+	if unread && c.reading {
+		c.linger()
+	}
+}
+
+// Bounds of what is read of a body that was refused halfway.
+const (
+	lingerTime  = 2 * time.Second
+	lingerBytes = 64 * ashlar.MiB
+)
+
+// linger lets the client take the answer before the connection goes. A server
+// that closes on a client that still sends makes the client's system drop the
+// answer with the connection. net/http lingers by itself, but not where the
+// client waited for 100 Continue.
+func (c *call) linger() {
+	control := http.NewResponseController(c.w)
+	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, c.r.Body, lingerBytes) // whatever ends it, the connection is done
 }
 
 // unreadBody reports whether the client may still be sending a body that

@@ -2,9 +2,11 @@ package s3gw
 
 import (
 	"bufio"
+	"context"
 	"crypto/md5"
 	"encoding/base64"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -210,6 +212,36 @@ func TestExpectContinue(t *testing.T) {
 		a := g.send(t, r)
 		if a.status != want || read != (want == 200) {
 			t.Errorf("%s: %d, body sent %v", target, a.status, read)
+		}
+	}
+}
+
+// refuser takes a little of every body and then has no place for it.
+type refuser struct{ *memory }
+
+func (refuser) PutObject(_ context.Context, _ *store.PutRequest, body store.Body) (store.Object, error) {
+	if _, err := io.CopyN(io.Discard, body, 100<<10); err != nil {
+		return store.Object{}, err
+	}
+	return store.Object{}, ashlar.E("test", "", ashlar.Unavailable, errors.New("no quorum"))
+}
+
+// TestRefusedHalfway lets a client that is still sending its body read why it
+// was refused.
+func TestRefusedHalfway(t *testing.T) {
+	g := start(t, func(o *Options) { o.Backend = refuser{o.Backend.(*memory)} }).withBucket(t, "bucket")
+	body := strings.Repeat("x", 8<<20)
+	for _, expect := range []string{"", "100-continue"} {
+		for range 20 {
+			call := testCall{method: "PUT", target: "/bucket/k", body: body, headers: map[string]string{}}
+			if expect != "" {
+				call.headers["Expect"] = expect
+			}
+			begin := time.Now()
+			g.send(t, g.request(t, forms[1], call)).want(t, 503, "ServiceUnavailable")
+			if took := time.Since(begin); took > lingerTime {
+				t.Errorf("refused after %v", took)
+			}
 		}
 	}
 }
