@@ -64,6 +64,7 @@ type Cluster struct {
 	place    *placeclient.Client
 	registry *client.Hosts
 	s3, adm  net.Listener
+	served   bool // s3 and adm belong to their servers
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -197,6 +198,7 @@ const inProcess = "127.0.0.1:0"
 
 // serve runs the gateway and the admin listener until the cluster closes.
 func (c *Cluster) serve(run context.Context) {
+	c.served = true
 	c.wg.Go(func() {
 		if err := s3gw.Run(run, c.s3, c.place.Map, c.registry, s3gw.Options{
 			Credentials: s3gw.Credentials{AccessKey: c.cfg.AccessKey, SecretKey: c.cfg.SecretKey},
@@ -293,8 +295,8 @@ func (c *Cluster) Close() {
 	defer c.mu.Unlock()
 	c.stop()
 	for _, l := range []net.Listener{c.s3, c.adm} {
-		if l != nil {
-			l.Close() // closed already if it was served
+		if l != nil && !c.served {
+			l.Close() // else its server owns it
 		}
 	}
 	var wg sync.WaitGroup
