@@ -336,7 +336,7 @@ func (l *Log) timed(ctx context.Context, fn func() error) error {
 // Close lets the writers finish what waits, seals their segments and closes
 // the index. It is not needed for safety. If the device hangs, it returns an
 // error of kind Unavailable after IOTimeout and leaves the stuck goroutines to
-// the device.
+// the device; once they end, the index is closed and may be opened again.
 func (l *Log) Close() error {
 	l.closeOnce.Do(func() { l.closeErr = l.shutdown() })
 	return l.closeErr
@@ -356,8 +356,16 @@ func (l *Log) shutdown() error {
 	select {
 	case <-ended:
 	case <-timer.C:
+		go func() { // ends when the device has answered
+			<-ended
+			l.closeIndex()
+		}()
 		return l.fail("close", "", ashlar.Unavailable, errors.New("the device did not answer"))
 	}
+	return l.closeIndex()
+}
+
+func (l *Log) closeIndex() error {
 	l.use.Lock()
 	defer l.use.Unlock()
 	l.closed = true

@@ -20,6 +20,10 @@ type window struct {
 	buf   []byte
 	start int64 // of buf[:n] in the segment
 	n     int64
+	// careful is the end of the last long read that failed. Up to there no more
+	// is read at once than is needed: a long read before every block of it would
+	// fail again, and look like a disk that fails everywhere.
+	careful int64
 	// errs counts blocks that could not be read.
 	errs int
 	// trust is a planted bug: data is believed without its checksums.
@@ -48,17 +52,26 @@ func (w *window) span(off, n int64) ([]byte, error) {
 	}
 	if off < w.start || end > w.start+w.n {
 		low := off &^ (w.block - 1)
-		w.start, w.n = low, min(int64(len(w.buf)), w.limit-low)
-		if err := w.read(w.buf[:w.n], low); err != nil {
-			w.n = format.AlignUp(end, w.block) - low
-			if err := w.read(w.buf[:w.n], low); err != nil {
-				w.n = 0
-				w.errs++
-				return nil, err
-			}
+		if err := w.load(low, format.AlignUp(end, w.block)-low); err != nil {
+			w.n = 0
+			w.errs++
+			return nil, err
 		}
 	}
 	return w.buf[off-w.start : end-w.start], nil
+}
+
+// load fills the buffer from low on, with n bytes at least.
+func (w *window) load(low, n int64) error {
+	w.start, w.n = low, min(int64(len(w.buf)), w.limit-low)
+	if low >= w.careful {
+		if w.read(w.buf[:w.n], low) == nil {
+			return nil
+		}
+		w.careful = low + w.n
+	}
+	w.n = n
+	return w.read(w.buf[:n], low)
 }
 
 // found is what a scan of a segment without a footer makes of it.
@@ -174,12 +187,18 @@ var magicStart = []byte("ASH")
 // start, or the end of the segment.
 func nextMagic(w *window, pos int64) int64 {
 	for pos < w.limit {
-		p, err := w.span(pos, windowBytes/4)
+		n := int64(windowBytes / 4)
+		if pos < w.careful {
+			n = w.block - pos%w.block
+		}
+		p, err := w.span(pos, n)
 		if err != nil {
 			if w.errs > unreadableMax {
 				return w.limit
 			}
-			pos = format.AlignUp(pos+1, w.block)
+			if n <= w.block {
+				pos = format.AlignUp(pos+1, w.block)
+			}
 			continue
 		}
 		i := bytes.Index(p, magicStart)
