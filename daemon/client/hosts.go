@@ -72,38 +72,29 @@ func (h *Hosts) Direct(id ashlar.HostID, host Host) {
 // Pieces returns the disks of a host. It does not block. A host that the map
 // does not know is Unavailable.
 func (h *Hosts) Pieces(id ashlar.HostID) (wire.Pieces, error) {
-	direct, r, err := h.find(id)
-	switch {
-	case err != nil:
-		return nil, err
-	case direct != nil:
-		return direct, nil
-	}
-	return r.bytes, nil
+	return reach(h, id, func(d Host) wire.Pieces { return d }, func(r *remote) wire.Pieces { return r.bytes })
 }
 
 // Stripes returns a host as a coordinator of bodies. It does not block.
 func (h *Hosts) Stripes(id ashlar.HostID) (wire.Stripes, error) {
-	direct, r, err := h.find(id)
-	switch {
-	case err != nil:
-		return nil, err
-	case direct != nil:
-		return direct, nil
-	}
-	return r.bytes, nil
+	return reach(h, id, func(d Host) wire.Stripes { return d }, func(r *remote) wire.Stripes { return r.bytes })
 }
 
 // Shards returns a host as a holder of metadata replicas. It does not block.
 func (h *Hosts) Shards(id ashlar.HostID) (wire.Shards, error) {
+	return reach(h, id, func(d Host) wire.Shards { return d }, func(r *remote) wire.Shards { return r.shards })
+}
+
+// reach returns one face of a host, wherever it runs.
+func reach[T any](h *Hosts, id ashlar.HostID, here func(Host) T, there func(*remote) T) (face T, err error) {
 	direct, r, err := h.find(id)
 	switch {
 	case err != nil:
-		return nil, err
+		return face, err
 	case direct != nil:
-		return direct, nil
+		return here(direct), nil
 	}
-	return r.shards, nil
+	return there(r), nil
 }
 
 // find returns a host of this process, or the pools of one elsewhere.

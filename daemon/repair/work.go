@@ -115,7 +115,7 @@ func (q *Queue) snapshot(m *topology.Map) []job {
 // possible reports whether any of the missing pieces has a disk to go to.
 func (j *job) possible(m *topology.Map) bool {
 	for i := range j.missed.Code.Pieces() {
-		if j.missing[i] && seatOf(m, j.missed.Stripe, i).live {
+		if j.missing[i] && m.Seat(j.missed.Stripe, i).Live {
 			return true
 		}
 	}
@@ -143,22 +143,6 @@ func (q *Queue) putOff(id ashlar.StripeID) {
 		j.rest = min(max(2*j.rest, pauseMin), pauseMax)
 		j.next = time.Now().Add(j.rest)
 	}
-}
-
-// seat is where a piece belongs.
-type seat struct {
-	disk ashlar.DiskID
-	host ashlar.HostID
-	live bool
-}
-
-func seatOf(m *topology.Map, id ashlar.StripeID, i int) seat {
-	_, g := m.Group(id)
-	if i >= len(g.Disks) || int(g.Disks[i]) >= len(m.Disks) {
-		return seat{}
-	}
-	d := &m.Disks[g.Disks[i]]
-	return seat{disk: d.ID, host: d.Host, live: m.Live(g.Disks[i])}
 }
 
 // columnBytes is how much of each piece is read at once, if there is memory.
@@ -200,14 +184,14 @@ func (w *work) id(i int) wire.PieceID {
 	return wire.PieceID{Stripe: w.job.missed.Stripe, Index: uint8(i)}
 }
 
-func (w *work) seat(i int) seat { return seatOf(w.m, w.job.missed.Stripe, i) }
+func (w *work) seat(i int) topology.Seat { return w.m.Seat(w.job.missed.Stripe, i) }
 
 func (w *work) run() error {
 	if err := w.space(); err != nil {
 		return err
 	}
 	for i := range w.job.missed.Code.Pieces() {
-		if !w.job.missing[i] || !w.seat(i).live || len(w.todo) == w.room {
+		if !w.job.missing[i] || !w.seat(i).Live || len(w.todo) == w.room {
 			continue
 		}
 		if err := w.look(i); err != nil {
@@ -296,13 +280,13 @@ func (w *work) read(i, off int, dst []byte) error {
 		return ashlar.E("repair: read", "", ashlar.Unavailable, err)
 	}
 	at := w.seat(i)
-	host, err := w.q.cfg.Dial(at.host)
+	host, err := w.q.cfg.Dial(at.Host)
 	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(w.ctx, callMax)
 	defer cancel()
-	return host.GetPiece(ctx, wire.PieceRange{PieceID: w.id(i), Disk: at.disk, Epoch: w.m.Epoch, Off: uint32(off)}, dst)
+	return host.GetPiece(ctx, wire.PieceRange{PieceID: w.id(i), Disk: at.Disk, Epoch: w.m.Epoch, Off: uint32(off)}, dst)
 }
 
 // rebuild makes the missing pieces, column by column.
@@ -339,7 +323,7 @@ func (w *work) sources(lo, hi int) ([][]byte, error) {
 	good := make([][]byte, code.Pieces())
 	var hurt []int
 	for i := 0; i < code.Pieces() && have < int(code.K); i++ {
-		if w.job.missing[i] || w.bad[i] || !w.seat(i).live {
+		if w.job.missing[i] || w.bad[i] || !w.seat(i).Live {
 			continue
 		}
 		dst := w.scratch[have][:hi-lo]
@@ -389,7 +373,7 @@ func (w *work) forgetStripe() {
 // its stripe still stands.
 func (w *work) store(i int, data []byte) error {
 	at, id, miss := w.seat(i), w.id(i), w.job.missed
-	host, err := w.q.cfg.Dial(at.host)
+	host, err := w.q.cfg.Dial(at.Host)
 	if err != nil {
 		return err
 	}
@@ -400,7 +384,7 @@ func (w *work) store(i int, data []byte) error {
 	defer cancel()
 	group, _ := w.m.Group(id.Stripe)
 	err = host.PutPiece(ctx, &wire.Piece{
-		PieceID: id, Disk: at.disk, Epoch: w.m.Epoch, Group: group, Code: miss.Code, StripeBytes: miss.StripeBytes,
+		PieceID: id, Disk: at.Disk, Epoch: w.m.Epoch, Group: group, Code: miss.Code, StripeBytes: miss.StripeBytes,
 		Owner: miss.Owner, Written: miss.Written, Data: data, Sum: ec.Sum(0, data),
 	})
 	if err != nil {
@@ -428,7 +412,7 @@ func (w *work) store(i int, data []byte) error {
 	case errors.Is(err, errGone):
 		// Deleted while we worked: the piece must not outlive its stripe. It stays
 		// queued, and the next look at it decides.
-		return errors.Join(err, host.DeletePiece(ctx, at.disk, w.m.Epoch, id))
+		return errors.Join(err, host.DeletePiece(ctx, at.Disk, w.m.Epoch, id))
 	}
 	return err
 }
@@ -441,12 +425,12 @@ func (w *work) stands() error {
 			continue
 		}
 		at := w.seat(i)
-		host, err := w.q.cfg.Dial(at.host)
+		host, err := w.q.cfg.Dial(at.Host)
 		if err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(w.ctx, callMax)
-		has, err := host.HasPieces(ctx, at.disk, []wire.PieceID{w.id(i)})
+		has, err := host.HasPieces(ctx, at.Disk, []wire.PieceID{w.id(i)})
 		cancel()
 		if err != nil {
 			return err

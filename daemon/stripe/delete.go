@@ -59,15 +59,15 @@ func (c *Coordinator) deletePiece(ctx context.Context, id wire.PieceID) error {
 	defer cancel()
 	m, err := c.formed("stripe: delete")
 	for again := false; err == nil; again = true {
-		at := seatOf(m, id.Stripe, int(id.Index))
-		if !at.live {
-			return ashlar.E("stripe: delete", at.disk.String(), ashlar.Unavailable, errors.New("the disk is not up"))
+		at := m.Seat(id.Stripe, int(id.Index))
+		if !at.Live {
+			return ashlar.E("stripe: delete", at.Disk.String(), ashlar.Unavailable, errors.New("the disk is not up"))
 		}
-		host, errDial := c.cfg.Dial(at.host)
+		host, errDial := c.cfg.Dial(at.Host)
 		if errDial != nil {
-			return ashlar.E("stripe: delete", "host="+at.host.String(), ashlar.Unavailable, errDial)
+			return ashlar.E("stripe: delete", "host="+at.Host.String(), ashlar.Unavailable, errDial)
 		}
-		err := host.DeletePiece(ctx, at.disk, m.Epoch, id)
+		err := host.DeletePiece(ctx, at.Disk, m.Epoch, id)
 		if again || !ashlar.Is(err, ashlar.Stale) {
 			return err
 		}

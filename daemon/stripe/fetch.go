@@ -181,13 +181,13 @@ func (f *fetch) askOwn() error {
 			piece = f.nearest()
 			f.copyOf = piece
 		}
-		at := seatOf(f.m, f.u.stripe.ID, piece)
-		if !at.live {
+		at := f.m.Seat(f.u.stripe.ID, piece)
+		if !at.Live {
 			f.own[i] = failed
 			f.errs = append(f.errs, fmt.Errorf("piece %d: its disk is not up", piece))
 			continue
 		}
-		if f.c.slow.avoid(at.disk) {
+		if f.c.slow.avoid(at.Disk) {
 			f.own[i] = avoided
 			continue
 		}
@@ -206,10 +206,10 @@ func (f *fetch) askOwn() error {
 func (f *fetch) nearest() int {
 	first := -1
 	for i := range f.u.stripe.Code.Pieces() {
-		at := seatOf(f.m, f.u.stripe.ID, i)
+		at := f.m.Seat(f.u.stripe.ID, i)
 		switch {
-		case !at.live || f.c.slow.avoid(at.disk):
-		case at.host == f.c.cfg.Local:
+		case !at.Live || f.c.slow.avoid(at.Disk):
+		case at.Host == f.c.cfg.Local:
 			return i
 		case first < 0:
 			first = i
@@ -219,24 +219,24 @@ func (f *fetch) nearest() int {
 }
 
 // start reads columns r of a piece into buf and reports to answers.
-func (f *fetch) start(piece int, at seat, r ec.Range, buf *buffer.Buf, extra bool) {
+func (f *fetch) start(piece int, at topology.Seat, r ec.Range, buf *buffer.Buf, extra bool) {
 	f.flights++
 	buf.Retain() // the read's hold; the answer passes it on
 	req := wire.PieceRange{
 		PieceID: wire.PieceID{Stripe: f.u.stripe.ID, Index: uint8(piece)},
-		Disk:    at.disk, Epoch: f.m.Epoch, Off: uint32(r.Lo),
+		Disk:    at.Disk, Epoch: f.m.Epoch, Off: uint32(r.Lo),
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, f.c.cfg.ReadTimeout)
 	c, answers := f.c, f.answers
 	go func() { // ends with its call, which has a deadline
 		defer cancel()
 		begin := time.Now()
-		host, err := c.cfg.Dial(at.host)
+		host, err := c.cfg.Dial(at.Host)
 		if err == nil {
 			err = host.GetPiece(ctx, req, buf.B)
 		}
 		took := time.Since(begin)
-		c.slow.seen(at.disk, err == nil, ctx.Err() == context.DeadlineExceeded)
+		c.slow.seen(at.Disk, err == nil, ctx.Err() == context.DeadlineExceeded)
 		answers <- answer{piece: piece, extra: extra, buf: buf, err: err, took: took}
 	}()
 }
@@ -374,13 +374,13 @@ func (f *fetch) askExtra(i int, slowToo bool) (bool, error) {
 	if f.all[i] != idle || f.tried(i) {
 		return false, nil
 	}
-	at := seatOf(f.m, f.u.stripe.ID, i)
-	if !at.live {
+	at := f.m.Seat(f.u.stripe.ID, i)
+	if !at.Live {
 		f.all[i] = failed
 		f.errs = append(f.errs, fmt.Errorf("piece %d: its disk is not up", i))
 		return false, nil
 	}
-	if !slowToo && f.c.slow.avoid(at.disk) {
+	if !slowToo && f.c.slow.avoid(at.Disk) {
 		return false, nil
 	}
 	buf, err := f.extra.Get(f.cols.Len())
@@ -456,7 +456,7 @@ func (f *fetch) rebuild() (bool, error) {
 // share from now on: it must not be touched until the read has returned.
 func (f *fetch) place(i int) error {
 	if late := f.ownAt[i]; late != nil {
-		f.c.slow.late(seatOf(f.m, f.u.stripe.ID, f.asked(i)).disk)
+		f.c.slow.late(f.m.Seat(f.u.stripe.ID, f.asked(i)).Disk)
 		moved := late.Move(f.extra)
 		late.Release()
 		f.ownAt[i] = nil

@@ -218,21 +218,3 @@ func (c *Coordinator) newer(ctx context.Context, epoch ashlar.Epoch) *topology.M
 		}
 	}
 }
-
-// seat is where one piece of a stripe belongs under one map.
-type seat struct {
-	disk ashlar.DiskID
-	host ashlar.HostID
-	live bool
-}
-
-// seatOf returns the seat of piece i of a stripe. A group with too few disks
-// has a dead seat.
-func seatOf(m *topology.Map, id ashlar.StripeID, i int) seat {
-	_, g := m.Group(id)
-	if i >= len(g.Disks) || int(g.Disks[i]) >= len(m.Disks) {
-		return seat{}
-	}
-	d := &m.Disks[g.Disks[i]]
-	return seat{disk: d.ID, host: d.Host, live: m.Live(g.Disks[i])}
-}

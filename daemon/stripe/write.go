@@ -181,7 +181,7 @@ func (u *upload) send(ctx context.Context, s ashlar.Stripe, from *source, lease 
 func canReachQuorum(m *topology.Map, s ashlar.Stripe) error {
 	live := 0
 	for i := range s.Code.Pieces() {
-		if seatOf(m, s.ID, i).live {
+		if m.Seat(s.ID, i).Live {
 			live++
 		}
 	}
@@ -457,14 +457,14 @@ func (c *Coordinator) put(ctx context.Context, m *topology.Map, p *wire.Piece) e
 }
 
 func (c *Coordinator) putOnce(ctx context.Context, m *topology.Map, p *wire.Piece) error {
-	at := seatOf(m, p.Stripe, int(p.Index))
-	if !at.live {
-		return ashlar.E("stripe: put", at.disk.String(), ashlar.Unavailable, errors.New("the disk is not up"))
+	at := m.Seat(p.Stripe, int(p.Index))
+	if !at.Live {
+		return ashlar.E("stripe: put", at.Disk.String(), ashlar.Unavailable, errors.New("the disk is not up"))
 	}
-	host, err := c.cfg.Dial(at.host)
+	host, err := c.cfg.Dial(at.Host)
 	if err != nil {
-		return ashlar.E("stripe: put", "host="+at.host.String(), ashlar.Unavailable, err)
+		return ashlar.E("stripe: put", "host="+at.Host.String(), ashlar.Unavailable, err)
 	}
-	p.Disk, p.Epoch = at.disk, m.Epoch
+	p.Disk, p.Epoch = at.Disk, m.Epoch
 	return host.PutPiece(ctx, p)
 }

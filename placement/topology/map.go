@@ -170,6 +170,24 @@ func (m *Map) Group(s ashlar.StripeID) (ashlar.GroupID, *Group) {
 	return id, &m.Groups[id]
 }
 
+// Seat is where one piece of a stripe belongs.
+type Seat struct {
+	Disk ashlar.DiskID
+	Host ashlar.HostID
+	Live bool
+}
+
+// Seat returns the seat of piece i of a stripe. A group with too few disks has
+// a dead seat there. The map must be formed.
+func (m *Map) Seat(s ashlar.StripeID, i int) Seat {
+	_, g := m.Group(s)
+	if i >= len(g.Disks) || int(g.Disks[i]) >= len(m.Disks) {
+		return Seat{}
+	}
+	d := &m.Disks[g.Disks[i]]
+	return Seat{Disk: d.ID, Host: d.Host, Live: m.Live(g.Disks[i])}
+}
+
 // Zone returns the zone of a disk.
 func (m *Map) Zone(n DiskNum) string {
 	if h := m.Host(m.Disks[n].Host); h != nil {
