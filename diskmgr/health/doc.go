@@ -24,6 +24,9 @@
 //	ReadErrorsMax failed reads within ErrorWindow      Suspect  (while they are that many)
 //	SlowWindowsMax slow windows in a row               Suspect  (until FastWindowsMin fast ones)
 //
+// Two failures are at different places if the ranges that were read or written
+// do not overlap: one bad sector may fail any number of I/Os around it.
+//
 // A window is WindowLength of I/O of one kind with at least WindowOpsMin ends. It
 // is slow when its 95th percentile exceeds each of SlowFloor, SlowBaseline times
 // the 99th percentile measured at claim, and SlowPeers times the median of the

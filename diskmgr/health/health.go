@@ -90,8 +90,7 @@ type Machine struct {
 	why   string
 	since time.Time
 
-	errorsInRow            int
-	lastErrorAt            int64
+	failing                []place // of the errors since the last success
 	readErrors, writeFails []time.Time
 	slow                   [ops]streak
 	windowFrom             time.Time
@@ -109,7 +108,7 @@ type streak struct {
 // New returns a machine in state Good. Baseline holds the 99th percentiles that
 // were measured at claim.
 func New(limits Limits, baseline Latency, now time.Time) *Machine {
-	return &Machine{limits: limits, baseline: baseline, since: now, windowFrom: now, lastErrorAt: -1}
+	return &Machine{limits: limits, baseline: baseline, since: now, windowFrom: now}
 }
 
 // State returns the state, why it was entered, and when.
@@ -142,14 +141,14 @@ func (m *Machine) End(t Ticket, off int64, bytes int, outcome Outcome, now time.
 		m.counters.Bytes[op] += uint64(bytes)
 		m.window[op].add(now.Sub(began))
 		m.total[op].add(now.Sub(began))
-		m.errorsInRow, m.lastErrorAt = 0, -1
+		m.failing = m.failing[:0]
 		return
 	}
 	m.counters.Errors[op]++
-	m.judgeError(op, off, outcome, now)
+	m.judgeError(op, place{off, off + int64(bytes)}, outcome, now)
 }
 
-func (m *Machine) judgeError(op Op, off int64, outcome Outcome, now time.Time) {
+func (m *Machine) judgeError(op Op, at place, outcome Outcome, now time.Time) {
 	switch {
 	case outcome == Gone:
 		m.worsen(Failed, "the device is gone", now)
@@ -158,16 +157,30 @@ func (m *Machine) judgeError(op Op, off int64, outcome Outcome, now time.Time) {
 	case op == Flush:
 		m.worsen(Fenced, "a flush failed; what was written since the last good one may be lost", now)
 	default:
-		m.countError(op, off, now)
+		m.countError(op, at, now)
 	}
 }
 
-func (m *Machine) countError(op Op, off int64, now time.Time) {
-	// A reader that insists on one bad sector must not condemn the disk.
-	if off != m.lastErrorAt {
-		m.errorsInRow++
-		m.lastErrorAt = off
+// place is a range of the disk that holds something bad.
+type place struct{ from, to int64 }
+
+// noteFailing adds a place to the errors in a row. Readers that insist on one
+// bad sector must not condemn the disk, whatever ranges round it they read: a
+// range that overlaps a failing place is the same place, narrowed down.
+func (m *Machine) noteFailing(at place) {
+	for i, f := range m.failing {
+		if f == at || at.from < f.to && f.from < at.to {
+			m.failing[i] = place{max(f.from, at.from), min(f.to, at.to)}
+			return
+		}
 	}
+	if len(m.failing) < m.limits.ErrorsInRowMax {
+		m.failing = append(m.failing, at)
+	}
+}
+
+func (m *Machine) countError(op Op, at place, now time.Time) {
+	m.noteFailing(at)
 	if op == Write {
 		m.writeFails = recent(append(m.writeFails, now), now.Add(-m.limits.ErrorWindow))
 		if n := len(m.writeFails); n >= m.limits.WriteErrorsMax {
@@ -179,8 +192,8 @@ func (m *Machine) countError(op Op, off int64, now time.Time) {
 			m.worsen(Suspect, fmt.Sprintf("%d reads failed within %v", n, m.limits.ErrorWindow), now)
 		}
 	}
-	if m.errorsInRow >= m.limits.ErrorsInRowMax {
-		m.worsen(Failed, fmt.Sprintf("%d I/Os in a row failed at different places", m.errorsInRow), now)
+	if n := len(m.failing); n >= m.limits.ErrorsInRowMax {
+		m.worsen(Failed, fmt.Sprintf("%d I/Os in a row failed at different places", n), now)
 	}
 }
 

@@ -19,7 +19,7 @@ var rewrite = flag.Bool("rewrite", false, "write what the scripts print into the
 // followed by what it printed on lines that start with a tab:
 //
 //	disk [baseline=D]                         a new disk with default limits
-//	read|write|flush TOOK [OUTCOME] [at=OFF] [times=N]   I/O, one after the other
+//	read|write|flush TOOK [OUTCOME] [at=OFF] [bytes=N] [times=N]   I/O, one after the other
 //	begin read|write|flush                    an I/O that does not end yet
 //	wait D                                    time passes, nobody looks
 //	tick [D] [peer=D]                         wait D, then tick
@@ -100,7 +100,7 @@ func (s *story) command(verb string, words []string) string {
 			if at, ok := named["at"]; ok {
 				off = int64(s.number(at, 0))
 			}
-			s.io(opOf(verb), s.duration(plain[0]), off, outcomeOf(plain[1:]))
+			s.io(opOf(verb), s.duration(plain[0]), off, int(s.number(named["bytes"], 4096)), outcomeOf(plain[1:]))
 		}
 	case "begin":
 		s.m.Begin(opOf(plain[0]), s.now)
@@ -114,7 +114,7 @@ func (s *story) command(verb string, words []string) string {
 	case "window":
 		for range s.number(named["times"], 1) {
 			for range 20 {
-				s.io(opOf(plain[0]), s.duration(plain[1]), 0, health.OK)
+				s.io(opOf(plain[0]), s.duration(plain[1]), 0, 4096, health.OK)
 			}
 			s.now = s.now.Add(10 * time.Second)
 			s.m.Tick(s.now, peers)
@@ -127,10 +127,10 @@ func (s *story) command(verb string, words []string) string {
 	return s.state()
 }
 
-func (s *story) io(op health.Op, took time.Duration, off int64, outcome health.Outcome) {
+func (s *story) io(op health.Op, took time.Duration, off int64, bytes int, outcome health.Outcome) {
 	ticket := s.m.Begin(op, s.now)
 	s.now = s.now.Add(took)
-	s.m.End(ticket, off, 4096, outcome, s.now)
+	s.m.End(ticket, off, bytes, outcome, s.now)
 }
 
 func (s *story) state() string {
