@@ -105,6 +105,10 @@ func (d *Disk) PowerCut(atom int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.noteLocked(Event{What: "power cut"})
+	d.cutLocked(atom)
+}
+
+func (d *Disk) cutLocked(atom int) {
 	keep := d.mu.rng.IntN(101)
 	for _, n := range slices.Sorted(maps.Keys(d.mu.cache)) {
 		c := d.mu.cache[n]
@@ -238,7 +242,11 @@ func (d *Disk) read(p []byte, off int64) syscall.Errno {
 	defer d.mu.Unlock()
 	d.mu.counts.Reads++
 	d.mu.counts.BytesRead += int64(len(p))
-	if rule.Fault == EIO {
+	switch rule.Fault {
+	case EIO:
+		return syscall.EIO
+	case Cut:
+		d.cutLocked(atomBytes)
 		return syscall.EIO
 	}
 	copy(p, d.mu.medium[off:])
@@ -286,6 +294,10 @@ func (d *Disk) write(p []byte, off int64) syscall.Errno {
 			}
 		}
 		return syscall.EIO
+	case Cut:
+		d.storeLocked(p, off)
+		d.cutLocked(atomBytes)
+		return syscall.EIO
 	}
 	d.storeLocked(p, off)
 	return 0
@@ -332,6 +344,10 @@ func (d *Disk) flush() syscall.Errno {
 	}
 	defer d.mu.Unlock()
 	d.mu.counts.Flushes++
+	if rule.Fault == Cut {
+		d.cutLocked(atomBytes)
+		return syscall.EIO
+	}
 	for n, c := range d.mu.cache {
 		switch {
 		case rule.Fault == EIO:

@@ -32,6 +32,7 @@
 //	Torn         some atoms of the write are taken, then it fails with EIO
 //	Flip         one bit of what is read is wrong, on the way only
 //	Lie          the flush answers success and flushes nothing
+//	Cut          the power fails in the middle of the call, torn in atoms of 512
 //
 // Every fault that fires is counted by kind and kept in a log with the time,
 // the place and the rule. With the same seed the same order of calls gives the

@@ -65,7 +65,10 @@ func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.
 	d := f.disk(in.NodeId)
 	off := int64(in.Offset)
 	buf = buf[:max(0, min(int64(len(buf)), int64(in.Size), d.Bytes()-off))]
-	return fuse.ReadResultData(buf), fuse.Status(d.read(buf, off))
+	if errno := d.read(buf, off); errno != 0 {
+		return nil, fuse.Status(errno) // beside a result, go-fuse drops the status
+	}
+	return fuse.ReadResultData(buf), fuse.OK
 }
 
 func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {

@@ -66,7 +66,9 @@ func New(t testing.TB, o Options) *Rig {
 	r.guard(t)
 	var err error
 	r.server, err = fuse.NewServer(&filesystem{fuse.NewDefaultRawFileSystem(), r.disks}, r.dir, &fuse.MountOptions{
-		DirectMountStrict: true, MaxWrite: maxWriteBytes, MaxBackground: backgroundMax, DisableXAttrs: true,
+		DirectMountStrict: true, MaxWrite: maxWriteBytes, MaxBackground: backgroundMax, DisableXAttrs: true, DisableSplice: true,
+		ExtraCapabilities: fuse.CAP_ASYNC_DIO, // else a loop device has one I/O under way at a time
+
 		FsName: "faultdisk", Name: "faultdisk",
 	})
 	if err != nil {

@@ -34,11 +34,12 @@ const (
 	Torn
 	Flip
 	Lie
+	Cut
 )
 
 var faultNames = [...]string{
 	EIO: "EIO", ENOSPC: "ENOSPC", Delay: "delay", Hang: "hang", Lost: "lost", Misdirected: "misdirected",
-	Short: "short", Torn: "torn", Flip: "flip", Lie: "lie",
+	Short: "short", Torn: "torn", Flip: "flip", Lie: "lie", Cut: "cut",
 }
 
 func (f Fault) String() string { return faultNames[f] }
@@ -46,7 +47,7 @@ func (f Fault) String() string { return faultNames[f] }
 // applies tells which operations a fault can be done to.
 func (f Fault) applies() Op {
 	switch f {
-	case EIO, Delay, Hang:
+	case EIO, Delay, Hang, Cut:
 		return Read | Write | Flush
 	case Flip:
 		return Read
