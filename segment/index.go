@@ -19,6 +19,7 @@ import (
 //
 //	'm'                              which run of which disk this index is of
 //	's' segment                      state, life and end of a segment
+//	'o'                              how many segments were ever opened: see openings
 //	'r' stripe piece                 the current record of the key
 //	'r' stripe piece sequence gen    a piece that was replaced or deleted and
 //	                                 still lies on the device
@@ -114,7 +115,8 @@ func (id identity) encode() []byte {
 }
 
 type index struct {
-	db *pebble.DB
+	db     *pebble.DB
+	opened *openings
 	// damaged is called, from any goroutine, when Pebble meets a bad checksum
 	// after the log was opened. Before that the caller sees the error.
 	damaged atomic.Pointer[func(error)]
@@ -146,6 +148,9 @@ func openIndex(dir string, fs vfs.FS, cacheBytes int64, log *slog.Logger) (*inde
 	if err := lock.Close(); err != nil {
 		return nil, err
 	}
+	if err := removeRemains(dir, fs); err != nil {
+		return nil, err
+	}
 	db, err := open()
 	if err != nil {
 		log.Warn("segment: the index cannot be opened and is rebuilt", "dir", dir, "error", err)
@@ -160,8 +165,13 @@ func openIndex(dir string, fs vfs.FS, cacheBytes int64, log *slog.Logger) (*inde
 		}
 	}
 	x.db = db
+	if x.opened, err = openOpenings(dir, fs); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	return x, nil
 }
+
+func (x *index) close() error { return errors.Join(x.db.Close(), x.opened.file.Close()) }
 
 func (x *index) corruption(info pebble.DataCorruptionInfo) {
 	if tell := x.damaged.Load(); tell != nil {
@@ -184,6 +194,9 @@ func (x *index) identity() (identity, bool) {
 // wipe removes every row.
 func (x *index) wipe() error {
 	if err := x.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.Sync); err != nil {
+		return err
+	}
+	if err := x.restart(); err != nil {
 		return err
 	}
 	return x.db.Flush()

@@ -369,7 +369,7 @@ func (l *Log) closeIndex() error {
 	l.use.Lock()
 	defer l.use.Unlock()
 	l.closed = true
-	if err := l.index.db.Close(); err != nil {
+	if err := l.index.close(); err != nil {
 		return l.fail("close", "", ashlar.Internal, fmt.Errorf("index: %w", err))
 	}
 	return nil

@@ -55,7 +55,7 @@ func Open(ctx context.Context, dev Device, opt Options) (*Log, error) {
 	r.sink = r.enter
 	if err := r.run(); err != nil {
 		if l.index != nil {
-			l.index.db.Close()
+			l.index.close()
 		}
 		return nil, err
 	}
@@ -123,6 +123,10 @@ func (r *recovery) run() error {
 	}
 	id, ok := l.index.identity()
 	r.known = ok && r.anchor.Count > 0 && id.disk == l.opt.Disk && (id.run == r.anchor.Run || id.next == r.anchor.Run)
+	if r.known && !l.index.complete() {
+		l.opt.Log.Warn("segment: the index has lost its end and is rebuilt", "disk", l.opt.Disk)
+		r.known = false
+	}
 	r.run_ = l.opt.hooks.random()
 	if err = r.collect(); r.known && ashlar.Is(err, ashlar.Internal) {
 		l.opt.Log.Warn("segment: the index is damaged and is rebuilt", "disk", l.opt.Disk, "error", err)
@@ -143,7 +147,7 @@ func (r *recovery) run() error {
 func (r *recovery) renewIndex() error {
 	l := r.log
 	r.known = false
-	l.index.db.Close() // what it cannot write any more is not missed
+	l.index.close() // what it cannot write any more is not missed
 	l.index = nil
 	fs := l.opt.hooks.fs
 	if err := fs.RemoveAll(l.opt.IndexDir); err != nil {

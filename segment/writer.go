@@ -158,7 +158,7 @@ func (w *writer) roll(r *request) error {
 	b := l.index.db.NewBatch()
 	defer b.Close()
 	if err = setSeg(b, i, segRow{state: segOpen, generation: life.Generation, salt: life.Salt}); err == nil {
-		err = b.Commit(pebble.Sync)
+		err = l.index.noteOpening(b)
 	}
 	if err != nil {
 		return l.fence("index", err)
