@@ -38,9 +38,9 @@ func (s *Machine) Heartbeat(now time.Time, hb Heartbeat) (Answer, error) {
 		s.heard[h.ID] = mem
 	}
 	mem.at, mem.repairPieces = now, hb.RepairPieces
-	s.takeDisks(now, h.ID, mem, hb)
+	all := s.takeDisks(now, h.ID, mem, hb)
 	s.form(now)
-	return Answer{Host: h.ID, NeedFull: !mem.full}, nil
+	return Answer{Host: h.ID, NeedFull: !mem.full || !all}, nil
 }
 
 // judge refuses what no host of this cluster would say.
@@ -121,8 +121,10 @@ func (s *Machine) admit(now time.Time, hb Heartbeat) int {
 	return len(m.Hosts) - 1
 }
 
-// takeDisks takes in the reports of a host's disks.
-func (s *Machine) takeDisks(now time.Time, host ashlar.HostID, mem *heard, hb Heartbeat) {
+// takeDisks takes in the reports of a host's disks. It is false if it left one
+// out: the host must report that one again, for its owner may let it go.
+func (s *Machine) takeDisks(now time.Time, host ashlar.HostID, mem *heard, hb Heartbeat) (all bool) {
+	all = true
 	if hb.Full {
 		mem.full = true
 		clear(mem.disks)
@@ -131,10 +133,12 @@ func (s *Machine) takeDisks(now time.Time, host ashlar.HostID, mem *heard, hb He
 		if s.takeDisk(now, host, r) {
 			mem.disks[r.ID] = true
 			s.reports[r.ID] = r
+		} else {
+			all = false
 		}
 	}
 	if !hb.Full {
-		return
+		return all
 	}
 	for i, d := range s.Map().Disks {
 		if d.Host == host && !mem.disks[d.ID] {
@@ -142,6 +146,7 @@ func (s *Machine) takeDisks(now time.Time, host ashlar.HostID, mem *heard, hb He
 			s.reports[d.ID] = Disk{ID: d.ID, Name: d.Name, Failed: true, Reason: "its host does not see it any more"}
 		}
 	}
+	return all
 }
 
 // takeDisk takes in one report. It is false if the disk belongs to another

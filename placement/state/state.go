@@ -107,12 +107,14 @@ type Disk struct {
 	Reason string
 	Bytes  uint64 // capacity
 	Used   uint64 // bytes
+	Scrub  health.DiskScrub
 }
 
 // Answer is what a host is told, once the pending map is written.
 type Answer struct {
 	Host ashlar.HostID
-	// NeedFull asks for a full list of disks.
+	// NeedFull asks for a full list of disks: none came yet, or one disk of it
+	// still belongs to another host.
 	NeedFull bool
 }
 
@@ -275,7 +277,7 @@ func (s *Machine) Facts() health.Facts {
 	m := s.Map()
 	for i, d := range m.Disks {
 		if r, ok := s.reports[d.ID]; ok {
-			f.Disks[topology.DiskNum(i)] = health.DiskFacts{UsedBytes: r.Used, Reason: r.Reason}
+			f.Disks[topology.DiskNum(i)] = health.DiskFacts{UsedBytes: r.Used, Reason: r.Reason, Scrub: r.Scrub}
 		}
 	}
 	for _, h := range s.heard {
