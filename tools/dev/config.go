@@ -253,6 +253,9 @@ func create(cfg Config, form string) (Config, *state, error) {
 	if entries, err := os.ReadDir(cfg.Dir); err == nil && len(entries) > 0 {
 		return cfg, nil, fmt.Errorf("%s is not empty and holds no dev cluster: choose another --dir, or empty it yourself", cfg.Dir)
 	}
+	if err := checkDevices(cfg.Devices); err != nil {
+		return cfg, nil, err
+	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return cfg, nil, err
 	}

@@ -3,6 +3,7 @@ package dev
 import (
 	"bytes"
 	"crypto/sha256"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -19,38 +20,51 @@ import (
 func TestLoopDevices(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.Zones, cfg.Hosts, cfg.Disks, cfg.Members, cfg.Profile = 3, 1, 2, 1, ashlar.Code{K: 4, M: 2}
-	for range 6 {
+	// The names are links, so that they can change what they mean, as sdb and
+	// sdc do at a boot.
+	names := t.TempDir()
+	var devices []string
+	for i := range 6 {
 		device, _ := looptest.Device(t, 512*ashlar.MiB, 4096)
-		cfg.Devices = append(cfg.Devices, device)
+		devices = append(devices, device)
+		cfg.Devices = append(cfg.Devices, fmt.Sprintf("%s/sd%c", names, 'b'+i))
 	}
-	refuseForeign(t, cfg)
-
-	c := startOne(t, cfg)
-	client := s3Client(t, c.S3(), cfg)
-	makeBucket(t, client)
-	objects := samples(8, "loop")
-	putAll(t, client, objects)
-	checkAll(t, client, objects, "on block devices")
-	before := diskNames(c)
-	c.Close()
-
-	for _, order := range []string{"the same order", "another order within the hosts"} {
-		if order != "the same order" {
-			for i := 0; i < len(cfg.Devices); i += 2 {
-				cfg.Devices[i], cfg.Devices[i+1] = cfg.Devices[i+1], cfg.Devices[i]
+	link := func(order ...int) {
+		for i, name := range cfg.Devices {
+			os.Remove(name)
+			if err := os.Symlink(devices[order[i]], name); err != nil {
+				t.Fatal(err)
 			}
 		}
+	}
+	link(0, 1, 2, 3, 4, 5)
+	refuseForeign(t, cfg)
+
+	var objects []object
+	for i, order := range [][]int{
+		{0, 1, 2, 3, 4, 5}, // as they were claimed
+		{0, 1, 2, 3, 4, 5},
+		{1, 0, 3, 2, 4, 5}, // names changed within the hosts
+		{1, 2, 3, 0, 4, 5}, // disks moved to other hosts
+	} {
+		link(order...)
 		c, err := Start(t.Context(), cfg, Options{})
 		if err != nil {
-			t.Fatalf("%s: %v", order, err)
+			t.Fatalf("devices %v: %v", order, err)
 		}
+		t.Cleanup(c.Close)
 		client := s3Client(t, c.S3(), cfg)
+		if i == 0 {
+			makeBucket(t, client)
+		}
 		awaitHealthy(t, healBound, c.Status)
-		checkAll(t, client, objects, order)
-		more := samples(9, order)
+		when := fmt.Sprintf("start %d with devices %v", i+1, order)
+		checkAll(t, client, objects, when)
+		more := samples(8, when)
 		putAll(t, client, more)
 		objects = append(objects, more...)
-		t.Logf("%s: %v, before %v", order, diskNames(c), before)
+		checkAll(t, client, objects, when)
+		t.Logf("%s: %v", when, diskNames(c))
 		c.Close()
 	}
 }
@@ -65,17 +79,18 @@ func diskNames(c *Cluster) (names []string) {
 }
 
 // refuseForeign puts a filesystem on one of the devices: the start is refused,
-// names the device and what it holds, and writes nothing to it.
+// names the device and what it holds, and writes nothing to any of them: the
+// good ones serve the next cluster.
 func refuseForeign(t *testing.T, cfg Config) {
 	cfg.Dir = t.TempDir() + "/refused"
 	cfg.Devices = slices.Clone(cfg.Devices)
 	device, _ := looptest.Device(t, 512*ashlar.MiB, 4096)
 	// The last: nothing may be written to the other devices for it, either.
-	cfg.Devices[5] = device
+	cfg.Devices[5] = device // what is named is a device, not a link
 	if out, err := exec.Command("mkfs.ext4", "-q", "-F", "-L", "thesis", device).CombinedOutput(); err != nil {
 		t.Fatalf("mkfs.ext4: %v\n%s", err, out)
 	}
-	before := deviceSum(t, device)
+	before, other := deviceSum(t, device), deviceSum(t, cfg.Devices[0])
 	c, err := Start(t.Context(), cfg, Options{})
 	if err == nil {
 		c.Close()
@@ -84,8 +99,13 @@ func refuseForeign(t *testing.T, cfg Config) {
 	if !strings.Contains(err.Error(), device) || !strings.Contains(err.Error(), "ext4") {
 		t.Errorf("%v: want the device %s and ext4", err, device)
 	}
-	if !bytes.Equal(before, deviceSum(t, device)) {
-		t.Error("the refused device was written to")
+	if !bytes.Equal(before, deviceSum(t, device)) || !bytes.Equal(other, deviceSum(t, cfg.Devices[0])) {
+		t.Error("a device was written to although the start was refused")
+	}
+	twice := cfg
+	twice.Devices = append(slices.Clone(cfg.Devices[:5]), cfg.Devices[0])
+	if _, err := Start(t.Context(), twice, Options{}); err == nil || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("one device named twice: %v", err)
 	}
 }
 
