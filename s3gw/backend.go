@@ -20,23 +20,33 @@ type Buckets interface {
 	CreateBucket(ctx context.Context, owner, name, region string) error
 	HeadBucket(ctx context.Context, name string) (store.Bucket, error)
 	DeleteBucket(ctx context.Context, name string) error
+	SetVersioning(ctx context.Context, name string, v store.Versioning) error
+	// Setting returns a configuration of a bucket, nil if there is none.
+	Setting(ctx context.Context, name, setting string) ([]byte, error)
+	// PutSetting stores one; a nil value removes it.
+	PutSetting(ctx context.Context, name, setting string, value []byte) error
 	// ListBuckets returns at most limit buckets of owner with names > after.
 	ListBuckets(ctx context.Context, owner, prefix, after string, limit int) (buckets []store.Bucket, more bool, err error)
 }
 
-// Objects reads and writes current objects. Conditions of writes are judged by
+// Objects reads and writes objects and their versions. Conditions of writes are judged by
 // the store at the commit; conditions of reads are judged by the gateway.
 type Objects interface {
 	// PutObject reads body until it ends. It must store nothing unless Read
 	// returned io.EOF.
 	PutObject(ctx context.Context, req *store.PutRequest, body store.Body) (store.Object, error)
-	HeadObject(ctx context.Context, bucket, key string) (store.Object, error)
+	// An empty version is the current one.
+	HeadObject(ctx context.Context, bucket, key, version string) (store.Object, error)
 	// OpenObject streams length bytes from off of an object that HeadObject
 	// returned. The caller closes the reader.
 	OpenObject(ctx context.Context, obj *store.Object, off, length uint64) (io.ReadCloser, error)
-	DeleteObject(ctx context.Context, bucket, key string, cond store.Conditions) error
+	// DeleteObject deletes a version for good, or, without one, what is current.
+	DeleteObject(ctx context.Context, bucket, key, version, owner string, cond store.Conditions) (store.Deleted, error)
 	CopyObject(ctx context.Context, req *store.CopyRequest) (store.Object, error)
 	ListObjects(ctx context.Context, req store.ListRequest) (store.ListPage, error)
+	ListVersions(ctx context.Context, req store.VersionsRequest) (store.VersionsPage, error)
+	// SetTags replaces the tags of a version and returns which one that was.
+	SetTags(ctx context.Context, bucket, key, version string, tags map[string]string) (string, error)
 }
 
 // Uploads runs multipart uploads.

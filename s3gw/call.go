@@ -185,6 +185,9 @@ func (c *call) fail(err error) {
 	}
 	clear(c.w.Header()) // an object's headers say nothing about an error
 	c.identify()
+	for _, h := range e.Headers {
+		c.set(h.Name, h.Value)
+	}
 	if e.RetryAfterSeconds > 0 {
 		c.set("Retry-After", strconv.Itoa(e.RetryAfterSeconds))
 	}

@@ -210,7 +210,10 @@ func (m *memory) object(bucket, key string) (*memObject, error) {
 	return o, nil
 }
 
-func (m *memory) HeadObject(_ context.Context, bucket, key string) (store.Object, error) {
+func (m *memory) HeadObject(_ context.Context, bucket, key, version string) (store.Object, error) {
+	if version != "" && version != store.NullVersion {
+		return store.Object{}, store.ErrNoSuchVersion
+	}
 	o, err := m.object(bucket, key)
 	if err != nil {
 		return store.Object{}, err
@@ -245,21 +248,50 @@ func (brokenReader) Read([]byte) (int, error) {
 	return 0, ashlar.E("memory: read", "", ashlar.Unavailable, nil)
 }
 
-func (m *memory) DeleteObject(_ context.Context, bucket, key string, cond store.Conditions) error {
+func (m *memory) DeleteObject(_ context.Context, bucket, key, version, _ string, cond store.Conditions) (store.Deleted, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b, err := m.bucket(bucket)
 	if err != nil {
-		return err
+		return store.Deleted{}, err
+	}
+	if version != "" && version != store.NullVersion {
+		return store.Deleted{}, nil
 	}
 	if err := m.judge(b, key, cond); err != nil {
-		return err
+		return store.Deleted{}, err
 	}
 	delete(b.objects, key)
-	return nil
+	return store.Deleted{}, nil
+}
+
+// What follows is tested over the real store; see real_test.go.
+
+func (m *memory) ListVersions(context.Context, store.VersionsRequest) (store.VersionsPage, error) {
+	return store.VersionsPage{}, store.ErrNoSuchBucket
+}
+
+func (m *memory) SetVersioning(context.Context, string, store.Versioning) error {
+	return store.ErrNoSuchBucket
+}
+
+func (m *memory) SetTags(context.Context, string, string, string, map[string]string) (string, error) {
+	return "", store.ErrNoSuchKey
+}
+
+func (m *memory) Setting(_ context.Context, name, _ string) ([]byte, error) {
+	_, err := m.HeadBucket(context.Background(), name)
+	return nil, err
+}
+
+func (m *memory) PutSetting(context.Context, string, string, []byte) error {
+	return store.ErrNoSuchBucket
 }
 
 func (m *memory) CopyObject(_ context.Context, req *store.CopyRequest) (store.Object, error) {
+	if v := req.Source.Version; v != "" && v != store.NullVersion {
+		return store.Object{}, store.ErrNoSuchVersion
+	}
 	src, err := m.object(req.Source.Bucket, req.Source.Key)
 	if err != nil {
 		return store.Object{}, err

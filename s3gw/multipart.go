@@ -115,12 +115,15 @@ func uploadPart(c *call) error {
 
 // partSource returns the object and the bytes of it that a part is copied from.
 func (c *call) partSource() (src store.Object, rng s3.Range, err error) {
-	bucket, key, err := c.copySource()
+	bucket, key, version, err := c.copySource()
 	if err != nil {
 		return src, rng, err
 	}
-	if src, err = c.s.backend.HeadObject(c.ctx, string(bucket), string(key)); err != nil {
-		return src, rng, err
+	if src, err = c.s.backend.HeadObject(c.ctx, string(bucket), string(key), version); err != nil {
+		return src, rng, sourceError(err)
+	}
+	if version != "" {
+		c.set("X-Amz-Copy-Source-Version-Id", version)
 	}
 	cond := s3.Conditions(c.r.Header, "X-Amz-Copy-Source-")
 	if err := s3.JudgeRead(&cond, src.ETag, src.Modified, true); err != nil {
@@ -394,6 +397,7 @@ func completeUpload(c *call) error {
 	if err != nil {
 		return c.withKey(err)
 	}
+	c.versionHeader(o.Version)
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("CompleteMultipartUploadResult")
 		w.Text("Location", c.location())

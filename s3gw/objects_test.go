@@ -145,7 +145,7 @@ func TestReads(t *testing.T) {
 		{"", H{"If-Unmodified-Since": past}, 412, "PreconditionFailed", ""}, {"", H{"If-Unmodified-Since": future}, 200, "", "0123456789"},
 		{"?partNumber=1", nil, 206, "", "0123456789"}, {"?partNumber=2", nil, 416, "InvalidPartNumber", ""}, {"?partNumber=0", nil, 400, "InvalidArgument", ""},
 		{"?partNumber=1", H{"Range": "bytes=0-1"}, 400, "InvalidRequest", ""}, {"?versionId=null", nil, 200, "", "0123456789"},
-		{"?versionId=abc", nil, 404, "NoSuchVersion", ""}, {"?versionId=", nil, 400, "InvalidArgument", ""},
+		{"?versionId=0123456789abcdef0123456789abcdef", nil, 404, "NoSuchVersion", ""}, {"?versionId=abc", nil, 400, "InvalidArgument", ""}, {"?versionId=", nil, 400, "InvalidArgument", ""},
 	} {
 		for _, method := range []string{"GET", "HEAD"} {
 			a := g.do(t, testCall{method: method, target: "/bucket/k" + c.query, headers: c.headers})
@@ -248,7 +248,7 @@ func TestCopy(t *testing.T) {
 		{"/other/k", H{src: "bucket/a%20b"}, 200, ""}, {"/other/k", H{src: "/bucket/a%20b?versionId=null"}, 200, ""},
 		{"/other/k", H{src: ""}, 400, "InvalidArgument"}, {"/other/k", H{src: "bucket"}, 400, "InvalidArgument"}, {"/other/k", H{src: "bucket/%"}, 400, "InvalidArgument"},
 		{"/other/k", H{src: "bucket/../other/k"}, 404, "NoSuchKey"}, {"/other/k", H{src: "absent/k"}, 404, "NoSuchBucket"}, {"/other/k", H{src: "bucket/absent"}, 404, "NoSuchKey"},
-		{"/absent/k", H{src: "bucket/a%20b"}, 404, "NoSuchBucket"}, {"/other/k", H{src: "bucket/a%20b?versionId=x"}, 404, "NoSuchVersion"},
+		{"/absent/k", H{src: "bucket/a%20b"}, 404, "NoSuchBucket"}, {"/other/k", H{src: "bucket/a%20b?versionId=0123456789abcdef0123456789abcdef"}, 404, "NoSuchVersion"},
 		{"/other/k", H{src: "bucket/a%20b", "X-Amz-Metadata-Directive": "MAYBE"}, 400, "InvalidArgument"},
 		{"/other/k", H{src: "bucket/a%20b", "X-Amz-Copy-Source-If-Match": "nope"}, 412, "PreconditionFailed"},
 		{"/other/k", H{src: "bucket/a%20b", "X-Amz-Copy-Source-If-None-Match": "5d41402abc4b2a76b9719d911017c592"}, 412, "PreconditionFailed"},
@@ -260,11 +260,11 @@ func TestCopy(t *testing.T) {
 	} {
 		cp(c.target, c.headers).want(t, c.status, c.code)
 	}
-	o, err := g.HeadObject(ctx, "other", "k")
+	o, err := g.HeadObject(ctx, "other", "k", "")
 	if err != nil || o.User["a"] != "1" || o.Tags["t"] != "1" || o.ContentType != "x/y" {
 		t.Error(o, err)
 	}
-	o, _ = g.HeadObject(ctx, "bucket", "a b")
+	o, _ = g.HeadObject(ctx, "bucket", "a b", "")
 	if o.User["b"] != "2" || o.User["a"] != "" || o.Tags["t"] != "1" {
 		t.Errorf("%+v", o.Attributes)
 	}

@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/textproto"
-	"sort"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,25 +26,41 @@ var (
 	largeBuffers = sync.Pool{New: func() any { b := make([]byte, largeBufferBytes); return &b }}
 )
 
-// checkVersion accepts the one version that an object of a bucket without
-// versioning has.
-func (c *call) checkVersion() error {
+// version returns the version that a request names, empty for the current one.
+func (c *call) version() (string, error) {
 	v, given := c.query.Get("versionId")
-	switch {
-	case !given || v == "null":
-		return nil
-	case v == "":
-		return invalidArgument("versionId", v, "Version id cannot be the empty string")
+	if !given {
+		return "", nil
 	}
-	return s3.E(s3.NoSuchVersion, "").With("Key", string(c.key)).With("VersionId", v)
+	return v, s3.CheckVersion(v)
 }
 
 func (c *call) headObject() (store.Object, error) {
-	if err := c.checkVersion(); err != nil {
+	version, err := c.version()
+	if err != nil {
 		return store.Object{}, err
 	}
-	o, err := c.s.backend.HeadObject(c.ctx, string(c.bucket), string(c.key))
-	return o, c.withKey(err)
+	o, err := c.s.backend.HeadObject(c.ctx, string(c.bucket), string(c.key), version)
+	return o, c.readError(err)
+}
+
+// readError adds to an error what the answer to a read carries.
+func (c *call) readError(err error) error {
+	var marker *store.MarkerError
+	if errors.As(err, &marker) {
+		return c.markerAnswer(marker)
+	}
+	return c.withKey(err)
+}
+
+// markerAnswer is the answer to a read that met a delete marker.
+func (c *call) markerAnswer(m *store.MarkerError) error {
+	e := (&s3.Error{Code: s3.NoSuchKey, Err: m}).With("Key", string(c.key))
+	if m.Named {
+		e = (&s3.Error{Code: s3.MethodNotAllowed, Err: m}).With("Method", c.r.Method).With("ResourceType", "DeleteMarker").
+			WithHeader("Allow", "DELETE").WithHeader("Last-Modified", m.Modified.Format(http.TimeFormat))
+	}
+	return e.WithHeader("X-Amz-Delete-Marker", "true").WithHeader("X-Amz-Version-Id", m.Version)
 }
 
 // withKey adds the names to the answers that carry them.
@@ -56,6 +71,8 @@ func (c *call) withKey(err error) error {
 	switch e := s3.Classify(err); e.Code {
 	case s3.NoSuchKey:
 		return (&s3.Error{Code: e.Code, Message: e.Message, Err: err}).With("Key", string(c.key))
+	case s3.NoSuchVersion:
+		return (&s3.Error{Code: e.Code, Message: e.Message, Err: err}).With("Key", string(c.key)).With("VersionId", c.query.Value("versionId"))
 	case s3.NoSuchUpload:
 		return (&s3.Error{Code: e.Code, Message: e.Message, Err: err}).With("UploadId", c.query.Value("uploadId"))
 	case s3.NoSuchBucket:
@@ -131,11 +148,18 @@ func (c *call) objectHeaders(o *store.Object) {
 			c.set(h.name, h.value)
 		}
 	}
+	c.versionHeader(o.Version)
 	for name, value := range o.User {
 		c.set("x-amz-meta-"+name, value)
 	}
 	if len(o.Tags) > 0 {
 		c.set("X-Amz-Tagging-Count", strconv.Itoa(len(o.Tags)))
+	}
+}
+
+func (c *call) versionHeader(version string) {
+	if version != "" {
+		c.set("X-Amz-Version-Id", version)
 	}
 }
 
@@ -308,23 +332,8 @@ func getObjectTagging(c *call) error {
 	if err != nil {
 		return err
 	}
-	names := make([]string, 0, len(o.Tags))
-	for n := range o.Tags {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return c.xml(http.StatusOK, func(w *s3.Writer) {
-		w.Begin("Tagging")
-		w.Open("TagSet")
-		for _, n := range names {
-			w.Open("Tag")
-			w.Text("Key", n)
-			w.Text("Value", o.Tags[n])
-			w.Close("Tag")
-		}
-		w.Close("TagSet")
-		w.Close("Tagging")
-	})
+	c.versionHeader(o.Version)
+	return c.xml(http.StatusOK, func(w *s3.Writer) { w.Tags(o.Tags) })
 }
 
 // noObjectLock answers for retention and legal hold of an object.
@@ -359,6 +368,7 @@ func getObjectAttributes(c *call) error {
 		return err
 	}
 	c.set("Last-Modified", o.Modified.UTC().Format(http.TimeFormat))
+	c.versionHeader(o.Version)
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("GetObjectAttributesResponse")
 		if want["ETag"] {

@@ -52,7 +52,9 @@ var routes = []route{
 	{op: "DeleteObjects", method: "POST", on: onBucket, sub: "delete", body: xmlBody, serve: deleteObjects},
 	{op: "GetBucketLocation", method: "GET", on: onBucket, sub: "location", serve: getBucketLocation},
 	{op: "GetBucketAcl", method: "GET", on: onBucket, sub: "acl", serve: getBucketACL},
-	{op: "GetBucketVersioning", method: "GET", on: onBucket, sub: "versioning", serve: emptyDocument("VersioningConfiguration")},
+	{op: "GetBucketVersioning", method: "GET", on: onBucket, sub: "versioning", serve: getBucketVersioning},
+	{op: "PutBucketVersioning", method: "PUT", on: onBucket, sub: "versioning", body: xmlBody, serve: putBucketVersioning},
+	{op: "ListObjectVersions", method: "GET", on: onBucket, sub: "versions", serve: listVersions},
 	{op: "GetBucketNotificationConfiguration", method: "GET", on: onBucket, sub: "notification", serve: emptyDocument("NotificationConfiguration")},
 	{op: "GetBucketLogging", method: "GET", on: onBucket, sub: "logging", serve: emptyDocument("BucketLoggingStatus")},
 	{op: "GetBucketAccelerateConfiguration", method: "GET", on: onBucket, sub: "accelerate", serve: emptyDocument("AccelerateConfiguration")},
@@ -60,7 +62,9 @@ var routes = []route{
 	{op: "GetBucketOwnershipControls", method: "GET", on: onBucket, sub: "ownershipControls", serve: getOwnershipControls},
 	{op: "GetBucketPolicy", method: "GET", on: onBucket, sub: "policy", serve: notConfigured(s3.NoSuchBucketPolicy)},
 	{op: "GetBucketPolicyStatus", method: "GET", on: onBucket, sub: "policyStatus", serve: notConfigured(s3.NoSuchBucketPolicy)},
-	{op: "GetBucketTagging", method: "GET", on: onBucket, sub: "tagging", serve: notConfigured(s3.NoSuchTagSet)},
+	{op: "GetBucketTagging", method: "GET", on: onBucket, sub: "tagging", serve: getBucketTagging},
+	{op: "PutBucketTagging", method: "PUT", on: onBucket, sub: "tagging", body: xmlBody, serve: putBucketTagging},
+	{op: "DeleteBucketTagging", method: "DELETE", on: onBucket, sub: "tagging", serve: deleteSetting(settingTags)},
 	{op: "GetBucketLifecycleConfiguration", method: "GET", on: onBucket, sub: "lifecycle", serve: notConfigured(s3.NoSuchLifecycleConfiguration)},
 	{op: "GetBucketCors", method: "GET", on: onBucket, sub: "cors", serve: notConfigured(s3.NoSuchCORSConfiguration)},
 	{op: "GetBucketEncryption", method: "GET", on: onBucket, sub: "encryption", serve: notConfigured(s3.ServerSideEncryptionConfigurationNotFoundError)},
@@ -76,6 +80,8 @@ var routes = []route{
 	{op: "DeleteObject", method: "DELETE", on: onObject, serve: deleteObject},
 	{op: "GetObjectAcl", method: "GET", on: onObject, sub: "acl", serve: getObjectACL},
 	{op: "GetObjectTagging", method: "GET", on: onObject, sub: "tagging", serve: getObjectTagging},
+	{op: "PutObjectTagging", method: "PUT", on: onObject, sub: "tagging", body: xmlBody, serve: putObjectTagging},
+	{op: "DeleteObjectTagging", method: "DELETE", on: onObject, sub: "tagging", serve: deleteObjectTagging},
 	{op: "GetObjectAttributes", method: "GET", on: onObject, sub: "attributes", serve: getObjectAttributes},
 	{op: "GetObjectRetention", method: "GET", on: onObject, sub: "retention", serve: noObjectLock},
 	{op: "GetObjectLegalHold", method: "GET", on: onObject, sub: "legal-hold", serve: noObjectLock},
@@ -174,7 +180,7 @@ func refuseStrayParameters(method, sub string, q s3.Query) error {
 	switch {
 	case method == "PUT" && sub == "" && q.Has("partNumber"):
 		stray = "partNumber"
-	case (method == "PUT" || method == "POST") && q.Has("versionId"):
+	case (method == "PUT" || method == "POST") && q.Has("versionId") && sub != "tagging":
 		stray = "versionId"
 	default:
 		return nil

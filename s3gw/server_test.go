@@ -114,7 +114,7 @@ func TestHoisted(t *testing.T) {
 	g := start(t).withBucket(t, "bucket")
 	r := g.request(t, forms[2], testCall{method: "PUT", target: "/bucket/k?x-amz-meta-color=blue&x-amz-storage-class=STANDARD_IA", body: "x"})
 	g.send(t, r).want(t, 200, "")
-	if o, err := g.HeadObject(ctx, "bucket", "k"); err != nil || o.User["color"] != "blue" || o.StorageClass != "STANDARD_IA" {
+	if o, err := g.HeadObject(ctx, "bucket", "k", ""); err != nil || o.User["color"] != "blue" || o.StorageClass != "STANDARD_IA" {
 		t.Errorf("%+v %v", o, err)
 	}
 	r = g.request(t, forms[2], testCall{method: "PUT", target: "/bucket/copy?x-amz-copy-source=bucket/k"})
@@ -127,7 +127,7 @@ func TestHoisted(t *testing.T) {
 	g.send(t, r).want(t, 403, "SignatureDoesNotMatch")
 	// Outside a presigned URL a parameter is no header.
 	g.do(t, testCall{method: "PUT", target: "/bucket/plain?x-amz-meta-color=red", body: "z"}).want(t, 200, "")
-	if o, _ := g.HeadObject(ctx, "bucket", "plain"); o.User["color"] != "" {
+	if o, _ := g.HeadObject(ctx, "bucket", "plain", ""); o.User["color"] != "" {
 		t.Errorf("%+v", o)
 	}
 }

@@ -1,6 +1,7 @@
 package s3gw
 
 import (
+	"cmp"
 	"errors"
 	"net/http"
 	"strings"
@@ -53,21 +54,24 @@ func putObject(c *call) error {
 		return c.withKey(err)
 	}
 	c.set("ETag", `"`+o.ETag+`"`)
+	c.versionHeader(o.Version)
 	c.checksumHeaders(o.Checksum)
 	return c.empty(http.StatusOK)
 }
 
 func deleteObject(c *call) error {
-	if err := c.checkVersion(); err != nil {
-		if s3.Classify(err).Code == s3.NoSuchVersion {
-			return c.empty(http.StatusNoContent) // nothing of that version is there to delete
-		}
+	version, err := c.version()
+	if err != nil {
 		return err
 	}
 	cond := c.writeConditions()
-	err := c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(c.key), cond)
+	d, err := c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(c.key), version, c.auth.Account, cond)
 	if err != nil && !(errors.Is(err, store.ErrNoSuchKey) && len(cond.IfMatch) == 0) {
 		return c.withKey(err)
+	}
+	c.versionHeader(cmp.Or(d.Version, version))
+	if d.Marker {
+		c.set("X-Amz-Delete-Marker", "true")
 	}
 	return c.empty(http.StatusNoContent)
 }
@@ -87,23 +91,32 @@ func deleteObjects(c *call) error {
 	if _, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket)); err != nil {
 		return withBucket(err, c.bucket)
 	}
-	failures := make([]*s3.Error, len(keys))
-	each(len(keys), deletesAtOnce, func(i int) { failures[i] = s3.Classify(c.deleteOne(&keys[i])) })
+	results := make([]deleteResult, len(keys))
+	each(len(keys), deletesAtOnce, func(i int) {
+		d, err := c.deleteOne(&keys[i])
+		results[i] = deleteResult{d, s3.Classify(err)}
+	})
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("DeleteResult")
 		for i := range keys {
-			writeDeleted(w, &keys[i], failures[i], quiet)
+			writeDeleted(w, &keys[i], &results[i], quiet)
 		}
 		w.Close("DeleteResult")
 	})
 }
 
-func writeDeleted(w *s3.Writer, k *s3.DeleteKey, failure *s3.Error, quiet bool) {
-	if failure == nil && quiet {
+// deleteResult is what became of one key of a batch.
+type deleteResult struct {
+	store.Deleted
+	failure *s3.Error
+}
+
+func writeDeleted(w *s3.Writer, k *s3.DeleteKey, r *deleteResult, quiet bool) {
+	if r.failure == nil && quiet {
 		return
 	}
 	element := "Deleted"
-	if failure != nil {
+	if r.failure != nil {
 		element = "Error"
 	}
 	w.Open(element)
@@ -111,32 +124,38 @@ func writeDeleted(w *s3.Writer, k *s3.DeleteKey, failure *s3.Error, quiet bool) 
 	if k.VersionID != "" {
 		w.Text("VersionId", k.VersionID)
 	}
-	if failure != nil {
-		w.Raw("Code", failure.Code.String())
-		w.Text("Message", failure.Text())
+	if r.Marker {
+		w.Bool("DeleteMarker", true)
+		w.Text("DeleteMarkerVersionId", r.Version)
+	}
+	if r.failure != nil {
+		w.Raw("Code", r.failure.Code.String())
+		w.Text("Message", r.failure.Text())
 	}
 	w.Close(element)
 }
 
 // deleteOne deletes one key of a batch. A key that is not there is a success,
 // unless a condition asked for it.
-func (c *call) deleteOne(k *s3.DeleteKey) error {
+func (c *call) deleteOne(k *s3.DeleteKey) (store.Deleted, error) {
 	key, err := s3.ParseKey(k.Key)
 	if err != nil {
-		return err
+		return store.Deleted{}, err
 	}
-	if k.VersionID != "" && k.VersionID != "null" {
-		return s3.E(s3.NoSuchVersion, "")
+	if k.VersionID != "" {
+		if err := s3.CheckVersion(k.VersionID); err != nil {
+			return store.Deleted{}, s3.E(s3.NoSuchVersion, "")
+		}
 	}
 	var cond store.Conditions
 	if k.ETag != "" {
 		cond.IfMatch = []string{k.ETag}
 	}
-	err = c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(key), cond)
+	d, err := c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(key), k.VersionID, c.auth.Account, cond)
 	if errors.Is(err, store.ErrNoSuchKey) && k.ETag == "" {
-		return nil
+		return d, nil
 	}
-	return err
+	return d, err
 }
 
 // each runs do for 0…n-1, at most atOnce together, and returns when all are
@@ -159,12 +178,17 @@ func each(n, atOnce int, do func(i int)) {
 }
 
 // copySource reads x-amz-copy-source.
-func (c *call) copySource() (s3.Bucket, s3.Key, error) {
-	bucket, key, version, err := s3.ParseCopySource(c.header("X-Amz-Copy-Source"))
-	if err == nil && version != "" && version != "null" {
-		err = s3.E(s3.NoSuchVersion, "").With("Key", string(key)).With("VersionId", version)
+func (c *call) copySource() (bucket s3.Bucket, key s3.Key, version string, err error) {
+	return s3.ParseCopySource(c.header("X-Amz-Copy-Source"))
+}
+
+// sourceError is the answer where the source of a copy cannot be read.
+func sourceError(err error) error {
+	var marker *store.MarkerError
+	if errors.As(err, &marker) && marker.Named {
+		return &s3.Error{Code: s3.InvalidRequest, Message: "The source of a copy request may not specifically refer to a delete marker by version id.", Err: err}
 	}
-	return bucket, key, err
+	return err
 }
 
 // directive reads a COPY or REPLACE header.
@@ -181,11 +205,11 @@ func (c *call) directive(canonical string) (replace bool, err error) {
 
 func copyObject(c *call) error {
 	req := store.CopyRequest{SourceConditions: s3.Conditions(c.r.Header, "X-Amz-Copy-Source-")}
-	srcBucket, srcKey, err := c.copySource()
+	srcBucket, srcKey, version, err := c.copySource()
 	if err != nil {
 		return err
 	}
-	req.Source.Bucket, req.Source.Key = string(srcBucket), string(srcKey)
+	req.Source.Bucket, req.Source.Key, req.Source.Version = string(srcBucket), string(srcKey), version
 	if req.Replace, err = c.directive("X-Amz-Metadata-Directive"); err != nil {
 		return err
 	}
@@ -204,7 +228,7 @@ func copyObject(c *call) error {
 		return err
 	}
 	req.Put = store.PutRequest{Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions()}
-	same := srcBucket == c.bucket && srcKey == c.key
+	same := srcBucket == c.bucket && srcKey == c.key && version == ""
 	if same && !req.Replace && attr.WebsiteRedirect == "" && c.header("X-Amz-Storage-Class") == "" {
 		return s3.E(s3.InvalidRequest, "This copy request is illegal because it is trying to copy an object to itself without changing "+
 			"the object's metadata, storage class, website redirect location or encryption attributes.")
@@ -214,7 +238,11 @@ func copyObject(c *call) error {
 		return s3.E(s3.InvalidRequest, copyTooLarge)
 	}
 	if err != nil {
-		return err
+		return sourceError(err)
+	}
+	c.versionHeader(o.Version)
+	if version != "" {
+		c.set("X-Amz-Copy-Source-Version-Id", version)
 	}
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("CopyObjectResult")

@@ -24,6 +24,7 @@ var bySentinel = []struct {
 	{store.ErrBucketOwned, BucketAlreadyOwnedByYou},
 	{store.ErrBucketNotEmpty, BucketNotEmpty},
 	{store.ErrNoSuchVersion, NoSuchVersion},
+	{store.ErrDeleteMarker, MethodNotAllowed},
 	{store.ErrInvalidPart, InvalidPart},
 	{store.ErrInvalidPartOrder, InvalidPartOrder},
 	{store.ErrEntityTooSmall, EntityTooSmall},

@@ -22,6 +22,7 @@ const (
 	EntityTooSmall
 	ExpiredToken
 	IllegalLocationConstraintException
+	IllegalVersioningConfigurationException
 	IncompleteBody
 	InvalidAccessKeyID
 	InvalidArgument
@@ -78,58 +79,59 @@ type codeInfo struct {
 }
 
 var codes = [...]codeInfo{
-	InternalError:                        {"InternalError", 500, "The server met an unexpected condition. Please try again."},
-	AccessControlListNotSupported:        {"AccessControlListNotSupported", 400, "The bucket does not allow ACLs."},
-	AccessDenied:                         {"AccessDenied", 403, "Access denied."},
-	AuthorizationHeaderMalformed:         {"AuthorizationHeaderMalformed", 400, "The authorization header is malformed."},
-	AuthorizationQueryParametersError:    {"AuthorizationQueryParametersError", 400, "The authorization query parameters are malformed."},
-	BadDigest:                            {"BadDigest", 400, "The digest that you gave does not match the content that arrived."},
-	BucketAlreadyExists:                  {"BucketAlreadyExists", 409, "The bucket name is taken by another account. Choose another name."},
-	BucketAlreadyOwnedByYou:              {"BucketAlreadyOwnedByYou", 409, "You made this bucket earlier and you own it."},
-	BucketNotEmpty:                       {"BucketNotEmpty", 409, "The bucket is not empty."},
-	ConditionalRequestConflict:           {"ConditionalRequestConflict", 409, "A conflicting request ran at the same time. Please try again."},
-	EntityTooLarge:                       {"EntityTooLarge", 400, "The upload is larger than the maximum that is allowed."},
-	EntityTooSmall:                       {"EntityTooSmall", 400, "The upload is smaller than the minimum that is allowed."},
-	ExpiredToken:                         {"ExpiredToken", 400, "The session token has expired."},
-	IllegalLocationConstraintException:   {"IllegalLocationConstraintException", 400, "The location constraint does not fit the region that you sent the request to."},
-	IncompleteBody:                       {"IncompleteBody", 400, "The body holds fewer or more bytes than its headers announce."},
-	InvalidAccessKeyID:                   {"InvalidAccessKeyId", 403, "The access key does not exist."},
-	InvalidArgument:                      {"InvalidArgument", 400, "Invalid argument."},
-	InvalidBucketACLWithObjectOwnership:  {"InvalidBucketAclWithObjectOwnership", 400, "A bucket cannot have this ACL with ObjectOwnership's BucketOwnerEnforced setting."},
-	InvalidBucketName:                    {"InvalidBucketName", 400, "The bucket name is not valid."},
-	InvalidDigest:                        {"InvalidDigest", 400, "The Content-MD5 that you gave is not valid."},
-	InvalidLocationConstraint:            {"InvalidLocationConstraint", 400, "The location constraint is not valid."},
-	InvalidPart:                          {"InvalidPart", 400, "A part was not found, or its entity tag differs."},
-	InvalidPartNumber:                    {"InvalidPartNumber", 416, "The requested part number is not satisfiable."},
-	InvalidPartOrder:                     {"InvalidPartOrder", 400, "The parts are not in ascending order."},
-	InvalidRange:                         {"InvalidRange", 416, "The requested range is not satisfiable."},
-	InvalidRequest:                       {"InvalidRequest", 400, "Invalid request."},
-	InvalidStorageClass:                  {"InvalidStorageClass", 400, "The storage class is not valid."},
-	InvalidTag:                           {"InvalidTag", 400, "A tag is not valid."},
-	InvalidToken:                         {"InvalidToken", 400, "The session token is malformed or not valid."},
-	InvalidURI:                           {"InvalidURI", 400, "The request URI cannot be parsed."},
-	KeyTooLongError:                      {"KeyTooLongError", 400, "The key is longer than 1024 bytes."},
-	MalformedTrailerError:                {"MalformedTrailerError", 400, "The trailing data is not well formed."},
-	MalformedXML:                         {"MalformedXML", 400, "The XML is not well formed or does not follow the schema."},
-	MetadataTooLarge:                     {"MetadataTooLarge", 400, "The metadata headers are larger than 2048 bytes."},
-	MethodNotAllowed:                     {"MethodNotAllowed", 405, "The method is not allowed against this resource."},
-	MissingContentLength:                 {"MissingContentLength", 411, "The Content-Length header is required."},
-	MissingRequestBodyError:              {"MissingRequestBodyError", 400, "The request body is empty."},
-	NoSuchBucket:                         {"NoSuchBucket", 404, "The bucket does not exist."},
-	NoSuchBucketPolicy:                   {"NoSuchBucketPolicy", 404, "The bucket has no policy."},
-	NoSuchCORSConfiguration:              {"NoSuchCORSConfiguration", 404, "The bucket has no CORS configuration."},
-	NoSuchKey:                            {"NoSuchKey", 404, "The key does not exist."},
-	NoSuchLifecycleConfiguration:         {"NoSuchLifecycleConfiguration", 404, "The bucket has no lifecycle configuration."},
-	NoSuchPublicAccessBlockConfiguration: {"NoSuchPublicAccessBlockConfiguration", 404, "The bucket has no public access block configuration."},
-	NoSuchTagSet:                         {"NoSuchTagSet", 404, "The bucket has no tags."},
-	NoSuchUpload:                         {"NoSuchUpload", 404, "The multipart upload does not exist; it may have been aborted or completed."},
-	NoSuchVersion:                        {"NoSuchVersion", 404, "The version does not exist."},
-	NoSuchWebsiteConfiguration:           {"NoSuchWebsiteConfiguration", 404, "The bucket has no website configuration."},
-	NotImplemented:                       {"NotImplemented", 501, "The request asks for something that is not implemented."},
-	NotModified:                          {"NotModified", 304, "Not modified."},
-	ObjectLockConfigurationNotFoundError: {"ObjectLockConfigurationNotFoundError", 404, "The bucket has no object lock configuration."},
-	OperationAborted:                     {"OperationAborted", 409, "A conflicting operation is in progress. Please try again."},
-	PreconditionFailed:                   {"PreconditionFailed", 412, "A precondition of the request does not hold."},
+	InternalError:                           {"InternalError", 500, "The server met an unexpected condition. Please try again."},
+	AccessControlListNotSupported:           {"AccessControlListNotSupported", 400, "The bucket does not allow ACLs."},
+	AccessDenied:                            {"AccessDenied", 403, "Access denied."},
+	AuthorizationHeaderMalformed:            {"AuthorizationHeaderMalformed", 400, "The authorization header is malformed."},
+	AuthorizationQueryParametersError:       {"AuthorizationQueryParametersError", 400, "The authorization query parameters are malformed."},
+	BadDigest:                               {"BadDigest", 400, "The digest that you gave does not match the content that arrived."},
+	BucketAlreadyExists:                     {"BucketAlreadyExists", 409, "The bucket name is taken by another account. Choose another name."},
+	BucketAlreadyOwnedByYou:                 {"BucketAlreadyOwnedByYou", 409, "You made this bucket earlier and you own it."},
+	BucketNotEmpty:                          {"BucketNotEmpty", 409, "The bucket is not empty."},
+	ConditionalRequestConflict:              {"ConditionalRequestConflict", 409, "A conflicting request ran at the same time. Please try again."},
+	EntityTooLarge:                          {"EntityTooLarge", 400, "The upload is larger than the maximum that is allowed."},
+	EntityTooSmall:                          {"EntityTooSmall", 400, "The upload is smaller than the minimum that is allowed."},
+	ExpiredToken:                            {"ExpiredToken", 400, "The session token has expired."},
+	IllegalLocationConstraintException:      {"IllegalLocationConstraintException", 400, "The location constraint does not fit the region that you sent the request to."},
+	IllegalVersioningConfigurationException: {"IllegalVersioningConfigurationException", 400, "The versioning configuration is not valid."},
+	IncompleteBody:                          {"IncompleteBody", 400, "The body holds fewer or more bytes than its headers announce."},
+	InvalidAccessKeyID:                      {"InvalidAccessKeyId", 403, "The access key does not exist."},
+	InvalidArgument:                         {"InvalidArgument", 400, "Invalid argument."},
+	InvalidBucketACLWithObjectOwnership:     {"InvalidBucketAclWithObjectOwnership", 400, "A bucket cannot have this ACL with ObjectOwnership's BucketOwnerEnforced setting."},
+	InvalidBucketName:                       {"InvalidBucketName", 400, "The bucket name is not valid."},
+	InvalidDigest:                           {"InvalidDigest", 400, "The Content-MD5 that you gave is not valid."},
+	InvalidLocationConstraint:               {"InvalidLocationConstraint", 400, "The location constraint is not valid."},
+	InvalidPart:                             {"InvalidPart", 400, "A part was not found, or its entity tag differs."},
+	InvalidPartNumber:                       {"InvalidPartNumber", 416, "The requested part number is not satisfiable."},
+	InvalidPartOrder:                        {"InvalidPartOrder", 400, "The parts are not in ascending order."},
+	InvalidRange:                            {"InvalidRange", 416, "The requested range is not satisfiable."},
+	InvalidRequest:                          {"InvalidRequest", 400, "Invalid request."},
+	InvalidStorageClass:                     {"InvalidStorageClass", 400, "The storage class is not valid."},
+	InvalidTag:                              {"InvalidTag", 400, "A tag is not valid."},
+	InvalidToken:                            {"InvalidToken", 400, "The session token is malformed or not valid."},
+	InvalidURI:                              {"InvalidURI", 400, "The request URI cannot be parsed."},
+	KeyTooLongError:                         {"KeyTooLongError", 400, "The key is longer than 1024 bytes."},
+	MalformedTrailerError:                   {"MalformedTrailerError", 400, "The trailing data is not well formed."},
+	MalformedXML:                            {"MalformedXML", 400, "The XML is not well formed or does not follow the schema."},
+	MetadataTooLarge:                        {"MetadataTooLarge", 400, "The metadata headers are larger than 2048 bytes."},
+	MethodNotAllowed:                        {"MethodNotAllowed", 405, "The method is not allowed against this resource."},
+	MissingContentLength:                    {"MissingContentLength", 411, "The Content-Length header is required."},
+	MissingRequestBodyError:                 {"MissingRequestBodyError", 400, "The request body is empty."},
+	NoSuchBucket:                            {"NoSuchBucket", 404, "The bucket does not exist."},
+	NoSuchBucketPolicy:                      {"NoSuchBucketPolicy", 404, "The bucket has no policy."},
+	NoSuchCORSConfiguration:                 {"NoSuchCORSConfiguration", 404, "The bucket has no CORS configuration."},
+	NoSuchKey:                               {"NoSuchKey", 404, "The key does not exist."},
+	NoSuchLifecycleConfiguration:            {"NoSuchLifecycleConfiguration", 404, "The bucket has no lifecycle configuration."},
+	NoSuchPublicAccessBlockConfiguration:    {"NoSuchPublicAccessBlockConfiguration", 404, "The bucket has no public access block configuration."},
+	NoSuchTagSet:                            {"NoSuchTagSet", 404, "The bucket has no tags."},
+	NoSuchUpload:                            {"NoSuchUpload", 404, "The multipart upload does not exist; it may have been aborted or completed."},
+	NoSuchVersion:                           {"NoSuchVersion", 404, "The version does not exist."},
+	NoSuchWebsiteConfiguration:              {"NoSuchWebsiteConfiguration", 404, "The bucket has no website configuration."},
+	NotImplemented:                          {"NotImplemented", 501, "The request asks for something that is not implemented."},
+	NotModified:                             {"NotModified", 304, "Not modified."},
+	ObjectLockConfigurationNotFoundError:    {"ObjectLockConfigurationNotFoundError", 404, "The bucket has no object lock configuration."},
+	OperationAborted:                        {"OperationAborted", 409, "A conflicting operation is in progress. Please try again."},
+	PreconditionFailed:                      {"PreconditionFailed", 412, "A precondition of the request does not hold."},
 	ReplicationConfigurationNotFoundError: {"ReplicationConfigurationNotFoundError", 404,
 		"The bucket has no replication configuration."},
 	RequestHeaderSectionTooLarge: {"RequestHeaderSectionTooLarge", 400, "The request headers are larger than 8192 bytes."},
@@ -160,6 +162,8 @@ type Error struct {
 	Message string
 	// Fields are further elements of the document.
 	Fields []Field
+	// Headers are sent besides.
+	Headers []Field
 	// RetryAfterSeconds is sent as Retry-After when it is not zero.
 	RetryAfterSeconds int
 	// Err is the cause, for the log only: it is never sent to the client.
@@ -186,6 +190,12 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// WithHeader returns the error with one more header in its answer.
+func (e *Error) WithHeader(name, value string) *Error {
+	e.Headers = append(e.Headers, Field{name, value})
+	return e
+}
 
 // With returns the error with one more element in its document.
 func (e *Error) With(name, value string) *Error {

@@ -40,17 +40,9 @@ func UserMetadata(h http.Header) (map[string]string, error) {
 	return m, nil
 }
 
-// Limits of object tags.
-const (
-	tagsMax       = 10
-	tagKeyMax     = 128
-	tagValueMax   = 256
-	tagHeaderName = "X-Amz-Tagging"
-)
-
 // TagsOf reads x-amz-tagging, which is written like a query string.
 func TagsOf(h http.Header) (map[string]string, error) {
-	raw := h.Get(tagHeaderName)
+	raw := h.Get("X-Amz-Tagging")
 	if raw == "" {
 		return nil, nil
 	}
@@ -58,23 +50,11 @@ func TagsOf(h http.Header) (map[string]string, error) {
 	if err != nil {
 		return nil, E(InvalidArgument, "The header x-amz-tagging is not encoded correctly.")
 	}
-	if len(q) > tagsMax {
-		return nil, E(InvalidTag, "Object tags cannot be greater than 10")
+	list := make([]Tag, len(q))
+	for i, p := range q {
+		list[i] = Tag{p.Name, p.Value}
 	}
-	tags := make(map[string]string, len(q))
-	for _, p := range q {
-		if _, twice := tags[p.Name]; twice {
-			return nil, E(InvalidTag, "Cannot provide multiple Tags with the same key")
-		}
-		if p.Name == "" || !validText(p.Name) || len([]rune(p.Name)) > tagKeyMax {
-			return nil, E(InvalidTag, "The TagKey you have provided is invalid")
-		}
-		if !validText(p.Value) || len([]rune(p.Value)) > tagValueMax {
-			return nil, E(InvalidTag, "The TagValue you have provided is invalid")
-		}
-		tags[p.Name] = p.Value
-	}
-	return tags, nil
+	return judgeTags(list, ObjectTagsMax)
 }
 
 var storageClasses = []string{

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strings"
 	"unicode/utf8"
+
+	"ashlar/s3gw/store"
 )
 
 // KeyBytesMax is the longest key, in bytes of UTF-8.
@@ -79,6 +81,28 @@ func validText(s string) bool {
 // printable makes any bytes fit for an XML document.
 func printable(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
+// CheckVersion judges the form of a version id.
+func CheckVersion(v string) error {
+	const why = "Invalid version id specified"
+	if v == "" {
+		return E(InvalidArgument, "Version id cannot be the empty string").With("ArgumentName", "versionId").With("ArgumentValue", "")
+	}
+	if v == store.NullVersion {
+		return nil
+	}
+	bad := len(v) != versionDigits
+	for i := 0; i < len(v) && !bad; i++ {
+		bad = unhex(v[i]) < 0 || 'A' <= v[i] && v[i] <= 'F'
+	}
+	if bad {
+		return E(InvalidArgument, why).With("ArgumentName", "versionId").With("ArgumentValue", printable(v))
+	}
+	return nil
+}
+
+// versionDigits is the length of a version id.
+const versionDigits = 32
+
 // ParseCopySource reads x-amz-copy-source: "bucket/key" or "/bucket/key",
 // escaped, with an optional versionId.
 func ParseCopySource(h string) (Bucket, Key, string, error) {
@@ -95,6 +119,9 @@ func ParseCopySource(h string) (Bucket, Key, string, error) {
 		v, ok := strings.CutPrefix(query, "versionId=")
 		if !ok {
 			return bad("The copy source has parameters that are not known.")
+		}
+		if err := CheckVersion(v); err != nil {
+			return "", "", "", err
 		}
 		version = v
 	}

@@ -70,7 +70,7 @@ func TestCopySource(t *testing.T) {
 	for in, want := range map[string][3]string{
 		"bkt/key": {"bkt", "key", ""}, "/bkt/key": {"bkt", "key", ""}, "bkt/a%20b%2Bc": {"bkt", "a b+c", ""}, "bkt/a+b": {"bkt", "a+b", ""},
 		"bkt%2Fkey": {"bkt", "key", ""}, "bkt//x": {"bkt", "/x", ""}, "bkt/../other/k": {"bkt", "../other/k", ""},
-		"bkt/k?versionId=abc": {"bkt", "k", "abc"}, "bkt/k%3FversionId=abc": {"bkt", "k?versionId=abc", ""},
+		"bkt/k?versionId=0123456789abcdef0123456789abcdef": {"bkt", "k", "0123456789abcdef0123456789abcdef"}, "bkt/k%3FversionId=abc": {"bkt", "k?versionId=abc", ""},
 	} {
 		b, k, v, err := ParseCopySource(in)
 		if got := [3]string{string(b), string(k), v}; err != nil || got != want {

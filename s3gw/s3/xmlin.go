@@ -122,6 +122,36 @@ func ParseLocation(doc []byte) (string, error) {
 	return strings.TrimSpace(location), nil
 }
 
+// ParseVersioning reads a VersioningConfiguration.
+func ParseVersioning(doc []byte) (store.Versioning, error) {
+	root, err := parseXML(doc)
+	if err != nil {
+		return "", err
+	}
+	if root.name != "VersioningConfiguration" {
+		return "", malformed("root " + root.name)
+	}
+	var state store.Versioning
+	for _, c := range root.children {
+		v, err := c.value()
+		switch {
+		case err != nil:
+			return "", err
+		case c.name == "Status" && state == "":
+			state = store.Versioning(v)
+		case c.name == "MfaDelete" && v == "Disabled":
+		case c.name == "MfaDelete":
+			return "", E(NotImplemented, "MFA delete is not implemented.")
+		default:
+			return "", malformed("element " + c.name)
+		}
+	}
+	if state != store.VersioningEnabled && state != store.VersioningSuspended {
+		return "", E(IllegalVersioningConfigurationException, "")
+	}
+	return state, nil
+}
+
 // DeleteKey is one line of a multi-object delete. Key was not judged yet: a bad
 // key fails alone and not the batch.
 type DeleteKey struct {

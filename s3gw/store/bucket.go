@@ -116,7 +116,7 @@ func decodeBucket(name string, r *meta.Row) (*bucket, error) {
 	}
 	b.Bucket = Bucket{
 		ID: ashlar.BucketID(rec.Id), Name: name, Owner: rec.Owner, Created: fromNS(rec.CreatedNs),
-		Region: rec.Region, Shards: uint8(len(rec.Slots)),
+		Region: rec.Region, Shards: uint8(len(rec.Slots)), Versioning: versionings[rec.Versioning],
 	}
 	return b, nil
 }
@@ -327,6 +327,8 @@ type Usage struct {
 	Objects, Bytes int64
 	// Uploads that are open, and the bytes of parts stored.
 	Uploads, PartBytes int64
+	// Others are older versions and delete markers, and the bytes of the former.
+	Others, OtherBytes int64
 }
 
 // BucketUsage adds up the bucket's counters.
@@ -360,6 +362,10 @@ func (s *Store) usage(ctx context.Context, b *bucket) (u Usage, err error) {
 				u.Uploads += n
 			case row.CountPartBytes:
 				u.PartBytes += n
+			case row.CountOthers:
+				u.Others += n
+			case row.CountOtherBytes:
+				u.OtherBytes += n
 			}
 		}
 	}

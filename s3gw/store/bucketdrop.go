@@ -3,13 +3,16 @@ package store
 import (
 	"context"
 
+	"google.golang.org/protobuf/proto"
+
 	"ashlar"
 	"ashlar/daemon/meta"
 	"ashlar/s3gw/store/row"
 )
 
-// DeleteBucket deletes an empty bucket. It returns ErrNoSuchBucket, or
-// ErrBucketNotEmpty if the bucket holds objects or open uploads. The steps are
+// DeleteBucket deletes an empty bucket; uploads that are open end with it. It
+// returns ErrNoSuchBucket, or ErrBucketNotEmpty if the bucket holds objects,
+// versions or delete markers. The steps are
 // described in package row; whoever meets a deletion that stopped half-way
 // carries it on.
 func (s *Store) DeleteBucket(ctx context.Context, name string) error {
@@ -39,7 +42,7 @@ func (s *Store) deleteBucket(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		if u.Objects > 0 || u.Uploads > 0 {
+		if u.Objects > 0 || u.Others > 0 {
 			return ErrBucketNotEmpty
 		}
 		err = s.moveBucket(ctx, b, row.Bucket_DELETING, b.rec.Generation)
@@ -70,10 +73,8 @@ func (s *Store) deleteBucket(ctx context.Context, name string) error {
 func (s *Store) moveBucket(ctx context.Context, b *bucket, state row.Bucket_State, generation uint64) error {
 	key := row.BucketKey(b.Name)
 	txn := &meta.Txn{Conds: []meta.Cond{{Key: key, Kind: meta.CondVersion, Version: b.version}}}
-	rec := &row.Bucket{
-		Format: row.Format, Id: b.rec.Id, Owner: b.rec.Owner, CreatedNs: b.rec.CreatedNs, Region: b.rec.Region,
-		Slots: b.rec.Slots, State: state, Generation: generation,
-	}
+	rec := proto.CloneOf(b.rec)
+	rec.State, rec.Generation = state, generation
 	value, err := row.Encode(rec)
 	if err != nil {
 		return err
@@ -150,7 +151,7 @@ func (s *Store) closeSlot(ctx context.Context, sl slot, generation uint64) (bool
 		Conds: []meta.Cond{
 			{Key: sl.Header(row.KindOpen), Kind: meta.CondVersion, Version: openRow.Version},
 			{Key: sl.Counter(row.CountObjects), Kind: meta.CondZero},
-			{Key: sl.Counter(row.CountUploads), Kind: meta.CondZero},
+			{Key: sl.Counter(row.CountOthers), Kind: meta.CondZero},
 		},
 		Puts:    []meta.Put{put},
 		Deletes: [][]byte{sl.Header(row.KindOpen)},
@@ -238,10 +239,14 @@ func markerPut(key []byte, generation uint64) (meta.Put, error) {
 // the directory row.
 func (s *Store) dropBucket(ctx context.Context, b *bucket) error {
 	for _, sl := range b.slots() {
+		// Uploads first: no part can be added to one that is gone.
+		if err := s.deleteRows(ctx, sl, row.KindUpload); err != nil {
+			return err
+		}
 		if err := s.sweepParts(ctx, sl, sl.Header(row.KindPart)); err != nil {
 			return err
 		}
-		for _, kind := range []byte{row.KindDone, row.KindCounter, row.KindClosed} {
+		for _, kind := range []byte{row.KindDone, row.KindCounter, row.KindMark, row.KindClosed} {
 			if err := s.deleteRows(ctx, sl, kind); err != nil {
 				return err
 			}

@@ -141,12 +141,12 @@ func TestManifestIsReadAgain(t *testing.T) {
 			r.putMany(t, b, "k", row.InlineExtentsMax+2)
 		}
 	})
-	o, err := r.HeadObject(r.ctx, "b", "k")
+	o, err := r.HeadObject(r.ctx, "b", "k", "")
 	want(t, err, nil)
 	if !fired || len(o.Extents) != row.InlineExtentsMax+2 {
 		t.Fatalf("fired %t, %d extents", fired, len(o.Extents))
 	}
-	want(t, r.DeleteObject(r.ctx, "b", "k", Conditions{}), nil)
+	want(t, r.unput(r.ctx, "b", "k", Conditions{}), nil)
 	r.audit(t)
 	if n := r.census(t)[row.KindManifest]; n != 0 {
 		t.Fatalf("%d manifests left", n)
@@ -163,7 +163,7 @@ func (r *rig) putMany(t *testing.T, b *bucket, key string, n int) {
 		list = append(list, got.extents...)
 	}
 	want(t, r.mutate(r.ctx, b, key, func(ch *change) error {
-		return ch.put(&row.Object{Bytes: uint64(n), EtagMd5: make([]byte, 16)}, list)
+		return ch.put(r.ctx, &row.Object{Bytes: uint64(n), EtagMd5: make([]byte, 16)}, list)
 	}), nil)
 }
 
@@ -177,13 +177,13 @@ func TestUnknownFormatIsRefused(t *testing.T) {
 	for what, value := range map[string][]byte{"format 2": {0x08, 2}, "no format": {}, "delete marker": {0x08, 1, 0x20, 1}, "noise": {0xff}} {
 		txn := &meta.Txn{Puts: []meta.Put{{Key: sl.Object("k"), Value: value}}}
 		want(t, r.commit(r.ctx, sl.shard, txn), nil)
-		if _, err := r.HeadObject(r.ctx, "b", "k"); err == nil || errors.Is(err, ErrNoSuchKey) {
+		if _, err := r.HeadObject(r.ctx, "b", "k", ""); err == nil || errors.Is(err, ErrNoSuchKey) {
 			t.Errorf("%s: head: %v", what, err)
 		}
 		if _, err := r.ListObjects(r.ctx, ListRequest{Bucket: "b", Max: 10}); err == nil {
 			t.Errorf("%s: listed", what)
 		}
-		if err := r.DeleteObject(r.ctx, "b", "k", Conditions{}); err == nil {
+		if err := r.unput(r.ctx, "b", "k", Conditions{}); err == nil {
 			t.Errorf("%s: deleted", what)
 		}
 		if _, err := r.PutObject(r.ctx, &PutRequest{Bucket: "b", Key: "k"}, body([]byte("y"))); err == nil {

@@ -108,7 +108,11 @@ func (s *Store) recall(ctx context.Context, b *bucket, key, uploadID string, not
 	if m.Aborted || string(m.Key) != key || m.Object == nil {
 		return Object{}, notFound
 	}
-	return object(b.ID, key, m.Object, nil), nil
+	o := object(b.ID, key, m.Object, nil)
+	if len(m.Object.Version) > 0 {
+		o.Version = writtenVersion(m.Object)
+	}
+	return o, nil
 }
 
 // assembled is an upload with the parts that were chosen and what they make.
@@ -187,10 +191,10 @@ func (s *Store) commitUpload(ctx context.Context, b *bucket, a *assembled, cond 
 	}
 	up := a.up
 	err := s.mutate(ctx, b, up.Key, func(ch *change) error {
-		if err := judgeWrite(cond, ch.cur.row != nil, ch.cur.etag()); err != nil {
+		if err := judgeWrite(cond, ch.cur.live(), ch.cur.etag()); err != nil {
 			return err
 		}
-		if err := ch.put(a.object, a.extents); err != nil {
+		if err := ch.put(ctx, a.object, a.extents); err != nil {
 			return err
 		}
 		for _, p := range a.parts {
@@ -201,13 +205,16 @@ func (s *Store) commitUpload(ctx context.Context, b *bucket, a *assembled, cond 
 		memory := &row.Object{
 			Bytes: a.object.Bytes, ModifiedNs: a.object.ModifiedNs, EtagMd5: a.object.EtagMd5,
 			EtagParts: a.object.EtagParts, Checksum: a.object.Checksum, Owner: a.object.Owner,
+			Version: a.object.Version, NullVersion: a.object.NullVersion,
 		}
 		return ch.endUpload(up, &row.Done{Object: memory})
 	})
 	if err != nil {
 		return Object{}, err
 	}
-	return object(b.ID, up.Key, a.object, a.extents), nil
+	o := object(b.ID, up.Key, a.object, a.extents)
+	o.Version = writtenVersion(a.object)
+	return o, nil
 }
 
 // endUpload adds to a transaction that the upload is over.

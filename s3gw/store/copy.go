@@ -18,7 +18,8 @@ import (
 // and the ETag is the MD5 of the content also where the source's is md5-N.
 //
 // A copy onto the same key that changes only what is said about the object is
-// one transaction on its row: content and ETag stay, also an md5-N. It needs
+// one transaction on its row: content and ETag stay, also an md5-N. Where the
+// object is a version that must stay as it is, the content is copied. It needs
 // Replace, ReplaceTags, another storage class or a website redirect, or it is
 // ErrCopyUnchanged.
 //
@@ -40,7 +41,7 @@ func (s *Store) copyObject(ctx context.Context, req *CopyRequest) (Object, error
 	if req.ChecksumAlgorithm != "" && newHash(req.ChecksumAlgorithm) == nil {
 		return Object{}, invalid("checksum algorithm %q is unknown", req.ChecksumAlgorithm)
 	}
-	source, err := s.headObject(ctx, req.Source.Bucket, req.Source.Key)
+	source, err := s.headObject(ctx, req.Source.Bucket, req.Source.Key, req.Source.Version)
 	if err != nil {
 		return Object{}, err
 	}
@@ -51,12 +52,15 @@ func (s *Store) copyObject(ctx context.Context, req *CopyRequest) (Object, error
 		return Object{}, ErrEntityTooLarge
 	}
 	same := req.Source.Bucket == req.Put.Bucket && req.Source.Key == req.Put.Key
-	if same {
+	if same && req.Source.Version == "" {
 		if !req.changes(source.StorageClass) {
 			return Object{}, ErrCopyUnchanged
 		}
 		if req.ChecksumAlgorithm == "" || (source.Checksum != nil && req.ChecksumAlgorithm == source.Checksum.Algorithm) {
-			return s.rewriteObject(ctx, req)
+			o, err := s.rewriteObject(ctx, req)
+			if err != errVersioned {
+				return o, err
+			}
 		}
 	}
 	return s.copyContent(ctx, req, &source)
@@ -89,8 +93,11 @@ func (s *Store) rewriteObject(ctx context.Context, req *CopyRequest) (o Object, 
 	err = s.reading(ctx, req.Put.Bucket, ErrNoSuchKey, func(b *bucket) error {
 		err := s.mutate(ctx, b, key, func(ch *change) error {
 			old := ch.cur.row
-			if old == nil {
+			if !ch.cur.live() {
 				return errNothing
+			}
+			if ch.versioning == row.Bucket_ENABLED || !old.NullVersion {
+				return errVersioned
 			}
 			if err := judgeSource(req.SourceConditions, ch.cur.etag(), fromNS(old.ModifiedNs)); err != nil {
 				return err

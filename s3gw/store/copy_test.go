@@ -35,7 +35,7 @@ func TestCopy(t *testing.T) {
 	if o.Checksum == nil || o.Checksum.Algorithm != CRC64NVME || len(o.Checksum.Value) != 8 {
 		t.Fatalf("checksum %+v", o.Checksum)
 	}
-	want(t, r.DeleteObject(r.ctx, "b", "src", Conditions{}), nil)
+	want(t, r.unput(r.ctx, "b", "src", Conditions{}), nil)
 	if got := r.read(t, "other", "dst"); got != "content" {
 		t.Fatalf("copy holds %q", got)
 	}
@@ -73,7 +73,7 @@ func TestCopyOntoItself(t *testing.T) {
 	req.Replace, req.Put.Attributes = true, Attributes{ContentType: "c/d"}
 	o, err := r.CopyObject(r.ctx, req)
 	want(t, err, nil)
-	head, err := r.HeadObject(r.ctx, "b", "k")
+	head, err := r.HeadObject(r.ctx, "b", "k", "")
 	want(t, err, nil)
 	if o.ETag != src.ETag || head.ContentType != "c/d" || !head.Modified.After(src.Modified) || !head.Modified.Equal(o.Modified) {
 		t.Fatalf("copied %+v, head %+v", o, head)
@@ -149,7 +149,7 @@ func TestCopyOfMultipart(t *testing.T) {
 	if !ashlar.Is(err, ashlar.Corrupt) {
 		t.Fatalf("copy of changed bytes: %v", err)
 	}
-	_, err = r.HeadObject(r.ctx, "b", "bad")
+	_, err = r.HeadObject(r.ctx, "b", "bad", "")
 	want(t, err, ErrNoSuchKey)
 	r.audit(t)
 }

@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -19,8 +21,11 @@ type current struct {
 	extents []ashlar.Extent
 }
 
+// live reports whether there is an object: a delete marker is none.
+func (c *current) live() bool { return c.row != nil && !c.row.DeleteMarker }
+
 func (c *current) etag() string {
-	if c.row == nil {
+	if !c.live() {
 		return ""
 	}
 	return etag(c.row.EtagMd5, c.row.EtagParts)
@@ -57,8 +62,8 @@ func (s *Store) complete(ctx context.Context, sl slot, r *meta.Row) (c current, 
 	if r == nil {
 		return c, true, nil
 	}
-	c.row, c.version = &row.Object{}, r.Version
-	if err := row.Decode(r.Key, r.Value, c.row); err != nil {
+	c.version = r.Version
+	if c.row, err = decodeObject(r); err != nil {
 		return c, false, err
 	}
 	columns := c.row.Extents
@@ -79,19 +84,38 @@ func (s *Store) complete(ctx context.Context, sl slot, r *meta.Row) (c current, 
 	return c, true, checkExtents(c.row, c.extents)
 }
 
+// decodeObject reads an object row. Ids of another length are Corrupt.
+func decodeObject(r *meta.Row) (*row.Object, error) {
+	m := &row.Object{}
+	if err := row.Decode(r.Key, r.Value, m); err != nil {
+		return nil, err
+	}
+	const idBytes = len(row.VersionID{})
+	if len(m.Version) != idBytes || len(m.NullAt) != 0 && len(m.NullAt) != idBytes {
+		return nil, ashlar.E("store: object row", fmt.Sprintf("key=%q", r.Key), ashlar.Corrupt,
+			fmt.Errorf("ids of %d and %d bytes", len(m.Version), len(m.NullAt)))
+	}
+	return m, nil
+}
+
 // change is a transaction on one key in the making.
 type change struct {
 	meta.Txn
-	sl  slot
-	key string
-	cur current
-	at  time.Time // of this attempt
+	s          *Store
+	sl         slot
+	key        string
+	cur        current
+	versioning row.Bucket_Versioning
+	at         time.Time      // of this attempt
+	rows       []int          // conditions on versions that are not current
+	counts     map[byte]int64 // what to add to the counters, by counter
 }
 
 // The positions of the first conditions of every change.
 const (
 	condOpen   = 0 // the bucket's open marker
 	condObject = 1 // the key's current row
+	condMarks  = 2 // the versioning marks, one or two
 )
 
 // mutate runs a read-decide-write round on a key until it is not disturbed:
@@ -106,25 +130,34 @@ func (s *Store) mutate(ctx context.Context, b *bucket, key string, fn func(*chan
 	if err != nil {
 		return err
 	}
+	state := b.rec.Versioning
 	for n := range attemptsMax {
-		ch := &change{sl: sl, key: key, cur: cur, at: s.now()}
+		ch := &change{s: s, sl: sl, key: key, cur: cur, versioning: state, at: s.now()}
 		cond := meta.Cond{Key: sl.Object(key), Kind: meta.CondAbsent}
 		if cur.row != nil {
 			cond.Kind, cond.Version = meta.CondVersion, cur.version
 		}
-		ch.Conds = []meta.Cond{{Key: sl.Header(row.KindOpen), Kind: meta.CondExists}, cond}
-		if err := fn(ch); err != nil {
-			return err
+		marks := versioningConds(sl, state)
+		ch.Conds = append([]meta.Cond{{Key: sl.Header(row.KindOpen), Kind: meta.CondExists}, cond}, marks...)
+		err := fn(ch)
+		if err == nil {
+			ch.addCounts()
+			err = s.commit(ctx, sl.shard, &ch.Txn)
 		}
-		err := s.commit(ctx, sl.shard, &ch.Txn)
 		at, _, refused := conditionAt(err)
-		if !refused || at > condObject {
+		switch {
+		case !refused:
 			return err
+		case at == condOpen:
+			err = s.revive(ctx, b)
+		case at == condObject || slices.Contains(ch.rows, at):
+			err = nil
+		case at < condMarks+len(marks):
+			s.buckets.drop(b.Name)
+			state, err = s.slotVersioning(ctx, sl)
 		}
-		if at == condOpen {
-			if err := s.revive(ctx, b); err != nil {
-				return err
-			}
+		if err != nil {
+			return err
 		}
 		if n > 0 && !pause(ctx, n) {
 			return ashlar.E("store: change", key, ashlar.Busy, errContended)
@@ -136,61 +169,108 @@ func (s *Store) mutate(ctx context.Context, b *bucket, key string, fn func(*chan
 	return ErrConflict
 }
 
-// put writes a new current version in place of what is there.
-func (ch *change) put(m *row.Object, extents []ashlar.Extent) error {
-	id := row.NewVersionID(ch.at)
-	m.Format, m.NullVersion = row.Format, true
-	m.Version = id[:]
-	m.ModifiedNs = ch.at.UnixNano()
-	if err := ch.drop(ch.cur.extents); err != nil {
+// put writes a new current version on top of what is there. The versioning of
+// the bucket says whether what is there stays: a version with an id does, the
+// null version only where the new one has an id.
+func (ch *change) put(ctx context.Context, m *row.Object, extents []ashlar.Extent) error {
+	ch.stamp(m)
+	if err := ch.displace(ctx, m); err != nil {
 		return err
 	}
 	m.Extents, m.Manifest = nil, nil
 	if len(extents) <= row.InlineExtentsMax {
 		m.Extents = row.FromExtents(extents)
 	} else {
-		m.Manifest = id[:]
-		if err := ch.store(ch.sl.Manifest(id[:]), &row.Manifest{Format: row.Format, Extents: row.FromExtents(extents)}); err != nil {
+		m.Manifest = m.Version
+		if err := ch.store(ch.sl.Manifest(m.Manifest), &row.Manifest{Format: row.Format, Extents: row.FromExtents(extents)}); err != nil {
 			return err
 		}
 	}
 	if err := checkExtents(m, extents); err != nil {
 		return err
 	}
-	ch.count(1, int64(m.Bytes))
+	ch.tally(m, true, 1)
 	return ch.store(ch.sl.Object(ch.key), m)
 }
 
-// rewrite writes the current version again with other attributes and the same
-// content.
-func (ch *change) rewrite(m *row.Object) error {
+// stamp gives a new version its id and its time.
+func (ch *change) stamp(m *row.Object) {
 	id := row.NewVersionID(ch.at)
-	m.Format, m.NullVersion = row.Format, true
+	if ch.cur.row != nil {
+		id = id.Above(ch.cur.row.Version)
+	}
+	m.Format, m.NullVersion = row.Format, ch.versioning != row.Bucket_ENABLED
 	m.Version = id[:]
 	m.ModifiedNs = ch.at.UnixNano()
+}
+
+// displace makes room for a new current version.
+func (ch *change) displace(ctx context.Context, m *row.Object) error {
+	cur := ch.cur.row
+	m.NullAt = nil
+	if cur == nil {
+		return nil
+	}
+	if cur.NullVersion && m.NullVersion {
+		ch.tally(cur, true, -1)
+		return ch.drop(ch.cur)
+	}
+	nullAt, err := ch.cover()
+	if err != nil || !m.NullVersion {
+		m.NullAt = nullAt
+		return err
+	}
+	at := otherKey(ch.sl, ch.key, cur, NullVersion)
+	if at == nil {
+		return nil
+	}
+	old, err := ch.other(ctx, at)
+	if err != nil {
+		return err
+	}
+	return ch.dropOther(old, at)
+}
+
+// rewrite writes the current version again with other attributes and the same
+// content. It must be the null version of a bucket without versioning enabled.
+func (ch *change) rewrite(m *row.Object) error {
+	ch.stamp(m)
 	m.Extents, m.Manifest = ch.cur.row.Extents, ch.cur.row.Manifest
 	return ch.store(ch.sl.Object(ch.key), m)
 }
 
-// remove deletes the current version, which must be there.
-func (ch *change) remove() error {
-	if err := ch.drop(ch.cur.extents); err != nil {
+// remove deletes the current version, which must be there; the newest of the
+// older ones takes its place.
+func (ch *change) remove(ctx context.Context) error {
+	if err := ch.drop(ch.cur); err != nil {
 		return err
 	}
 	ch.Deletes = append(ch.Deletes, ch.sl.Object(ch.key))
-	ch.count(0, 0)
-	return nil
+	ch.tally(ch.cur.row, true, -1)
+	if ch.versioning == row.Bucket_NEVER {
+		return nil
+	}
+	return ch.promote(ctx)
 }
 
-// count changes the counters from the current object to n objects of the
-// given size.
-func (ch *change) count(n, bytes int64) {
-	if ch.cur.row != nil {
-		n--
-		bytes -= int64(ch.cur.row.Bytes)
+// tally counts a version in or out: what is a current object, and what is not.
+func (ch *change) tally(m *row.Object, current bool, n int64) {
+	if ch.counts == nil {
+		ch.counts = make(map[byte]int64, 4)
 	}
-	ch.add(row.CountObjects, n)
-	ch.add(row.CountBytes, bytes)
+	objects, size := byte(row.CountOthers), byte(row.CountOtherBytes)
+	if current && !m.DeleteMarker {
+		objects, size = row.CountObjects, row.CountBytes
+	}
+	ch.counts[objects] += n
+	ch.counts[size] += n * int64(m.Bytes)
+}
+
+// addCounts puts the counters' changes into the transaction.
+func (ch *change) addCounts() {
+	for _, counter := range []byte{row.CountObjects, row.CountBytes, row.CountOthers, row.CountOtherBytes} {
+		ch.add(counter, ch.counts[counter])
+	}
 }
 
 func (ch *change) add(counter byte, delta int64) {
@@ -205,13 +285,13 @@ func (ch *change) store(key []byte, m row.Message) error {
 	return err
 }
 
-// drop puts the extents of the current version on the trash list and deletes
-// its manifest.
-func (ch *change) drop(extents []ashlar.Extent) error {
-	if ch.cur.row != nil && len(ch.cur.row.Manifest) > 0 {
-		ch.Deletes = append(ch.Deletes, ch.sl.Manifest(ch.cur.row.Manifest))
+// drop puts the extents of a version on the trash list and deletes its
+// manifest.
+func (ch *change) drop(c current) error {
+	if c.row != nil && len(c.row.Manifest) > 0 {
+		ch.Deletes = append(ch.Deletes, ch.sl.Manifest(c.row.Manifest))
 	}
-	return throwAway(&ch.Txn, ch.sl, ch.key, extents, ch.at)
+	return throwAway(&ch.Txn, ch.sl, ch.key, c.extents, ch.at)
 }
 
 // throwAway adds a trash row for the extents that hold bytes, if any do.

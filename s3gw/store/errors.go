@@ -20,6 +20,7 @@ var (
 	errContended  = errors.New("too many concurrent changes of the same row")
 	errStale      = errors.New("the bucket changed its state meanwhile")
 	errNothing    = errors.New("there is nothing to change")
+	errVersioned  = errors.New("the object is a version that must stay as it is")
 	errGone       = errors.New("the bucket's marker is gone")
 	errBadKey     = errors.New("a key is 1 to 1024 bytes of UTF-8 without NUL")
 	errBadBucket  = errors.New("a bucket name is 1 to 255 bytes without NUL")
@@ -36,7 +37,7 @@ var kinds = map[error]ashlar.Kind{
 	ErrConflict: ashlar.Busy, ErrInvalidPart: ashlar.Invalid,
 	ErrInvalidPartOrder: ashlar.Invalid, ErrEntityTooSmall: ashlar.Invalid,
 	ErrEntityTooLarge: ashlar.Invalid, ErrBadDigest: ashlar.Invalid,
-	ErrCopyUnchanged: ashlar.Invalid, errNotFormed: ashlar.Unavailable,
+	ErrDeleteMarker: ashlar.NotFound, ErrCopyUnchanged: ashlar.Invalid, errNotFormed: ashlar.Unavailable,
 	errContended: ashlar.Busy, errStale: ashlar.Busy, errBadKey: ashlar.Invalid,
 	errBadBucket: ashlar.Invalid, errBadPart: ashlar.Invalid, errBodyLength: ashlar.Invalid,
 }

@@ -39,10 +39,9 @@ func (s *Store) listObjects(ctx context.Context, b *bucket, req ListRequest, pag
 	if limit < 1 || w == nil {
 		return nil
 	}
-	w.versions = true
+	w.current = true
 	w.startAfter(req.After)
-	var bad error
-	err := s.list(ctx, b, w, func(e entry) bool {
+	return s.list(ctx, b, w, func(e entry) bool {
 		if len(page.Objects)+len(page.Prefixes) == limit {
 			page.Truncated = true
 			return false
@@ -52,17 +51,9 @@ func (s *Store) listObjects(ctx context.Context, b *bucket, req ListRequest, pag
 			page.Prefixes = append(page.Prefixes, e.name)
 			return true
 		}
-		m := &row.Object{}
-		if bad = row.Decode(e.row.Key, e.row.Value, m); bad != nil {
-			return false
-		}
-		page.Objects = append(page.Objects, object(b.ID, e.name, m, nil))
+		page.Objects = append(page.Objects, object(b.ID, e.name, e.object, nil))
 		return true
 	})
-	if bad != nil {
-		return bad
-	}
-	return err
 }
 
 // newWalk prepares a walk for a page of limit entries. It returns nil if

@@ -173,7 +173,7 @@ func TestDelimiterSkips(t *testing.T) {
 	b, err := r.lookup(r.ctx, "b")
 	want(t, err, nil)
 	w := newWalk(row.KindObject, "", "/", b, 10)
-	w.versions = true
+	w.current = true
 	rows := 0
 	for _, sl := range b.slots() {
 		st := newStream(r.Store, sl, w)

@@ -18,10 +18,11 @@ import (
 
 // entry is one line of a listing: a row under key, or a common prefix.
 type entry struct {
-	name   string    // the key, or the common prefix with its delimiter
-	prefix bool      // it is a common prefix
-	suffix string    // what follows the key's terminator in the row key
-	row    *meta.Row // nil for a common prefix
+	name   string      // the key, or the common prefix with its delimiter
+	prefix bool        // it is a common prefix
+	suffix string      // what follows the key's terminator in the row key
+	row    *meta.Row   // nil for a common prefix
+	object *row.Object // decoded, if the walk is one of current objects
 }
 
 // less is the order of a listing: by name, then by the row's suffix.
@@ -39,9 +40,9 @@ type walk struct {
 	// from is the first name that is wanted, as bytes of a row key after the
 	// header; see after and at.
 	from []byte
-	// versions says that a key may have several rows of which the first is
-	// wanted; otherwise every row is.
-	versions bool
+	// current says that only the first row of a key is wanted, and only if it
+	// is no delete marker; otherwise every row is.
+	current bool
 	// pageRows is how many rows the first page of a slot asks for.
 	pageRows int
 }
@@ -83,6 +84,11 @@ type stream struct {
 	head       entry
 	done       bool
 	limit      int
+	// collapsed says that the page shows only the first key of each common
+	// prefix.
+	collapsed bool
+	// singly says that the next page must show every key.
+	singly bool
 }
 
 func newStream(s *Store, sl slot, w *walk) *stream {
@@ -112,6 +118,10 @@ func (st *stream) next(ctx context.Context) error {
 			if e.prefix && st.head.prefix && e.name == st.head.name {
 				continue
 			}
+			if e.object != nil && e.object.DeleteMarker {
+				st.passMarker(&r, e.prefix)
+				continue
+			}
 			st.head = e
 			return nil
 		}
@@ -130,10 +140,28 @@ func (st *stream) entry(r *meta.Row) (entry, error) {
 	if !ok {
 		return entry{}, invalid("row key %x has no terminator", r.Key)
 	}
+	e := entry{name: key, suffix: string(suffix), row: r}
 	if common, ok := st.w.delimited(key); ok {
-		return entry{name: common, prefix: true}, nil
+		e = entry{name: common, prefix: true}
 	}
-	return entry{name: key, suffix: string(suffix), row: r}, nil
+	if st.w.current {
+		var err error
+		e.object, err = decodeObject(r)
+		return e, err
+	}
+	return e, nil
+}
+
+// passMarker goes on behind a key whose current version is a delete marker. A
+// common prefix is not empty for that: where the page shows only the first key
+// of it, the rest is read once more, key by key.
+func (st *stream) passMarker(r *meta.Row, inPrefix bool) {
+	if !inPrefix || !st.collapsed {
+		return
+	}
+	end := row.HeaderBytes + bytes.IndexByte(r.Key[row.HeaderBytes:], 0)
+	st.start, st.rows = append(bytes.Clone(r.Key[:end]), 1), nil
+	st.singly = true
 }
 
 // fetch reads the next page. If the stream stands in a common prefix, it skips
@@ -142,7 +170,7 @@ func (st *stream) fetch(ctx context.Context) error {
 	if st.head.prefix {
 		skip := row.Successor(append(st.sl.Header(st.w.kind), st.head.name...))
 		if bytes.Compare(skip, st.start) > 0 {
-			st.start = skip
+			st.start, st.singly = skip, false
 		}
 		if bytes.Compare(st.start, st.end) >= 0 {
 			st.start = nil
@@ -150,9 +178,9 @@ func (st *stream) fetch(ctx context.Context) error {
 		}
 	}
 	req := meta.ScanRequest{Start: st.start, End: st.end, Limit: st.limit}
-	if st.w.versions {
+	if st.w.current {
 		req.Collapse = append(req.Collapse, meta.Collapse{Delim: []byte{0}, From: row.HeaderBytes})
-		if st.w.delimiter != "" {
+		if st.collapsed = st.w.delimiter != "" && !st.singly; st.collapsed {
 			from := row.HeaderBytes + len(st.w.prefix)
 			req.Collapse = append(req.Collapse, meta.Collapse{Delim: []byte(st.w.delimiter), From: from})
 		}

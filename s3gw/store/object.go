@@ -47,16 +47,18 @@ func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Obje
 		Attributes: rowAttributes(&req.Attributes), Owner: req.Owner,
 	}
 	err = s.mutate(ctx, b, req.Key, func(ch *change) error {
-		if err := judgeWrite(req.Conditions, ch.cur.row != nil, ch.cur.etag()); err != nil {
+		if err := judgeWrite(req.Conditions, ch.cur.live(), ch.cur.etag()); err != nil {
 			return err
 		}
-		return ch.put(m, r.extents)
+		return ch.put(ctx, m, r.extents)
 	})
 	if err != nil {
 		s.release(ctx, b, req.Key, r.extents, err)
 		return Object{}, err
 	}
-	return object(b.ID, req.Key, m, r.extents), nil
+	o := object(b.ID, req.Key, m, r.extents)
+	o.Version = writtenVersion(m)
+	return o, nil
 }
 
 // foresee finds the bucket of a write and judges the write's conditions before
@@ -71,36 +73,55 @@ func (s *Store) foresee(ctx context.Context, bucketName, key string, c Condition
 		if err != nil {
 			return err
 		}
-		if cur.row == nil && len(c.IfMatch) > 0 {
+		if !cur.live() && len(c.IfMatch) > 0 {
 			return s.absent(ctx, sl, ErrNoSuchKey)
 		}
 		found = b
-		return judgeWrite(c, cur.row != nil, cur.etag())
+		return judgeWrite(c, cur.live(), cur.etag())
 	})
 	return found, err
 }
 
-// HeadObject returns the current object under the key, with its extents.
-// Errors: ErrNoSuchBucket, ErrNoSuchKey; kinds besides: Unavailable, Corrupt.
-func (s *Store) HeadObject(ctx context.Context, bucketName, key string) (Object, error) {
-	o, err := s.headObject(ctx, bucketName, key)
+// writtenVersion is the version that a writer is told: S3 is silent about the
+// null version.
+func writtenVersion(m *row.Object) string {
+	if m.NullVersion {
+		return ""
+	}
+	return versionOf(m)
+}
+
+// HeadObject returns a version of the object under the key, with its extents;
+// an empty version means the current one. Errors: ErrNoSuchBucket,
+// ErrNoSuchKey, ErrNoSuchVersion, *MarkerError; kinds besides: Unavailable,
+// Corrupt.
+func (s *Store) HeadObject(ctx context.Context, bucketName, key, version string) (Object, error) {
+	o, err := s.headObject(ctx, bucketName, key, version)
 	return o, fail("head object", named(bucketName, key), err)
 }
 
-func (s *Store) headObject(ctx context.Context, bucketName, key string) (o Object, err error) {
+func (s *Store) headObject(ctx context.Context, bucketName, key, version string) (o Object, err error) {
 	if err := checkKey(key); err != nil {
 		return o, err
 	}
-	err = s.reading(ctx, bucketName, ErrNoSuchKey, func(b *bucket) error {
+	missing := ErrNoSuchKey
+	if version != "" {
+		missing = ErrNoSuchVersion
+	}
+	err = s.reading(ctx, bucketName, missing, func(b *bucket) error {
 		sl := b.slotOf(key)
-		cur, err := s.current(ctx, sl, key)
+		found, err := s.find(ctx, sl, key, version)
 		if err != nil {
 			return err
 		}
-		if cur.row == nil {
-			return s.absent(ctx, sl, ErrNoSuchKey)
+		if found.row == nil {
+			return s.absent(ctx, sl, missing)
 		}
-		o = object(b.ID, key, cur.row, cur.extents)
+		if found.row.DeleteMarker {
+			return &MarkerError{Version: versionOf(found.row), Modified: fromNS(found.row.ModifiedNs), Named: version != ""}
+		}
+		o = object(b.ID, key, found.row, found.extents)
+		o.Version = versionIn(b.rec.Versioning, found.row)
 		return nil
 	})
 	return o, err
@@ -159,31 +180,42 @@ func overlapping(extents []ashlar.Extent, off, length uint64) ([]ashlar.Extent, 
 	return extents[first:last], off - at
 }
 
-// DeleteObject deletes the current object. Without IfMatch it succeeds if there
-// is none. Errors: ErrNoSuchBucket, ErrNoSuchKey and ErrPreconditionFailed
-// (IfMatch), ErrConflict; kinds besides: Unavailable (done or not), Invalid.
-func (s *Store) DeleteObject(ctx context.Context, bucketName, key string, cond Conditions) error {
-	return fail("delete object", named(bucketName, key), s.deleteObject(ctx, bucketName, key, cond))
+// DeleteObject deletes the object under the key: for good in a bucket that
+// never had versioning, and by a delete marker on top otherwise. With a version
+// it deletes that version for good. Without IfMatch it succeeds if there is
+// nothing to delete. Errors: ErrNoSuchBucket, ErrNoSuchKey (IfMatch without an
+// object) and ErrPreconditionFailed, ErrConflict; kinds besides: Unavailable
+// (done or not), Invalid.
+func (s *Store) DeleteObject(ctx context.Context, bucketName, key, version, owner string, cond Conditions) (Deleted, error) {
+	d, err := s.deleteObject(ctx, bucketName, key, version, owner, cond)
+	return d, fail("delete object", named(bucketName, key), err)
 }
 
-func (s *Store) deleteObject(ctx context.Context, bucketName, key string, cond Conditions) error {
+func (s *Store) deleteObject(ctx context.Context, bucketName, key, version, owner string, cond Conditions) (d Deleted, err error) {
 	if err := checkKey(key); err != nil {
-		return err
+		return d, err
 	}
 	missing := judgeWrite(cond, false, "")
-	return s.reading(ctx, bucketName, missing, func(b *bucket) error {
-		err := s.mutate(ctx, b, key, func(ch *change) error {
-			if ch.cur.row == nil {
-				return errNothing
-			}
-			if err := judgeWrite(cond, true, ch.cur.etag()); err != nil {
+	if version != "" {
+		missing = nil
+	}
+	err = s.reading(ctx, bucketName, missing, func(b *bucket) error {
+		err := s.mutate(ctx, b, key, func(ch *change) (err error) {
+			if version != "" {
+				d, err = ch.deleteVersion(ctx, version, cond)
 				return err
 			}
-			return ch.remove()
+			if err := judgeWrite(cond, ch.cur.live(), ch.cur.etag()); err != nil {
+				return err
+			}
+			d, err = ch.deleteCurrent(ctx, owner)
+			return err
 		})
-		if err == errNothing {
+		if err == errNothing || err == ErrNoSuchKey {
+			d = Deleted{}
 			return s.absent(ctx, b.slotOf(key), missing)
 		}
 		return err
 	})
+	return d, err
 }

@@ -28,7 +28,7 @@ func TestPutHeadReadDelete(t *testing.T) {
 	if put.ETag != hex.EncodeToString(sum[:]) || put.Bytes != 11 {
 		t.Fatalf("put returned %+v", put)
 	}
-	head, err := r.HeadObject(r.ctx, "b", "a/b")
+	head, err := r.HeadObject(r.ctx, "b", "a/b", "")
 	want(t, err, nil)
 	if !reflect.DeepEqual(head, put) || !reflect.DeepEqual(head.Attributes, attrs) || head.Checksum.Algorithm != CRC32 {
 		t.Fatalf("head %+v\nput  %+v", head, put)
@@ -52,9 +52,9 @@ func TestPutHeadReadDelete(t *testing.T) {
 		t.Fatalf("a reader of the old content got %q", got)
 	}
 	r.audit(t)
-	want(t, r.DeleteObject(r.ctx, "b", "a/b", Conditions{}), nil)
-	want(t, r.DeleteObject(r.ctx, "b", "a/b", Conditions{}), nil)
-	_, err = r.HeadObject(r.ctx, "b", "a/b")
+	want(t, r.unput(r.ctx, "b", "a/b", Conditions{}), nil)
+	want(t, r.unput(r.ctx, "b", "a/b", Conditions{}), nil)
+	_, err = r.HeadObject(r.ctx, "b", "a/b", "")
 	want(t, err, ErrNoSuchKey)
 	if got := r.read(t, "b", "a"); got != "both are legal" {
 		t.Fatalf("a is %q", got)
@@ -86,19 +86,19 @@ func TestBadNames(t *testing.T) {
 		if !ashlar.Is(err, ashlar.Invalid) {
 			t.Errorf("put %.10q: %v", key, err)
 		}
-		if _, err := r.HeadObject(r.ctx, "b", key); !ashlar.Is(err, ashlar.Invalid) {
+		if _, err := r.HeadObject(r.ctx, "b", key, ""); !ashlar.Is(err, ashlar.Invalid) {
 			t.Errorf("head %.10q: %v", key, err)
 		}
-		if err := r.DeleteObject(r.ctx, "b", key, Conditions{}); !ashlar.Is(err, ashlar.Invalid) {
+		if err := r.unput(r.ctx, "b", key, Conditions{}); !ashlar.Is(err, ashlar.Invalid) {
 			t.Errorf("delete %.10q: %v", key, err)
 		}
 	}
 	r.put(t, "b", strings.Repeat("k", 1024), "long")
 	_, err := r.PutObject(r.ctx, &PutRequest{Bucket: "nope", Key: "k"}, body([]byte("x")))
 	want(t, err, ErrNoSuchBucket)
-	_, err = r.HeadObject(r.ctx, "nope", "k")
+	_, err = r.HeadObject(r.ctx, "nope", "k", "")
 	want(t, err, ErrNoSuchBucket)
-	want(t, r.DeleteObject(r.ctx, "nope", "k", Conditions{}), ErrNoSuchBucket)
+	want(t, r.unput(r.ctx, "nope", "k", Conditions{}), ErrNoSuchBucket)
 	_, err = r.ListObjects(r.ctx, ListRequest{Bucket: "nope", Max: 10})
 	want(t, err, ErrNoSuchBucket)
 	r.audit(t)
@@ -127,7 +127,7 @@ func TestFailedBodyStoresNothing(t *testing.T) {
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
-		_, err = r.HeadObject(r.ctx, "b", "k")
+		_, err = r.HeadObject(r.ctx, "b", "k", "")
 		want(t, err, ErrNoSuchKey)
 	}
 	r.background.Wait()
@@ -170,12 +170,12 @@ func TestConditions(t *testing.T) {
 			t.Errorf("put %s %+v: %v, want %v", c.key, c.cond, err, c.want)
 		}
 	}
-	del := func(key string, c Conditions) error { return r.DeleteObject(r.ctx, "b", key, c) }
+	del := func(key string, c Conditions) error { return r.unput(r.ctx, "b", key, c) }
 	want(t, del("gone", Conditions{IfMatch: any}), ErrNoSuchKey)
 	want(t, del("gone", Conditions{}), nil)
 	want(t, del("there", Conditions{IfMatch: other}), ErrPreconditionFailed)
 	want(t, del("there", Conditions{IfMatch: any}), nil)
-	_, err := r.HeadObject(r.ctx, "b", "there")
+	_, err := r.HeadObject(r.ctx, "b", "there", "")
 	want(t, err, ErrNoSuchKey)
 	r.audit(t)
 }

@@ -21,7 +21,7 @@ var (
 	ErrNoSuchBucket       = errors.New("the bucket does not exist")
 	ErrBucketExists       = errors.New("the bucket exists and belongs to somebody else")
 	ErrBucketOwned        = errors.New("the bucket exists and is yours")
-	ErrBucketNotEmpty     = errors.New("the bucket still holds objects or uploads")
+	ErrBucketNotEmpty     = errors.New("the bucket still holds objects or versions")
 	ErrNoSuchKey          = errors.New("the key does not exist")
 	ErrNoSuchVersion      = errors.New("the version does not exist")
 	ErrNoSuchUpload       = errors.New("the upload does not exist")
@@ -30,6 +30,7 @@ var (
 	ErrEntityTooSmall     = errors.New("a part other than the last is below 5 MiB")
 	ErrEntityTooLarge     = errors.New("the object is larger than the maximum")
 	ErrPreconditionFailed = errors.New("a condition of the request does not hold")
+	ErrDeleteMarker       = errors.New("the version is a delete marker")
 	ErrConflict           = errors.New("a conflicting request was running; try again")
 )
 
@@ -52,7 +53,22 @@ type Bucket struct {
 	Region  string
 	// Shards is the number of shards that the bucket's keys are spread over.
 	Shards uint8
+	// Versioning is what was set last; empty before it was ever set.
+	Versioning Versioning
 }
+
+// Versioning is the versioning state of a bucket, in S3's words.
+type Versioning string
+
+// The states that can be set. There is no way back to never.
+const (
+	VersioningEnabled   Versioning = "Enabled"
+	VersioningSuspended Versioning = "Suspended"
+)
+
+// NullVersion is the id of the version that was written while versioning was
+// not enabled.
+const NullVersion = "null"
 
 // Checksum algorithms as S3 names them.
 const (
@@ -97,6 +113,12 @@ type Object struct {
 	PartBytes []uint64
 	// Owner is the account that wrote it.
 	Owner string
+	// Version is the id, or NullVersion; empty in a bucket that never had
+	// versioning.
+	Version string
+	// Latest says that it is the current version, DeleteMarker that it has no
+	// content; both are set in listings of versions only.
+	Latest, DeleteMarker bool
 }
 
 // Body is an upload on its way in. Read yields the decoded user bytes; where
@@ -129,7 +151,8 @@ type PutRequest struct {
 
 // CopyRequest describes a CopyObject; the destination may be the source.
 type CopyRequest struct {
-	Source struct{ Bucket, Key string }
+	// Source.Version is empty for the current version.
+	Source struct{ Bucket, Key, Version string }
 	// SourceConditions are the x-amz-copy-source-if-* headers.
 	SourceConditions Conditions
 	Put              PutRequest
@@ -157,6 +180,36 @@ type ListPage struct {
 	// common prefix of this page.
 	Truncated bool
 	Last      string
+}
+
+// VersionsRequest asks for a page of all versions of a bucket.
+type VersionsRequest struct {
+	Bucket, Prefix, Delimiter string
+	// KeyAfter and VersionAfter are where the page before ended. Without
+	// VersionAfter the page begins behind all versions of KeyAfter, or behind
+	// the common prefix that it names.
+	KeyAfter, VersionAfter string
+	Max                    int
+}
+
+// VersionsPage is one page of a listing of versions: by key, under a key the
+// newest first.
+type VersionsPage struct {
+	Objects  []Object
+	Prefixes []string
+	// Truncated says that there is more after LastKey and LastVersion, which is
+	// empty if the page ends with a common prefix.
+	Truncated            bool
+	LastKey, LastVersion string
+}
+
+// Deleted says what a DELETE did.
+type Deleted struct {
+	// Version is the delete marker that was made, or the version that was
+	// deleted by its id; empty where the bucket has no versions.
+	Version string
+	// Marker says that Version is a delete marker.
+	Marker bool
 }
 
 // Upload is a multipart upload that was started.

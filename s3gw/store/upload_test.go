@@ -98,7 +98,7 @@ func TestMultipart(t *testing.T) {
 	if o.ETag != hex.EncodeToString(sum[:])+"-2" || o.Bytes != uint64(len(big))+7 {
 		t.Fatalf("completed %+v", o)
 	}
-	head, err := r.HeadObject(r.ctx, "b", "k")
+	head, err := r.HeadObject(r.ctx, "b", "k", "")
 	want(t, err, nil)
 	if head.ContentType != "x/y" || head.User["u"] != "1" || head.Owner != "me" ||
 		!slices.Equal(head.PartBytes, []uint64{uint64(len(big)), 7}) {
@@ -186,7 +186,7 @@ func TestCompleteRefuses(t *testing.T) {
 			t.Errorf("part %d: %v", n, err)
 		}
 	}
-	_, err = r.HeadObject(r.ctx, "b", "k")
+	_, err = r.HeadObject(r.ctx, "b", "k", "")
 	want(t, err, ErrNoSuchKey)
 	// The condition is judged against what is there at completion.
 	r.put(t, "b", "k", "came first")
@@ -301,7 +301,7 @@ func TestLeftPartsAreFound(t *testing.T) {
 		b, err := r.lookup(r.ctx, "b")
 		want(t, err, nil)
 		if way == "drop" {
-			want(t, r.DeleteObject(r.ctx, "b", "k", Conditions{}), nil)
+			want(t, r.unput(r.ctx, "b", "k", Conditions{}), nil)
 			want(t, r.DeleteBucket(r.ctx, "b"), nil)
 		} else {
 			want(t, r.forget(r.ctx, b.slotOf("k")), nil)
@@ -368,7 +368,7 @@ func TestUploadRaces(t *testing.T) {
 				t.Fatalf("outcome %d: %v", i, err)
 			}
 		}
-		_, err := r.HeadObject(r.ctx, "b", key)
+		_, err := r.HeadObject(r.ctx, "b", key, "")
 		if outcomes[2] == nil {
 			aborted++
 			want(t, err, ErrNoSuchKey)
@@ -417,7 +417,7 @@ func TestTenThousandParts(t *testing.T) {
 			t.Fatalf("round %d: %s, %d bytes", round, o.ETag, o.Bytes)
 		}
 	}
-	head, err := r.HeadObject(r.ctx, "b", key)
+	head, err := r.HeadObject(r.ctx, "b", key, "")
 	want(t, err, nil)
 	if len(head.Extents) != PartsMax || len(head.PartBytes) != PartsMax || head.Extents[9999].Part != 10000 {
 		t.Fatalf("%d extents, %d parts", len(head.Extents), len(head.PartBytes))
@@ -437,7 +437,7 @@ func TestTenThousandParts(t *testing.T) {
 	if size > meta.TxnBytesMax || manifestBytes > meta.ValueBytesMax || rowBytes > 4096 {
 		t.Fatal("too large")
 	}
-	want(t, r.DeleteObject(r.ctx, "b", key, Conditions{}), nil)
+	want(t, r.unput(r.ctx, "b", key, Conditions{}), nil)
 }
 
 func txnBytes(txn *meta.Txn) (n int) {

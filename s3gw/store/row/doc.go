@@ -37,6 +37,7 @@
 //	'u'   H key 0x00 upload(16)                   Upload
 //	'p'   H upload(16) part(2)                    Part
 //	'd'   H upload(16)                            Done
+//	'v'   H mark(1)                               Mark      versioning mark
 //	't'   see daemon/meta/trash                   its own   every shard
 //
 // The values are the messages of row.proto; each begins with the version of its
@@ -47,7 +48,8 @@
 // at the first 0x00 after H sees each key once, at its current version.
 //
 // Counters: 'o' objects that are current, 'b' their bytes, 'u' uploads that
-// are neither completed nor aborted, 'q' bytes of parts. Each is changed in the
+// are neither completed nor aborted, 'q' bytes of parts, 'v' older versions
+// and delete markers, 'w' bytes of older versions. Each is changed in the
 // transaction that changes what it counts, and is exact.
 //
 // # Versions
@@ -61,11 +63,21 @@
 // same transaction. A delete marker is a version like any other.
 //
 // The null version is a row with null_version set. It sorts by the time of its
-// writing like every version. In a bucket that never had versioning, the only
-// kind there is now, it is the only row of the key and always current. Once a
-// newer version covers it, the current row's null_at says under which id it
-// lies, so that it is found, and replaced when versioning is suspended, without
-// a scan.
+// writing like every version. In a bucket that never had versioning it is the
+// only row of the key and always current. Once a newer version covers it, the
+// current row's null_at says under which id it lies, so that it is found, and
+// replaced when versioning is suspended, without a scan. Where a key has any
+// row, it has a current one: deleting the current version moves the newest of
+// the older ones into its place.
+//
+// Whether versioning is enabled is decided slot by slot, so that a writer whose
+// copy of the bucket's record is out of date can do no harm. The mark 0 is there
+// once versioning was enabled or suspended for the first time, the mark 1 while
+// it is enabled. A transaction requires what it believes: that mark 0 is absent
+// (never), that mark 1 is there (enabled), or mark 0 without mark 1 (suspended).
+// If it is refused it reads the marks and decides again. Setting the state
+// changes the marks of every slot first and the directory row last; a setting
+// that stopped half-way was not acknowledged, and is finished by the next.
 //
 // # Extents
 //
@@ -91,16 +103,23 @@
 //	    └─ g+1 ── REOPENING(g)
 //
 //	DELETING   for each slot: if 'm' has generation g and the counters 'o' and
-//	           'u' are zero, delete 'm' and put 'n' with g
+//	           'v' are zero, delete 'm' and put 'n' with g
 //	REOPENING  for each slot: replace 'm' or 'n' of generation g by 'm' of g+1
-//	DROPPING   for each slot: throw parts that lost a race on the trash, delete
-//	           'd', 'c' and 'n' rows; then delete the directory row
+//	DROPPING   for each slot: delete 'u' rows, throw the parts that are left on
+//	           the trash, delete 'd', 'c', 'v' and 'n' rows; then delete the
+//	           directory row
 //
 // A marker is only ever changed by a transaction that names the version of the
 // row it read, and only if that row is of the generation of the step. So a
 // process that slept through a step can neither close a bucket that lives nor
 // open one that is gone. A PUT that finds its marker gone helps the step to its
 // end and then fails with "no such bucket" or starts over.
+//
+// # Settings
+//
+// What is configured for a bucket as a whole lies in its directory row, in the
+// field settings: one change of it is one compare-and-set, and it goes with the
+// bucket. A name without an entry is not configured.
 //
 // # Uploads
 //

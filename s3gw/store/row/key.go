@@ -22,6 +22,7 @@ const (
 	KindUpload   = 'u'
 	KindPart     = 'p'
 	KindDone     = 'd'
+	KindMark     = 'v'
 )
 
 // The counters of a slot.
@@ -30,6 +31,16 @@ const (
 	CountBytes     = 'b'
 	CountUploads   = 'u'
 	CountPartBytes = 'q'
+	// CountOthers and CountOtherBytes count what lies under a key beside a
+	// current object: older versions and delete markers.
+	CountOthers     = 'v'
+	CountOtherBytes = 'w'
+)
+
+// The versioning marks of a slot.
+const (
+	MarkVersioned = 0 // versioning was set once
+	MarkEnabled   = 1 // versioning is enabled
 )
 
 // HeaderBytes is the length of kind, bucket id and slot.
@@ -50,6 +61,17 @@ func NewVersionID(at time.Time) VersionID {
 	var v VersionID
 	binary.BigEndian.PutUint64(v[:8], uint64(at.UnixNano()))
 	binary.BigEndian.PutUint64(v[8:], uint64(ashlar.NewWriteID()))
+	return v
+}
+
+// Above returns the id itself if it is greater than old, and else the same
+// random part just above old's time: a version must sort above the one that it
+// covers, also where the writer's clock lags.
+func (v VersionID) Above(old []byte) VersionID {
+	if bytes.Compare(v[:], old) > 0 || len(old) < 8 {
+		return v
+	}
+	binary.BigEndian.PutUint64(v[:8], binary.BigEndian.Uint64(old)+1)
 	return v
 }
 
@@ -114,6 +136,14 @@ func (s Slot) OldObject(key string, v VersionID) []byte {
 	}
 	return b
 }
+
+// OldObjects is the prefix of the versions of an object that are not current.
+func (s Slot) OldObjects(key string) []byte {
+	return append(append(s.Header(KindObject), key...), 0, 1)
+}
+
+// Mark is the key of a versioning mark.
+func (s Slot) Mark(which byte) []byte { return append(s.Header(KindMark), which) }
 
 // Manifest is the key of a manifest row.
 func (s Slot) Manifest(id []byte) []byte { return append(s.Header(KindManifest), id...) }

@@ -80,6 +80,55 @@ func (Bucket_State) EnumDescriptor() ([]byte, []int) {
 	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{0, 0}
 }
 
+type Bucket_Versioning int32
+
+const (
+	Bucket_NEVER     Bucket_Versioning = 0
+	Bucket_ENABLED   Bucket_Versioning = 1
+	Bucket_SUSPENDED Bucket_Versioning = 2
+)
+
+// Enum value maps for Bucket_Versioning.
+var (
+	Bucket_Versioning_name = map[int32]string{
+		0: "NEVER",
+		1: "ENABLED",
+		2: "SUSPENDED",
+	}
+	Bucket_Versioning_value = map[string]int32{
+		"NEVER":     0,
+		"ENABLED":   1,
+		"SUSPENDED": 2,
+	}
+)
+
+func (x Bucket_Versioning) Enum() *Bucket_Versioning {
+	p := new(Bucket_Versioning)
+	*p = x
+	return p
+}
+
+func (x Bucket_Versioning) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Bucket_Versioning) Descriptor() protoreflect.EnumDescriptor {
+	return file_s3gw_store_row_row_proto_enumTypes[1].Descriptor()
+}
+
+func (Bucket_Versioning) Type() protoreflect.EnumType {
+	return &file_s3gw_store_row_row_proto_enumTypes[1]
+}
+
+func (x Bucket_Versioning) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Bucket_Versioning.Descriptor instead.
+func (Bucket_Versioning) EnumDescriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{0, 1}
+}
+
 // Bucket is the value of a directory row.
 type Bucket struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -90,7 +139,9 @@ type Bucket struct {
 	Region        string                 `protobuf:"bytes,5,opt,name=region,proto3" json:"region,omitempty"`
 	Slots         []uint32               `protobuf:"varint,6,rep,packed,name=slots,proto3" json:"slots,omitempty"` // position = slot, value = metadata shard
 	State         Bucket_State           `protobuf:"varint,7,opt,name=state,proto3,enum=ashlar.row.Bucket_State" json:"state,omitempty"`
-	Generation    uint64                 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"` // of the open markers; grows when a deletion is taken back
+	Generation    uint64                 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`                                   // of the open markers; grows when a deletion is taken back
+	Versioning    Bucket_Versioning      `protobuf:"varint,9,opt,name=versioning,proto3,enum=ashlar.row.Bucket_Versioning" json:"versioning,omitempty"` // what was set last; the slots' marks decide
+	Settings      []*Setting             `protobuf:"bytes,10,rep,name=settings,proto3" json:"settings,omitempty"`                                       // ascending by name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -181,6 +232,119 @@ func (x *Bucket) GetGeneration() uint64 {
 	return 0
 }
 
+func (x *Bucket) GetVersioning() Bucket_Versioning {
+	if x != nil {
+		return x.Versioning
+	}
+	return Bucket_NEVER
+}
+
+func (x *Bucket) GetSettings() []*Setting {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+// Setting is a configuration of a bucket that the metadata does not look into:
+// tags, CORS rules and the like, in the form that the gateway chose.
+type Setting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Value         []byte                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Setting) Reset() {
+	*x = Setting{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Setting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Setting) ProtoMessage() {}
+
+func (x *Setting) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Setting.ProtoReflect.Descriptor instead.
+func (*Setting) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Setting) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Setting) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+// Mark is the value of a versioning mark.
+type Mark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Mark) Reset() {
+	*x = Mark{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Mark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Mark) ProtoMessage() {}
+
+func (x *Mark) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Mark.ProtoReflect.Descriptor instead.
+func (*Mark) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Mark) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
 // Marker is the value of an open or a closed marker.
 type Marker struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -192,7 +356,7 @@ type Marker struct {
 
 func (x *Marker) Reset() {
 	*x = Marker{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -204,7 +368,7 @@ func (x *Marker) String() string {
 func (*Marker) ProtoMessage() {}
 
 func (x *Marker) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -217,7 +381,7 @@ func (x *Marker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Marker.ProtoReflect.Descriptor instead.
 func (*Marker) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{1}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Marker) GetFormat() uint32 {
@@ -240,7 +404,7 @@ type Object struct {
 	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
 	Version       []byte                 `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`                                // 16 bytes: time (big-endian ns), random
 	NullVersion   bool                   `protobuf:"varint,3,opt,name=null_version,json=nullVersion,proto3" json:"null_version,omitempty"`    // S3 calls this version "null"
-	DeleteMarker  bool                   `protobuf:"varint,4,opt,name=delete_marker,json=deleteMarker,proto3" json:"delete_marker,omitempty"` // not written yet; readers refuse it
+	DeleteMarker  bool                   `protobuf:"varint,4,opt,name=delete_marker,json=deleteMarker,proto3" json:"delete_marker,omitempty"` // without content, ETag and attributes
 	Bytes         uint64                 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	ModifiedNs    int64                  `protobuf:"varint,6,opt,name=modified_ns,json=modifiedNs,proto3" json:"modified_ns,omitempty"`
 	EtagMd5       []byte                 `protobuf:"bytes,7,opt,name=etag_md5,json=etagMd5,proto3" json:"etag_md5,omitempty"`        // 16 bytes
@@ -257,7 +421,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -269,7 +433,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -282,7 +446,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{2}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Object) GetFormat() uint32 {
@@ -394,7 +558,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +570,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +583,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{3}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -451,7 +615,7 @@ type Upload struct {
 
 func (x *Upload) Reset() {
 	*x = Upload{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -463,7 +627,7 @@ func (x *Upload) String() string {
 func (*Upload) ProtoMessage() {}
 
 func (x *Upload) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -476,7 +640,7 @@ func (x *Upload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upload.ProtoReflect.Descriptor instead.
 func (*Upload) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{4}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Upload) GetFormat() uint32 {
@@ -537,7 +701,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -549,7 +713,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -562,7 +726,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{5}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Part) GetFormat() uint32 {
@@ -628,7 +792,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -640,7 +804,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -653,7 +817,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{6}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Done) GetFormat() uint32 {
@@ -702,7 +866,7 @@ type Checksum struct {
 
 func (x *Checksum) Reset() {
 	*x = Checksum{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +878,7 @@ func (x *Checksum) String() string {
 func (*Checksum) ProtoMessage() {}
 
 func (x *Checksum) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +891,7 @@ func (x *Checksum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checksum.ProtoReflect.Descriptor instead.
 func (*Checksum) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{7}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Checksum) GetAlgorithm() string {
@@ -770,7 +934,7 @@ type Attributes struct {
 
 func (x *Attributes) Reset() {
 	*x = Attributes{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +946,7 @@ func (x *Attributes) String() string {
 func (*Attributes) ProtoMessage() {}
 
 func (x *Attributes) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +959,7 @@ func (x *Attributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attributes.ProtoReflect.Descriptor instead.
 func (*Attributes) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{8}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Attributes) GetContentType() []byte {
@@ -878,7 +1042,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +1054,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +1067,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Tag) GetKey() []byte {
@@ -935,7 +1099,7 @@ type Extents struct {
 
 func (x *Extents) Reset() {
 	*x = Extents{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1111,7 @@ func (x *Extents) String() string {
 func (*Extents) ProtoMessage() {}
 
 func (x *Extents) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1124,7 @@ func (x *Extents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extents.ProtoReflect.Descriptor instead.
 func (*Extents) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Extents) GetLayouts() []*Layout {
@@ -1012,7 +1176,7 @@ type Layout struct {
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1024,7 +1188,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1037,7 +1201,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Layout) GetStripeBytes() uint32 {
@@ -1087,7 +1251,7 @@ var File_s3gw_store_row_row_proto protoreflect.FileDescriptor
 const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\n" +
 	"\x18s3gw/store/row/row.proto\x12\n" +
-	"ashlar.row\"\xa3\x02\n" +
+	"ashlar.row\"\xc8\x03\n" +
 	"\x06Bucket\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
@@ -1099,13 +1263,28 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\x05state\x18\a \x01(\x0e2\x18.ashlar.row.Bucket.StateR\x05state\x12\x1e\n" +
 	"\n" +
 	"generation\x18\b \x01(\x04R\n" +
-	"generation\">\n" +
+	"generation\x12=\n" +
+	"\n" +
+	"versioning\x18\t \x01(\x0e2\x1d.ashlar.row.Bucket.VersioningR\n" +
+	"versioning\x12/\n" +
+	"\bsettings\x18\n" +
+	" \x03(\v2\x13.ashlar.row.SettingR\bsettings\">\n" +
 	"\x05State\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x00\x12\f\n" +
 	"\bDELETING\x10\x01\x12\r\n" +
 	"\tREOPENING\x10\x02\x12\f\n" +
-	"\bDROPPING\x10\x03\"@\n" +
+	"\bDROPPING\x10\x03\"3\n" +
+	"\n" +
+	"Versioning\x12\t\n" +
+	"\x05NEVER\x10\x00\x12\v\n" +
+	"\aENABLED\x10\x01\x12\r\n" +
+	"\tSUSPENDED\x10\x02\"3\n" +
+	"\aSetting\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\x1e\n" +
+	"\x04Mark\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\"@\n" +
 	"\x06Marker\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1e\n" +
 	"\n" +
@@ -1205,41 +1384,46 @@ func file_s3gw_store_row_row_proto_rawDescGZIP() []byte {
 	return file_s3gw_store_row_row_proto_rawDescData
 }
 
-var file_s3gw_store_row_row_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_s3gw_store_row_row_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_s3gw_store_row_row_proto_goTypes = []any{
-	(Bucket_State)(0),  // 0: ashlar.row.Bucket.State
-	(*Bucket)(nil),     // 1: ashlar.row.Bucket
-	(*Marker)(nil),     // 2: ashlar.row.Marker
-	(*Object)(nil),     // 3: ashlar.row.Object
-	(*Manifest)(nil),   // 4: ashlar.row.Manifest
-	(*Upload)(nil),     // 5: ashlar.row.Upload
-	(*Part)(nil),       // 6: ashlar.row.Part
-	(*Done)(nil),       // 7: ashlar.row.Done
-	(*Checksum)(nil),   // 8: ashlar.row.Checksum
-	(*Attributes)(nil), // 9: ashlar.row.Attributes
-	(*Tag)(nil),        // 10: ashlar.row.Tag
-	(*Extents)(nil),    // 11: ashlar.row.Extents
-	(*Layout)(nil),     // 12: ashlar.row.Layout
+	(Bucket_State)(0),      // 0: ashlar.row.Bucket.State
+	(Bucket_Versioning)(0), // 1: ashlar.row.Bucket.Versioning
+	(*Bucket)(nil),         // 2: ashlar.row.Bucket
+	(*Setting)(nil),        // 3: ashlar.row.Setting
+	(*Mark)(nil),           // 4: ashlar.row.Mark
+	(*Marker)(nil),         // 5: ashlar.row.Marker
+	(*Object)(nil),         // 6: ashlar.row.Object
+	(*Manifest)(nil),       // 7: ashlar.row.Manifest
+	(*Upload)(nil),         // 8: ashlar.row.Upload
+	(*Part)(nil),           // 9: ashlar.row.Part
+	(*Done)(nil),           // 10: ashlar.row.Done
+	(*Checksum)(nil),       // 11: ashlar.row.Checksum
+	(*Attributes)(nil),     // 12: ashlar.row.Attributes
+	(*Tag)(nil),            // 13: ashlar.row.Tag
+	(*Extents)(nil),        // 14: ashlar.row.Extents
+	(*Layout)(nil),         // 15: ashlar.row.Layout
 }
 var file_s3gw_store_row_row_proto_depIdxs = []int32{
 	0,  // 0: ashlar.row.Bucket.state:type_name -> ashlar.row.Bucket.State
-	8,  // 1: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
-	9,  // 2: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
-	11, // 3: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
-	11, // 4: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
-	9,  // 5: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
-	8,  // 6: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
-	11, // 7: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
-	3,  // 8: ashlar.row.Done.object:type_name -> ashlar.row.Object
-	10, // 9: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
-	10, // 10: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
-	12, // 11: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	1,  // 1: ashlar.row.Bucket.versioning:type_name -> ashlar.row.Bucket.Versioning
+	3,  // 2: ashlar.row.Bucket.settings:type_name -> ashlar.row.Setting
+	11, // 3: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
+	12, // 4: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
+	14, // 5: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
+	14, // 6: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
+	12, // 7: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
+	11, // 8: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
+	14, // 9: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
+	6,  // 10: ashlar.row.Done.object:type_name -> ashlar.row.Object
+	13, // 11: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
+	13, // 12: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
+	15, // 13: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_s3gw_store_row_row_proto_init() }
@@ -1252,8 +1436,8 @@ func file_s3gw_store_row_row_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_s3gw_store_row_row_proto_rawDesc), len(file_s3gw_store_row_row_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   12,
+			NumEnums:      2,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -114,7 +114,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestUnknownFormatsAreRefused(t *testing.T) {
-	for _, m := range []Message{&Bucket{}, &Marker{}, &Object{}, &Manifest{}, &Upload{}, &Part{}, &Done{}} {
+	for _, m := range []Message{&Bucket{}, &Marker{}, &Object{}, &Manifest{}, &Upload{}, &Part{}, &Done{}, &Mark{}} {
 		if _, err := Encode(m); err == nil {
 			t.Errorf("%T without a format was encoded", m)
 		}
@@ -130,9 +130,6 @@ func TestUnknownFormatsAreRefused(t *testing.T) {
 		if err := Decode(nil, []byte{0x08, 1}, m); err != nil {
 			t.Errorf("%T of format 1: %v", m, err)
 		}
-	}
-	if err := Decode(nil, []byte{0x08, 1, 0x20, 1}, &Object{}); !ashlar.Is(err, ashlar.Invalid) {
-		t.Errorf("a delete marker: %v", err)
 	}
 }
 
@@ -263,7 +260,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte{8, 1})
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, m := range []Message{&Bucket{}, &Marker{}, &Object{}, &Manifest{}, &Upload{}, &Part{}, &Done{}} {
+		for _, m := range []Message{&Bucket{}, &Marker{}, &Object{}, &Manifest{}, &Upload{}, &Part{}, &Done{}, &Mark{}} {
 			if Decode(nil, data, m) != nil {
 				continue
 			}

@@ -42,10 +42,6 @@ func Decode(key, value []byte, m Message) error {
 		return ashlar.E(op, fmt.Sprintf("key=%q", key), ashlar.Invalid,
 			fmt.Errorf("format %d was written by a newer program; this one reads format %d", m.GetFormat(), Format))
 	}
-	if o, ok := m.(*Object); ok && o.DeleteMarker {
-		return ashlar.E(op, fmt.Sprintf("key=%q", key), ashlar.Invalid,
-			fmt.Errorf("delete markers are not known to this program"))
-	}
 	return nil
 }
 

@@ -1,0 +1,113 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+
+	"ashlar/s3gw/store/row"
+)
+
+// settingBytesMax bounds one configuration of a bucket.
+const settingBytesMax = 64 << 10
+
+// Setting returns a configuration of a bucket, nil if there is none. Errors:
+// ErrNoSuchBucket; kinds besides: Unavailable.
+func (s *Store) Setting(ctx context.Context, name, setting string) ([]byte, error) {
+	b, err := s.lookupFresh(ctx, name)
+	if err != nil {
+		return nil, fail("setting", name, err)
+	}
+	for _, m := range b.rec.Settings {
+		if m.Name == setting {
+			return m.Value, nil
+		}
+	}
+	return nil, nil
+}
+
+// PutSetting stores a configuration in place of an older one; a nil value
+// removes it. Errors: ErrNoSuchBucket; kinds besides: Unavailable, Invalid
+// (larger than 64 KiB).
+func (s *Store) PutSetting(ctx context.Context, name, setting string, value []byte) error {
+	if len(value) > settingBytesMax {
+		return fail("put setting", name, invalid("%s of %d bytes", setting, len(value)))
+	}
+	return fail("put setting", name, s.changeBucket(ctx, name, func(_ *bucket, rec *row.Bucket) error {
+		at, found := slices.BinarySearchFunc(rec.Settings, setting, func(m *row.Setting, n string) int {
+			return strings.Compare(m.Name, n)
+		})
+		if found {
+			rec.Settings = slices.Delete(rec.Settings, at, at+1)
+		}
+		if value != nil {
+			rec.Settings = slices.Insert(rec.Settings, at, &row.Setting{Name: setting, Value: value})
+		}
+		return nil
+	}))
+}
+
+// SetTags replaces the tags of a version of an object; an empty version is the
+// current one. It returns the version. Nothing else of the object changes, not
+// even its time. Errors: those of HeadObject.
+func (s *Store) SetTags(ctx context.Context, bucketName, key, version string, tags map[string]string) (string, error) {
+	v, err := s.setTags(ctx, bucketName, key, version, tags)
+	return v, fail("set tags", named(bucketName, key), err)
+}
+
+func (s *Store) setTags(ctx context.Context, bucketName, key, version string, tags map[string]string) (changed string, err error) {
+	if err := checkKey(key); err != nil {
+		return "", err
+	}
+	missing := ErrNoSuchKey
+	if version != "" {
+		missing = ErrNoSuchVersion
+	}
+	err = s.reading(ctx, bucketName, missing, func(b *bucket) error {
+		err := s.mutate(ctx, b, key, func(ch *change) error {
+			m, at, err := ch.pick(ctx, version)
+			if err != nil {
+				return err
+			}
+			next := proto.CloneOf(m)
+			if next.Attributes == nil {
+				next.Attributes = &row.Attributes{}
+			}
+			next.Attributes.Tags = rowTags(tags)
+			changed = versionIn(ch.versioning, m)
+			return ch.store(at, next)
+		})
+		if err == errNothing {
+			return s.absent(ctx, b.slotOf(key), missing)
+		}
+		return err
+	})
+	return changed, err
+}
+
+// pick finds a version that is an object, and the key of its row. The
+// transaction depends on it.
+func (ch *change) pick(ctx context.Context, version string) (m *row.Object, at []byte, err error) {
+	cur := ch.cur.row
+	switch {
+	case cur == nil:
+		return nil, nil, errNothing
+	case version == "" || versionOf(cur) == version:
+		m, at = cur, ch.sl.Object(ch.key)
+	default:
+		if at = otherKey(ch.sl, ch.key, cur, version); at == nil {
+			return nil, nil, errNothing
+		}
+		old, err := ch.other(ctx, at)
+		if err != nil {
+			return nil, nil, err
+		}
+		m = old.row
+	}
+	if m.DeleteMarker {
+		return nil, nil, &MarkerError{Version: versionOf(m), Modified: fromNS(m.ModifiedNs), Named: version != ""}
+	}
+	return m, at, nil
+}
