@@ -214,23 +214,27 @@ func (l *Log) record(s *Segment, p []byte, at int64) (Record, bool) {
 
 // cells checks the sums of the data; h is the record's header.
 func (l *Log) cells(r *Record, h, coded []byte) bool {
-	var who bytes.Buffer
-	who.Write(l.Disk[:])
-	who.Write(h[16:32]) // generation, salt
-	who.Write(h[48:64]) // stripe
-	who.Write(h[32:44]) // sequence, offset
-	who.WriteByte(r.Piece)
-	start := crc32.Checksum(who.Bytes(), crc)
 	left := int64(r.DataBytes)
 	for i := uint32(0); left > 0; i++ {
 		n := min(left, 32768)
-		sum := crc32.Update(start, crc, binary.LittleEndian.AppendUint32(nil, i))
-		if crc32.Update(sum, crc, coded[:n]) != u32(coded[n:]) {
+		if crc32.Update(l.cellStart(h, i), crc, coded[:n]) != u32(coded[n:]) {
 			return false
 		}
 		coded, left = coded[n+4:], left-n
 	}
 	return true
+}
+
+// cellStart is the start value of the checksum of cell i of the record with
+// header h.
+func (l *Log) cellStart(h []byte, i uint32) uint32 {
+	var who bytes.Buffer
+	who.Write(l.Disk[:])
+	who.Write(h[16:32]) // generation, salt
+	who.Write(h[48:64]) // stripe
+	who.Write(h[32:44]) // sequence, offset
+	who.WriteByte(h[45])
+	return crc32.Checksum(binary.LittleEndian.AppendUint32(who.Bytes(), i), crc)
 }
 
 // Pieces reads the whole log and returns the newest record of every (stripe,
