@@ -67,8 +67,11 @@ func pooledHash(p *sync.Pool) hash.Hash {
 // client that waits for 100-continue sends a byte.
 func (c *call) openBody() error {
 	mode := c.route.body
-	if mode == noBody {
+	switch mode {
+	case noBody:
 		return c.refuseBody()
+	case formFile:
+		return nil
 	}
 	length, err := c.bodyLength()
 	if err != nil {

@@ -31,7 +31,8 @@ type call struct {
 	bucket s3.Bucket // empty for the service
 	key    s3.Key    // empty for the service and buckets
 	route  *route
-	body   *body // nil where the route takes none
+	body   *body     // nil where the route takes none
+	form   *postForm // of an upload by a form, nil otherwise
 
 	reading  bool      // the client was told to send its body
 	wrote    bool      // the status line was written

@@ -23,6 +23,7 @@ const (
 	dataBody                     // user bytes, up to 5 GiB
 	xmlBody                      // a document; checksum headers are the document's
 	completeBody                 // a document; checksum headers are the object's
+	formFile                     // the file of a form, which reads its body itself
 )
 
 // route is one line of the table: everything that a request can ask for.
@@ -49,6 +50,7 @@ var routes = []route{
 	{op: "ListObjects", method: "GET", on: onBucket, serve: listObjectsV1},
 	{op: "ListObjectsV2", method: "GET", on: onBucket, sub: "list-type", serve: listObjectsV2},
 	{op: "ListMultipartUploads", method: "GET", on: onBucket, sub: "uploads", serve: listUploads},
+	{op: "PostObject", method: "POST", on: onBucket, body: formFile, serve: postObject},
 	{op: "DeleteObjects", method: "POST", on: onBucket, sub: "delete", body: xmlBody, serve: deleteObjects},
 	{op: "GetBucketLocation", method: "GET", on: onBucket, sub: "location", serve: getBucketLocation},
 	{op: "GetBucketAcl", method: "GET", on: onBucket, sub: "acl", serve: getBucketACL},

@@ -125,7 +125,7 @@ func TestUnknownRequests(t *testing.T) {
 		{"POST", "/bucket/k?tagging", 501, "NotImplemented"}, {"PUT", "/bucket/k?renameObject", 501, "NotImplemented"}, {"POST", "/bucket/k?select&select-type=2", 501, "NotImplemented"},
 		{"POST", "/bucket/k?restore", 501, "NotImplemented"}, {"GET", "/bucket/k?torrent", 501, "NotImplemented"}, {"PUT", "/bucket/k?neverHeardOf", 501, "NotImplemented"},
 		{"PUT", "/bucket/k?never=heard", 501, "NotImplemented"}, {"GET", "/bucket?neverHeardOf", 501, "NotImplemented"}, {"DELETE", "/bucket/k?what", 501, "NotImplemented"},
-		{"POST", "/bucket", 501, "NotImplemented"}, {"POST", "/bucket/k", 501, "NotImplemented"}, {"PUT", "/bucket/k?acl&tagging", 400, "InvalidArgument"},
+		{"POST", "/bucket", 400, "MalformedPOSTRequest"}, {"POST", "/bucket/k", 501, "NotImplemented"}, {"PUT", "/bucket/k?acl&tagging", 400, "InvalidArgument"},
 		{"PUT", "/bucket/k?partNumber=1", 400, "InvalidArgument"}, {"PUT", "/bucket/k?versionId=null", 400, "InvalidArgument"},
 		{"PATCH", "/bucket/k", 405, "MethodNotAllowed"}, {"PUT", "/", 405, "MethodNotAllowed"}, {"DELETE", "/", 405, "MethodNotAllowed"}, {"POST", "/", 405, "MethodNotAllowed"},
 		{"GET", "/bucket?policy", 404, "NoSuchBucketPolicy"}, {"GET", "/bucket?policyStatus", 404, "NoSuchBucketPolicy"}, {"GET", "/bucket?tagging", 404, "NoSuchTagSet"},

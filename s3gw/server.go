@@ -5,7 +5,9 @@
 // A request goes one way and only this way:
 //
 //	limits    too many requests → 503 SlowDown; header block too large → 400
-//	verify    sigv4 yields who sent it, or an error; nothing passes without
+//	verify    sigv4 yields who sent it, or an error; nothing passes without. The
+//	          signature of a POST form is in its fields (form.go): they are read,
+//	          verified and judged here, and take the place of headers
 //	target    bucket and key are parsed once into types, from the host and the
 //	          escaped path; a key is opaque bytes and is never cleaned
 //	route     (target, method, subresource) is looked up in the table of
@@ -109,6 +111,7 @@ type Options struct {
 type Server struct {
 	backend  Backend
 	verifier *sigv4.Verifier
+	now      func() time.Time
 	region   string
 	domains  []string
 	hostID   string
@@ -141,7 +144,7 @@ func New(o Options) *Server {
 	}
 	o.Limits.setDefaults()
 	s := &Server{
-		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), region: o.Region,
+		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
 		hostID: o.HostID, log: o.Log, limits: o.Limits, routes: newRouteTable(routes), idSeed: rand.Uint64(),
 	}
 	for _, d := range o.Domains {
@@ -228,11 +231,12 @@ func (c *call) run() (err error) {
 	if c.query, err = s3.ParseQuery(r.URL.RawQuery); err != nil {
 		return err
 	}
-	if c.auth, err = s.verifier.Verify(r, c.query); err != nil {
-		return err
+	if isForm(r, c.query) {
+		err = c.openForm()
+	} else {
+		err = c.openSigned()
 	}
-	hoist(r.Header, c.query, c.auth)
-	if err = c.parseTarget(); err != nil {
+	if err != nil {
 		return err
 	}
 	if c.route, err = s.routes.find(c); err != nil {
@@ -245,6 +249,16 @@ func (c *call) run() (err error) {
 		return err
 	}
 	return c.route.serve(c)
+}
+
+// openSigned verifies a request that is signed in its headers or its query,
+// and finds what it names.
+func (c *call) openSigned() (err error) {
+	if c.auth, err = c.s.verifier.Verify(c.r, c.query); err != nil {
+		return err
+	}
+	hoist(c.r.Header, c.query, c.auth)
+	return c.parseTarget()
 }
 
 // continueEmpty answers an expectation that net/http ignores: that of an empty

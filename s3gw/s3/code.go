@@ -33,13 +33,17 @@ const (
 	InvalidPart
 	InvalidPartNumber
 	InvalidPartOrder
+	InvalidPolicyDocument
 	InvalidRange
 	InvalidRequest
 	InvalidStorageClass
 	InvalidTag
 	InvalidToken
 	InvalidURI
+	IncorrectNumberOfFilesInPostRequest
 	KeyTooLongError
+	MalformedPOSTRequest
+	MaxPostPreDataLengthExceededError
 	MalformedTrailerError
 	MalformedXML
 	MetadataTooLarge
@@ -104,6 +108,10 @@ var codes = [...]codeInfo{
 	InvalidPart:                             {"InvalidPart", 400, "A part was not found, or its entity tag differs."},
 	InvalidPartNumber:                       {"InvalidPartNumber", 416, "The requested part number is not satisfiable."},
 	InvalidPartOrder:                        {"InvalidPartOrder", 400, "The parts are not in ascending order."},
+	InvalidPolicyDocument:                   {"InvalidPolicyDocument", 400, "The policy of the form is not valid."},
+	IncorrectNumberOfFilesInPostRequest:     {"IncorrectNumberOfFilesInPostRequest", 400, "POST requires exactly one file upload per request."},
+	MalformedPOSTRequest:                    {"MalformedPOSTRequest", 400, "The body of the POST request is not well-formed multipart/form-data."},
+	MaxPostPreDataLengthExceededError:       {"MaxPostPreDataLengthExceededError", 400, "The fields of the form before the file are too large."},
 	InvalidRange:                            {"InvalidRange", 416, "The requested range is not satisfiable."},
 	InvalidRequest:                          {"InvalidRequest", 400, "Invalid request."},
 	InvalidStorageClass:                     {"InvalidStorageClass", 400, "The storage class is not valid."},

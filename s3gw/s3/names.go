@@ -38,8 +38,8 @@ func ParseBucket(name string) (Bucket, error) {
 		if !alnum && (edge || c != '-' && c != '.') {
 			return bad()
 		}
-		if c == '.' && name[i-1] == '.' {
-			return bad()
+		if c == '.' && (name[i-1] == '.' || name[i-1] == '-') || c == '-' && name[i-1] == '.' {
+			return bad() // a label of a host name does not begin or end like this
 		}
 	}
 	for _, p := range bucketPrefixes {

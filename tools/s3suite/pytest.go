@@ -38,7 +38,6 @@ bucket prefix = ashlar-{random}-
 display_name = %[6]s
 user_id = %[7]s
 email = main@example.com
-api_name = us-east-1
 access_key = %[4]s
 secret_key = %[5]s
 [s3 alt]

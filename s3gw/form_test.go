@@ -1,0 +1,204 @@
+package s3gw
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"mime/multipart"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testForm is a POST form in the making; fields keep their order.
+type testForm struct {
+	bucket     string
+	conditions string // of the policy, JSON, without those that the signature needs
+	policy     string // instead of one from conditions
+	fields     [][2]string
+	file       string
+	noFile     bool
+	secret     string
+	old        bool // signed with HMAC-SHA1
+	headers    map[string]string
+	cut        int // bytes that are missing at the end
+}
+
+// send signs and sends the form.
+func (f testForm) send(t *testing.T, g *gateway) answer {
+	t.Helper()
+	now := time.Now().UTC()
+	stamp, credential := now.Format(stampLayout), testKey+"/"+now.Format("20060102")+"/"+testRegion+"/s3/aws4_request"
+	if f.secret == "" {
+		f.secret = testSecret
+	}
+	if f.policy == "" {
+		f.policy = fmt.Sprintf(`{"expiration":%q,"conditions":[{"x-amz-algorithm":"AWS4-HMAC-SHA256"},{"x-amz-credential":%q},{"x-amz-date":%q},%s]}`,
+			now.Add(time.Minute).Format(time.RFC3339), credential, stamp, f.conditions)
+		if f.old {
+			f.policy = fmt.Sprintf(`{"expiration":%q,"conditions":[%s]}`, now.Add(time.Minute).Format(time.RFC3339), f.conditions)
+		}
+	}
+	policy := base64.StdEncoding.EncodeToString([]byte(f.policy))
+	var auth [][2]string
+	if f.old {
+		h := hmac.New(sha1.New, []byte(f.secret))
+		h.Write([]byte(policy))
+		auth = [][2]string{{"AWSAccessKeyId", testKey}, {"signature", base64.StdEncoding.EncodeToString(h.Sum(nil))}}
+	} else {
+		key := testMAC(testMAC(testMAC(testMAC([]byte("AWS4"+f.secret), now.Format("20060102")), testRegion), "s3"), "aws4_request")
+		auth = [][2]string{{"X-Amz-Algorithm", "AWS4-HMAC-SHA256"}, {"X-Amz-Credential", credential}, {"X-Amz-Date", stamp},
+			{"X-Amz-Signature", hex.EncodeToString(testMAC(key, policy))}}
+	}
+	var body bytes.Buffer
+	w := multipart.NewWriter(&body)
+	for _, field := range append(append(f.fields, [2]string{"Policy", policy}), auth...) {
+		if err := w.WriteField(field[0], field[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !f.noFile {
+		part, err := w.CreateFormFile("file", "dir/photo.jpg")
+		if err != nil {
+			t.Fatal(err)
+		}
+		part.Write([]byte(f.file))
+	}
+	w.Close()
+	body.Truncate(body.Len() - f.cut)
+	r, err := http.NewRequest("POST", g.url+"/"+f.bucket, &body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", w.FormDataContentType())
+	for k, v := range f.headers {
+		r.Header.Set(k, v)
+	}
+	g.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return g.send(t, r)
+}
+
+const anyForm = `{"bucket":"bucket"},["starts-with","$key","up/"]`
+
+func TestPostForm(t *testing.T) {
+	g := startReal(t, "bucket")
+	for name, old := range map[string]bool{"V4": false, "HMAC-SHA1": true} {
+		f := testForm{
+			bucket: "bucket", old: old, file: "content", fields: [][2]string{
+				{"key", "up/${filename}"}, {"Content-Type", "image/jpeg"}, {"x-amz-meta-Colour", "blue"}, {"acl", "private"},
+				{"tagging", "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"}, {"x-ignore-me", "1"},
+				{"success_action_status", "201"}},
+			conditions: anyForm + `,["eq","$Content-TYPE","image/jpeg"],{"X-AMZ-meta-colour":"blue"},{"acl":"private"},["starts-with","$tagging",""],
+				["starts-with","$success_action_status",""],["content-length-range",7,"7"]`,
+			// Headers of the request are not signed: they must not count.
+			headers: map[string]string{"X-Amz-Meta-Colour": "red", "X-Amz-Meta-More": "x", "Cache-Control": "no-store"},
+		}
+		if a := f.send(t, g).want(t, 201, ""); !strings.Contains(a.body, "<Key>up/photo.jpg</Key>") {
+			t.Errorf("%s: %s", name, a.body)
+		}
+		a := g.do(t, testCall{method: "GET", target: "/bucket/up/photo.jpg"}).want(t, 200, "")
+		h := a.header
+		if a.body != "content" || h.Get("Content-Type") != "image/jpeg" || h.Get("X-Amz-Meta-Colour") != "blue" ||
+			h.Get("X-Amz-Meta-More") != "" || h.Get("Cache-Control") != "" || h.Get("X-Amz-Tagging-Count") != "1" {
+			t.Errorf("%s: %q %v", name, a.body, h)
+		}
+		g.do(t, testCall{method: "DELETE", target: "/bucket/up/photo.jpg"}).want(t, 204, "")
+	}
+}
+
+func TestPostFormAnswers(t *testing.T) {
+	g := startReal(t, "bucket")
+	for _, c := range []struct {
+		field, value, location string
+		status                 int
+	}{
+		{"x-ignore-", "", "/bucket/up/k", 204}, {"success_action_status", "200", "/bucket/up/k", 200}, {"success_action_status", "404", "/bucket/up/k", 204},
+		{"success_action_redirect", "https://example.test/done?a=b", "https://example.test/done?a=b&bucket=bucket&key=up%2Fk&etag=%229dd4e461268c8034f5c8564e155c67a6%22", 303},
+		{"success_action_redirect", "javascript:alert(1)", "/bucket/up/k", 204},
+		{"success_action_redirect", "http://example.test/\r\nX: y", "/bucket/up/k", 204},
+	} {
+		f := testForm{bucket: "bucket", file: "x", fields: [][2]string{{"key", "up/k"}, {c.field, c.value}},
+			conditions: anyForm + `,["starts-with","$success_action_status",""],["starts-with","$success_action_redirect",""]`}
+		if a := f.send(t, g).want(t, c.status, ""); !strings.HasSuffix(a.header.Get("Location"), c.location) {
+			t.Errorf("%v: %s", c, a.header.Get("Location"))
+		}
+	}
+}
+
+// TestPostFormRefusals: each form fails for one reason, and nothing is stored.
+func TestPostFormRefusals(t *testing.T) {
+	g := startReal(t, "bucket")
+	key := [2]string{"key", "up/k"}
+	soon := time.Now().Add(time.Minute).UTC().Format(time.RFC3339)
+	for name, c := range map[string]struct {
+		form   testForm
+		status int
+		code   string
+	}{
+		"wrong secret":         {testForm{conditions: anyForm, secret: "guess"}, 403, "SignatureDoesNotMatch"},
+		"wrong secret, old":    {testForm{conditions: anyForm, secret: "guess", old: true}, 403, "SignatureDoesNotMatch"},
+		"condition fails":      {testForm{conditions: `{"bucket":"bucket"},["starts-with","$key","down/"]`}, 403, "AccessDenied"},
+		"key not in policy":    {testForm{conditions: `{"bucket":"bucket"}`}, 403, "AccessDenied"},
+		"bucket not in policy": {testForm{conditions: `["starts-with","$key",""]`}, 403, "AccessDenied"},
+		"other bucket":         {testForm{conditions: `{"bucket":"other"},["starts-with","$key",""]`}, 403, "AccessDenied"},
+		"extra field":          {testForm{conditions: anyForm, fields: [][2]string{{"x-amz-meta-a", "b"}}}, 403, "AccessDenied"},
+		"field twice":          {testForm{conditions: anyForm, fields: [][2]string{{"KEY", "up/k"}}}, 400, "InvalidArgument"},
+		"bucket field differs": {testForm{conditions: anyForm, fields: [][2]string{{"bucket", "other"}}}, 403, "AccessDenied"},
+		"too large":            {testForm{conditions: anyForm + `,["content-length-range",0,3]`}, 400, "EntityTooLarge"},
+		"too small":            {testForm{conditions: anyForm + `,["content-length-range",8,9]`}, 400, "EntityTooSmall"},
+		"bad range":            {testForm{conditions: anyForm + `,["content-length-range",-1,0]`}, 400, "InvalidPolicyDocument"},
+		"short range":          {testForm{conditions: anyForm + `,["content-length-range",0]`}, 400, "InvalidPolicyDocument"},
+		"unknown operator":     {testForm{conditions: anyForm + `,["ends-with","$key","k"]`}, 400, "InvalidPolicyDocument"},
+		"no expiration":        {testForm{policy: `{"conditions":[]}`}, 400, "InvalidPolicyDocument"},
+		"no conditions":        {testForm{policy: `{"expiration":"` + soon + `"}`}, 400, "InvalidPolicyDocument"},
+		"case matters":         {testForm{policy: `{"expiration":"` + soon + `","CONDITIONS":[]}`}, 400, "InvalidPolicyDocument"},
+		"expired":              {testForm{policy: `{"expiration":"2020-01-01T00:00:00Z","conditions":[]}`}, 403, "AccessDenied"},
+		"not JSON":             {testForm{policy: `{`}, 400, "InvalidPolicyDocument"},
+		"no file":              {testForm{conditions: anyForm, noFile: true}, 400, "IncorrectNumberOfFilesInPostRequest"},
+		"fields too large":     {testForm{conditions: anyForm, fields: [][2]string{{"x-ignore-a", strings.Repeat("x", 21<<10)}}}, 400, "MaxPostPreDataLengthExceededError"},
+		"endless fields":       {testForm{conditions: anyForm, fields: [][2]string{{"x-ignore-a", strings.Repeat("x", 1<<20)}}}, 400, "MaxPostPreDataLengthExceededError"},
+		"encryption":           {testForm{conditions: anyForm + `,{"x-amz-server-side-encryption":"AES256"}`, fields: [][2]string{{"x-amz-server-side-encryption", "AES256"}}}, 501, "NotImplemented"},
+		"bad digest":           {testForm{conditions: anyForm + `,["starts-with","$Content-MD5",""]`, fields: [][2]string{{"Content-MD5", "AAAAAAAAAAAAAAAAAAAAAA=="}}}, 400, "BadDigest"},
+		"cut short":            {testForm{conditions: anyForm, cut: 5}, 400, "IncompleteBody"},
+		"bucket gone":          {testForm{bucket: "nope", conditions: `{"bucket":"nope"},["starts-with","$key",""]`}, 404, "NoSuchBucket"},
+	} {
+		f := c.form
+		if f.bucket == "" {
+			f.bucket = "bucket"
+		}
+		f.file = "content"
+		f.fields = append([][2]string{key}, f.fields...)
+		t.Run(name, func(t *testing.T) { f.send(t, g).want(t, c.status, c.code) })
+	}
+	if a := g.do(t, testCall{method: "GET", target: "/bucket?list-type=2"}); !strings.Contains(a.body, "<KeyCount>0</KeyCount>") {
+		t.Errorf("something was stored: %s", a.body)
+	}
+}
+
+// A form without a policy is an anonymous upload, and one that is not finished
+// stores nothing.
+func TestPostFormWithoutPolicy(t *testing.T) {
+	g := startReal(t, "bucket")
+	post := func(contentType, body string) answer {
+		r, err := http.NewRequest("POST", g.url+"/bucket", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", contentType)
+		return g.send(t, r)
+	}
+	const kind = "multipart/form-data; boundary=B"
+	field := func(name, value string) string {
+		return "--B\r\nContent-Disposition: form-data; name=\"" + name + "\"\r\n\r\n" + value + "\r\n"
+	}
+	post(kind, field("key", "k")+field("file", "x")+"--B--\r\n").want(t, 403, "AccessDenied")
+	post("multipart/form-data", field("key", "k")).want(t, 400, "MalformedPOSTRequest")
+	post(kind, "").want(t, 400, "MalformedPOSTRequest")
+	post(kind, "--B\r\nContent-Disposition").want(t, 400, "MalformedPOSTRequest")
+	post("application/x-www-form-urlencoded", "key=k").want(t, 403, "AccessDenied")
+	post(kind, field("policy", "e30=")+field("key", "k")+field("file", "x")+"--B--\r\n").want(t, 400, "InvalidArgument")
+}
