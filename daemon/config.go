@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/daemon/scrub"
 )
 
 // Config says who and where a host is. Everything that the cluster must agree
@@ -37,6 +38,12 @@ type Config struct {
 	BufferBytes int64 `toml:"buffer-bytes"`
 	// TrashGrace is how long the pieces of a deleted object are kept. 0 means TrashGraceDefault.
 	TrashGrace duration `toml:"trash-grace"`
+	// ScrubPeriod is the time in which every byte of a disk is verified. 0 means
+	// scrub.DefaultPeriod.
+	ScrubPeriod duration `toml:"scrub-period"`
+	// ScrubBytes bounds what the scrub reads of each disk in a second. 0 means
+	// scrub.DefaultBytesPerSecond.
+	ScrubBytes int64 `toml:"scrub-bytes-per-second"`
 }
 
 // Defaults of Config.
@@ -81,6 +88,9 @@ func (c *Config) Check() error {
 	if len(c.Disks) == 0 {
 		return ashlar.E("daemon: config", "disks", ashlar.Invalid, fmt.Errorf("disks is missing: list the devices of this host"))
 	}
+	if c.ScrubPeriod < 0 || c.ScrubBytes < 0 {
+		return ashlar.E("daemon: config", "scrub", ashlar.Invalid, fmt.Errorf("scrub-period and scrub-bytes-per-second must not be negative"))
+	}
 	if c.Rack == "" {
 		c.Rack = c.Name
 	}
@@ -89,6 +99,12 @@ func (c *Config) Check() error {
 	}
 	if c.TrashGrace == 0 {
 		c.TrashGrace = duration(TrashGraceDefault)
+	}
+	if c.ScrubPeriod == 0 {
+		c.ScrubPeriod = duration(scrub.DefaultPeriod)
+	}
+	if c.ScrubBytes == 0 {
+		c.ScrubBytes = scrub.DefaultBytesPerSecond
 	}
 	return nil
 }

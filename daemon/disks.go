@@ -14,10 +14,12 @@ import (
 
 	"ashlar"
 	"ashlar/daemon/piece"
+	"ashlar/daemon/scrub"
 	"ashlar/diskmgr"
 	"ashlar/diskmgr/blockdev"
 	diskhealth "ashlar/diskmgr/health"
 	"ashlar/placement/client"
+	placehealth "ashlar/placement/health"
 	"ashlar/segment"
 )
 
@@ -40,6 +42,7 @@ type disks struct {
 	cluster     ashlar.ClusterID
 	clusterName string
 	pieces      *piece.Store
+	scrub       *scrub.Scrubber
 	log         *slog.Logger
 	slots       []*slot
 }
@@ -111,6 +114,10 @@ func (d *disks) open(ctx context.Context, s *slot) error {
 	}
 	s.id, s.disk, s.wal, s.reason = disk.Label().Disk, disk, wal, ""
 	d.pieces.Add(s.id, wal)
+	d.scrub.Add(scrub.Disk{ID: s.id, Name: s.name, Log: wal, Well: func() bool {
+		state, _, _ := disk.Health()
+		return state == diskhealth.Good && wal.Err() == nil
+	}})
 	return nil
 }
 
@@ -228,6 +235,7 @@ func (d *disks) retire(s *slot, why string) {
 		return
 	}
 	d.pieces.Remove(s.id)
+	d.scrub.Remove(s.id)
 	if err := errors.Join(wal.Close(), disk.Close()); err != nil {
 		d.log.Warn("close disk", "disk", s.name, "cause", err)
 	}
@@ -238,10 +246,20 @@ func (d *disks) report() []client.Disk {
 	var all []client.Disk
 	for _, s := range d.slots {
 		if r, known := s.report(); known {
+			r.Scrub = d.scrubbed(r.ID)
 			all = append(all, r)
 		}
 	}
 	return all
+}
+
+// scrubbed says how the scrub of a disk stands; a failed one has none.
+func (d *disks) scrubbed(id ashlar.DiskID) placehealth.DiskScrub {
+	st, _ := d.scrub.Status(id)
+	return placehealth.DiskScrub{
+		Period: st.Period, Last: st.Last, Due: st.Due, Oldest: st.Oldest, Bytes: st.Bytes,
+		Waiting: st.Waiting, Repaired: st.Repaired, Unread: st.Unread,
+	}
 }
 
 func (s *slot) report() (r client.Disk, known bool) {

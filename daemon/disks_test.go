@@ -14,6 +14,7 @@ import (
 
 	"ashlar"
 	"ashlar/daemon/piece"
+	"ashlar/daemon/scrub"
 	"ashlar/daemon/wire"
 	"ashlar/diskmgr/blockdev"
 	"ashlar/placement/topology"
@@ -41,7 +42,7 @@ func testDisks(t *testing.T, n int) *disks {
 	}
 	return &disks{
 		cfg: cfg, cluster: ashlar.ClusterID{1}, clusterName: "test", log: slog.New(slog.DiscardHandler),
-		pieces: piece.NewStore(func() *topology.Map { return m }),
+		pieces: piece.NewStore(func() *topology.Map { return m }), scrub: scrub.New(scrub.Config{Dir: filepath.Join(dir, "scrub")}),
 	}
 }
 

@@ -4,7 +4,7 @@
 //
 //	             ┌───────────── Host ─────────────┐
 //	HTTP bytes ──┤ stripe (coordinator) ── piece ── segment logs ── disks
-//	             │        └── repair              │
+//	             │        └── repair ◄─ scrub    │
 //	gRPC calls ──┤ meta/replica ── Pebble         │
 //	             │        └── trash worker        │
 //	placement ◄──┤ heartbeats, map watch          │
@@ -36,6 +36,7 @@ import (
 	"ashlar/daemon/meta/trash"
 	"ashlar/daemon/piece"
 	"ashlar/daemon/repair"
+	"ashlar/daemon/scrub"
 	"ashlar/daemon/stripe"
 	"ashlar/daemon/wire"
 	placement "ashlar/placement/client"
@@ -74,6 +75,7 @@ type Host struct {
 	own      bool // registry is ours to close
 	id       ashlar.HostID
 	disks    *disks
+	scrub    *scrub.Scrubber
 	coord    *stripe.Coordinator
 	repairs  atomic.Pointer[repair.Queue] // nil until assembled; the heartbeat reads it
 	shards   *replica.Host
@@ -138,7 +140,11 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 		return err
 	}
 	pieces := piece.NewStore(h.place.Map)
-	h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, log: h.log}
+	h.scrub = scrub.New(scrub.Config{
+		Dir: filepath.Join(h.cfg.Dir, "scrub"), Period: time.Duration(h.cfg.ScrubPeriod), BytesPerSecond: h.cfg.ScrubBytes,
+		Report: h.missed, Log: h.log,
+	})
+	h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, scrub: h.scrub, log: h.log}
 	if err := openDisks(ctx, h.disks); err != nil {
 		return err
 	}
@@ -244,6 +250,14 @@ func (h *Host) assemble(run context.Context) (err error) {
 	return nil
 }
 
+// missed queues a piece for repair. What comes before there is a queue is
+// dropped: the scrub reports it again.
+func (h *Host) missed(m stripe.Missed) {
+	if q := h.repairs.Load(); q != nil {
+		q.Add(m)
+	}
+}
+
 // followMap gives every new map to the metadata replicas.
 func (h *Host) followMap(run context.Context) {
 	for run.Err() == nil {
@@ -318,6 +332,9 @@ func (h *Host) end(ctx context.Context) {
 		s.Close()
 	}
 	h.stop()
+	if h.scrub != nil {
+		h.scrub.Close()
+	}
 	if h.coord != nil {
 		h.coord.Close(ctx)
 	}

@@ -112,7 +112,8 @@ func (s *service) Status(ctx context.Context, req *wire.StatusRequest) (*wire.St
 	if sched := s.m.sched.Load(); sched != nil {
 		v := sched.view.Load()
 		facts := v.facts
-		facts.Members, facts.Leader = sched.members(time.Now()), s.m.cfg.Name
+		facts.Now = time.Now()
+		facts.Members, facts.Leader = sched.members(facts.Now), s.m.cfg.Name
 		return encodeStatus(health.Judge(v.m, facts))
 	}
 	leader, err := s.leader("placement: status", req.GetForwarded())
@@ -178,7 +179,7 @@ func fromWire(req *wire.HeartbeatRequest) (state.Heartbeat, error) {
 		}
 		hb.Disks = append(hb.Disks, state.Disk{
 			ID: ashlar.DiskID(id), Name: d.GetName(), Failed: d.GetFailed(), Reason: d.GetReason(),
-			Bytes: d.GetCapacity(), Used: d.GetUsed(),
+			Bytes: d.GetCapacity(), Used: d.GetUsed(), Scrub: wire.ToScrub(d.GetScrub()),
 		})
 	}
 	return hb, nil

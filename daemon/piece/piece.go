@@ -34,6 +34,8 @@ type Log interface {
 	// Delete returns nil when the absence is durable.
 	Delete(ctx context.Context, key segment.Key) error
 	Has(key segment.Key) bool
+	// Describe returns the record without its data, read from the device.
+	Describe(ctx context.Context, key segment.Key) (segment.Record, error)
 }
 
 // Store is the disks of one host. It implements wire.Pieces and is safe for
@@ -123,6 +125,23 @@ func (s *Store) GetPiece(ctx context.Context, r wire.PieceRange, dst []byte) err
 		return err
 	}
 	return wrap(op, r.PieceID, log.ReadAt(ctx, key(r.PieceID), dst, int64(r.Off)))
+}
+
+// DescribePiece implements wire.Pieces.
+func (s *Store) DescribePiece(ctx context.Context, r wire.PieceRange) (wire.Piece, error) {
+	const op = "piece: describe"
+	log, err := s.enter(op, r.Disk, r.Epoch, r.Stripe)
+	if err != nil {
+		return wire.Piece{}, err
+	}
+	rec, err := log.Describe(ctx, key(r.PieceID))
+	if err != nil {
+		return wire.Piece{}, wrap(op, r.PieceID, err)
+	}
+	return wire.Piece{
+		PieceID: r.PieceID, Disk: r.Disk, Epoch: r.Epoch, Group: rec.Group, Code: rec.Code,
+		StripeBytes: rec.StripeBytes, Owner: rec.Owner, Written: rec.Written,
+	}, nil
 }
 
 // DeletePiece implements wire.Pieces.

@@ -66,6 +66,10 @@ func TestPieceComesBack(t *testing.T) {
 		if err != nil || !bytes.Equal(got, p.Data[n/3:]) {
 			t.Fatalf("%d bytes: %v", n, err)
 		}
+		told, err := s.DescribePiece(t.Context(), wire.PieceRange{PieceID: p.PieceID, Disk: p.Disk, Epoch: 3})
+		if err != nil || told.Owner != p.Owner || told.Code != p.Code || told.StripeBytes != p.StripeBytes || !told.Written.Equal(p.Written) {
+			t.Errorf("%+v, %v", told, err)
+		}
 		if _, err := s.get(t, p, 1, n, 3); !ashlar.Is(err, ashlar.Invalid) {
 			t.Errorf("beyond the piece: %v", err)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"ashlar"
 	"ashlar/daemon/buffer"
+	"ashlar/daemon/stripe"
 	"ashlar/daemon/wire"
 	"ashlar/ec"
 	"ashlar/placement/topology"
@@ -248,13 +249,27 @@ func (w *work) get(n int) ([]byte, error) {
 	return b.B, nil
 }
 
-// look reads a missing piece: it is to be made if it is not there or not right.
+// unreadableRest is the rest after which a piece that its disk has, but cannot
+// read, is made again.
+const unreadableRest = 2 * pauseMin
+
+// look reads a missing piece, header and all: it is to be made if it is not
+// there, not right, or was not to be read several times.
 func (w *work) look(i int) error {
 	err := w.columns(func(lo, hi int) error { return w.read(i, lo, w.scratch[0][:hi-lo]) })
+	if err == nil {
+		_, err = w.describe(i)
+		if !ashlar.Is(err, ashlar.Corrupt) {
+			err = nil // its header is right, or it is as good as its host can tell
+		}
+	}
 	switch {
 	case err == nil:
 		w.q.stats.present.Add(1)
 		w.q.forget(w.id(i))
+		return nil
+	case ashlar.Is(err, ashlar.Unavailable) && w.job.rest >= unreadableRest && w.has(i):
+		w.todo = append(w.todo, i) // a place that cannot be read, on a disk that serves
 		return nil
 	case ashlar.Is(err, ashlar.NotFound), ashlar.Is(err, ashlar.Corrupt), ashlar.Is(err, ashlar.Invalid):
 		w.gone[i] = ashlar.Is(err, ashlar.NotFound)
@@ -372,7 +387,7 @@ func (w *work) forgetStripe() {
 // store puts a piece that was made again, reads it back, and makes sure that
 // its stripe still stands.
 func (w *work) store(i int, data []byte) error {
-	at, id, miss := w.seat(i), w.id(i), w.job.missed
+	at, id, miss := w.seat(i), w.id(i), w.owned()
 	host, err := w.q.cfg.Dial(at.Host)
 	if err != nil {
 		return err
@@ -415,6 +430,49 @@ func (w *work) store(i int, data []byte) error {
 		return errors.Join(err, host.DeletePiece(ctx, at.Disk, w.m.Epoch, id))
 	}
 	return err
+}
+
+// owned is what is known of the stripe. Where the report did not know whose it
+// is, because the header that said so is damaged, the sources are asked.
+func (w *work) owned() stripe.Missed {
+	miss := w.job.missed
+	for i, used := range w.used {
+		if miss.Owner != (ashlar.Owner{}) {
+			break
+		}
+		if !used {
+			continue
+		}
+		if told, err := w.describe(i); err == nil {
+			miss.Owner, miss.Written = told.Owner, told.Written
+		}
+	}
+	return miss
+}
+
+// describe asks what a disk keeps about a piece.
+func (w *work) describe(i int) (wire.Piece, error) {
+	at := w.seat(i)
+	host, err := w.q.cfg.Dial(at.Host)
+	if err != nil {
+		return wire.Piece{}, err
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, callMax)
+	defer cancel()
+	return host.DescribePiece(ctx, wire.PieceRange{PieceID: w.id(i), Disk: at.Disk, Epoch: w.m.Epoch})
+}
+
+// has reports whether the disk answers that it holds the piece.
+func (w *work) has(i int) bool {
+	at := w.seat(i)
+	host, err := w.q.cfg.Dial(at.Host)
+	if err != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(w.ctx, callMax)
+	defer cancel()
+	has, err := host.HasPieces(ctx, at.Disk, []wire.PieceID{w.id(i)})
+	return err == nil && has[0]
 }
 
 // stands looks whether all the sources are still there. A delete takes every

@@ -118,6 +118,10 @@ func (h *memHost) GetPiece(ctx context.Context, r wire.PieceRange, dst []byte) e
 	return nil
 }
 
+func (h *memHost) DescribePiece(context.Context, wire.PieceRange) (wire.Piece, error) {
+	return wire.Piece{}, ashlar.E("mem", "", ashlar.Invalid, errors.New("no disk of this cluster keeps headers"))
+}
+
 func (h *memHost) DeletePiece(ctx context.Context, disk ashlar.DiskID, _ ashlar.Epoch, id wire.PieceID) error {
 	d, _, err := h.enter(ctx, disk)
 	if err != nil {

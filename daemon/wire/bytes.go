@@ -40,6 +40,7 @@ const (
 
 	callPut    = "put-piece"
 	callGet    = "get-piece"
+	callTell   = "describe-piece"
 	callDelete = "delete-piece"
 	callHas    = "has-pieces"
 	callWrite  = "write-stripes"

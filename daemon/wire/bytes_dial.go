@@ -227,6 +227,16 @@ func (b *bytesConn) GetPiece(ctx context.Context, r PieceRange, dst []byte) erro
 	return nil
 }
 
+// DescribePiece implements Pieces.
+func (b *bytesConn) DescribePiece(ctx context.Context, r PieceRange) (Piece, error) {
+	var p Piece
+	answer, err := b.simple(ctx, callTell, func(c *codec) { c.pieceRange(&r) }, nil, describedBytesMax)
+	if err == nil {
+		err = decode("wire: "+callTell, answer, func(c *codec) { c.piece(&p) })
+	}
+	return p, err
+}
+
 // DeletePiece implements Pieces.
 func (b *bytesConn) DeletePiece(ctx context.Context, disk ashlar.DiskID, epoch ashlar.Epoch, id PieceID) error {
 	_, err := b.simple(ctx, callDelete, func(c *codec) { c.pieceID(&id); c.raw(disk[:]); integer(c, &epoch) }, nil, 0)

@@ -65,6 +65,8 @@ func (h *bytesHandler) serve(call string, in *incoming) error {
 		return h.put(in)
 	case callGet:
 		return h.get(in)
+	case callTell:
+		return h.tell(in)
 	case callDelete:
 		return h.delete(in)
 	case callHas:
@@ -194,6 +196,23 @@ func (h *bytesHandler) get(in *incoming) error {
 	}
 	in.w.Header().Set(sumHeader, strconv.FormatUint(uint64(sumOf(buf.B)), 16))
 	return in.ok(buf.B)
+}
+
+// describedBytesMax bounds the description of a piece: its key and some numbers.
+const describedBytesMax = 4 * ashlar.KiB
+
+func (h *bytesHandler) tell(in *incoming) error {
+	var r PieceRange
+	ctx, cancel, err := in.request(func(c *codec) { c.pieceRange(&r) })
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	p, err := h.cfg.Pieces.DescribePiece(ctx, r)
+	if err != nil {
+		return err
+	}
+	return in.ok(encode(func(c *codec) { c.piece(&p) }, 0)[4:])
 }
 
 func (h *bytesHandler) delete(in *incoming) error {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"reflect"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -52,6 +53,13 @@ func (r *recorder) GetPiece(_ context.Context, q PieceRange, dst []byte) error {
 	r.rng = q
 	copy(dst, r.data[q.Off:])
 	return r.err
+}
+
+func (r *recorder) DescribePiece(_ context.Context, q PieceRange) (Piece, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rng = q
+	return r.piece, r.err
 }
 
 func (r *recorder) DeletePiece(_ context.Context, disk ashlar.DiskID, epoch ashlar.Epoch, id PieceID) error {
@@ -184,6 +192,9 @@ func TestPiecesTravel(t *testing.T) {
 		if err := c.GetPiece(t.Context(), q, dst); err != nil || r.rng != q || !bytes.Equal(dst, p.Data[n/3:]) {
 			t.Fatalf("get: %v, %+v arrived", err, r.rng)
 		}
+		if told, err := c.DescribePiece(t.Context(), q); err != nil || r.rng != q || !reflect.DeepEqual(told, r.piece) {
+			t.Fatalf("describe: %v, %+v asked, %+v told, not %+v", err, r.rng, told, r.piece)
+		}
 	}
 	id := PieceID{Stripe: ashlar.StripeID{8}, Index: 3}
 	if err := c.DeletePiece(t.Context(), ashlar.DiskID{7}, 6, id); err != nil || fmt.Sprint(r.deleted) != fmt.Sprint([]any{ashlar.DiskID{7}, ashlar.Epoch(6), id}) {
@@ -209,6 +220,7 @@ func TestEveryKindTravels(t *testing.T) {
 			"delete": c.DeletePiece(t.Context(), ashlar.DiskID{}, 0, PieceID{}),
 			"drop":   c.DeleteStripes(t.Context(), ashlar.BucketID{}, "k", nil),
 		}
+		_, errs["describe"] = c.DescribePiece(t.Context(), PieceRange{})
 		_, errs["has"] = c.HasPieces(t.Context(), ashlar.DiskID{}, []PieceID{{}})
 		_, errs["write"] = c.WriteStripes(t.Context(), WriteRequest{Bytes: 1}, strings.NewReader("x"))
 		_, errs["read"] = c.ReadStripes(t.Context(), ReadRequest{})

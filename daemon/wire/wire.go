@@ -65,6 +65,11 @@ type Pieces interface {
 	// GetPiece fills dst with verified bytes. Kinds: NotFound (disk or piece),
 	// Corrupt, Stale, Unavailable, Invalid (range beyond the piece).
 	GetPiece(ctx context.Context, r PieceRange, dst []byte) error
+	// DescribePiece returns what the disk keeps about a piece besides its bytes,
+	// read from the record's header: Data is nil and Sum 0. The range's Off means
+	// nothing. Kinds: NotFound, Corrupt (the header is damaged; the bytes may be
+	// right), Stale, Unavailable; Invalid from a host that does not know the call.
+	DescribePiece(ctx context.Context, r PieceRange) (Piece, error)
 	// DeletePiece makes the piece's absence durable. Deleting an absent piece
 	// is not an error.
 	DeletePiece(ctx context.Context, disk ashlar.DiskID, epoch ashlar.Epoch, id PieceID) error

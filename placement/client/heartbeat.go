@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/placement/health"
 	"ashlar/placement/wire"
 )
 
@@ -40,6 +41,8 @@ type Disk struct {
 	CapacityBytes, UsedBytes                uint64
 	FreeSegments                            uint32
 	ReadErrors, WriteErrors, CorruptRecords uint64
+	// Scrub is zero for a disk that is not scrubbed.
+	Scrub health.DiskScrub
 }
 
 // Report is the state of a host at one moment.
@@ -174,5 +177,6 @@ func report(d Disk) *wire.DiskReport {
 	return &wire.DiskReport{
 		Id: d.ID[:], Name: d.Name, Failed: d.Failed, Reason: d.Reason, Capacity: d.CapacityBytes, Used: d.UsedBytes,
 		FreeSegments: d.FreeSegments, ReadErrors: d.ReadErrors, WriteErrors: d.WriteErrors, CorruptRecords: d.CorruptRecords,
+		Scrub: wire.FromScrub(d.Scrub),
 	}
 }

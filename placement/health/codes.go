@@ -24,6 +24,7 @@ const (
 	LayoutBroken       = "LAYOUT_BROKEN"
 	QuorumDegraded     = "QUORUM_DEGRADED"
 	DiskFull           = "DISK_FULL"
+	ScrubOverdue       = "SCRUB_OVERDUE"
 	DiskUnused         = "DISK_UNUSED"
 )
 
@@ -44,6 +45,7 @@ func raise(m *topology.Map, f Facts, st *Status) []Code {
 	r.service()
 	r.hosts()
 	r.disks()
+	r.scrubs()
 	r.tables()
 	return r.out
 }

@@ -24,6 +24,8 @@
 package health
 
 import (
+	"time"
+
 	"ashlar"
 	"ashlar/placement/topology"
 )
@@ -63,7 +65,9 @@ type Status struct {
 	Worst  Worst `json:"worst"`
 	// RepairPieces wait on the hosts' repair lists.
 	RepairPieces uint64 `json:"repair_pieces"`
-	Codes        []Code `json:"codes"`
+	// Scrub is nil if no disk that answers reports a scrub.
+	Scrub *Scrub `json:"scrub,omitempty"`
+	Codes []Code `json:"codes"`
 	// AsOf is empty when the scheduler answered; otherwise it says whose and
 	// how old this view is.
 	AsOf string `json:"as_of,omitempty"`
@@ -126,6 +130,8 @@ type Code struct {
 
 // Facts is what is known beyond the map.
 type Facts struct {
+	// Now is the time that ages are counted to; zero leaves the scrub out.
+	Now time.Time
 	// Heard is false if nobody listens to the hosts: there is no leader.
 	Heard bool
 	// Disks that were reported, by number.
@@ -145,6 +151,7 @@ type Facts struct {
 type DiskFacts struct {
 	UsedBytes uint64
 	Reason    string // why it failed
+	Scrub     DiskScrub
 }
 
 // Member is one placement member.

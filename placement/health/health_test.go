@@ -76,6 +76,21 @@ func facts(leader string, away ...string) Facts {
 	return f
 }
 
+// scrubbed gives every disk a scrub; it is noon.
+func scrubbed(f Facts, s DiskScrub) Facts {
+	f.Now, s.Period, s.Oldest, s.Bytes = noon, 14*24*time.Hour, noon.Add(-13*24*time.Hour), 4096
+	for i := range f.Disks {
+		edit(&f, i, func(d *DiskScrub) { *d = s })
+	}
+	return f
+}
+
+func edit(f *Facts, i topology.DiskNum, change func(*DiskScrub)) {
+	d := f.Disks[i]
+	change(&d.Scrub)
+	f.Disks[i] = d
+}
+
 func down(m *topology.Map, hosts ...int) {
 	for _, h := range hosts {
 		m.Hosts[h].State, m.Hosts[h].Since = topology.HostDown, noon.Add(time.Duration(h)*time.Second)
@@ -91,6 +106,30 @@ func TestRender(t *testing.T) {
 			f := facts("p2")
 			f.RepairPieces = 17
 			return cluster(t, 3, 2, 4, dev), f
+		},
+		"scrub-never": func(t *testing.T) (*topology.Map, Facts) {
+			return cluster(t, 3, 2, 4, dev), scrubbed(facts("p2"), DiskScrub{Due: noon.Add(13*24*time.Hour + 5*time.Hour)})
+		},
+		"scrub-done": func(t *testing.T) (*topology.Map, Facts) {
+			f := scrubbed(facts("p2"), DiskScrub{Last: noon.Add(-12 * 24 * time.Hour), Due: noon.Add(2 * 24 * time.Hour)})
+			edit(&f, 4, func(s *DiskScrub) { s.Repaired = 2 })
+			edit(&f, 5, func(s *DiskScrub) { s.Repaired, s.Last = 1, noon.Add(-time.Hour) })
+			return cluster(t, 3, 2, 4, dev), f
+		},
+		"scrub-found": func(t *testing.T) (*topology.Map, Facts) {
+			f := scrubbed(facts("p2"), DiskScrub{Last: noon.Add(-90 * time.Minute), Due: noon})
+			edit(&f, 4, func(s *DiskScrub) { s.Repaired, s.Waiting = 2, 3 })
+			edit(&f, 5, func(s *DiskScrub) { s.Unread, s.Last = 1, time.Time{} })
+			return cluster(t, 3, 2, 4, dev), f
+		},
+		"scrub-overdue": func(t *testing.T) (*topology.Map, Facts) {
+			m, f := cluster(t, 3, 2, 4, dev), scrubbed(facts("p2"), DiskScrub{Last: noon.Add(-3 * 24 * time.Hour), Due: noon})
+			for i := range topology.DiskNum(11) { // the first is failed: it is not scrubbed and not missed
+				edit(&f, i, func(s *DiskScrub) { s.Oldest = noon.Add(-18 * 24 * time.Hour) })
+			}
+			edit(&f, 12, func(s *DiskScrub) { s.Oldest = noon.Add(-17 * 24 * time.Hour) }) // late, not overdue
+			m.Disks[0].State = topology.DiskFailed
+			return m, f
 		},
 		"disk-failed": func(t *testing.T) (*topology.Map, Facts) {
 			m, f := cluster(t, 3, 2, 4, dev), facts("p2")

@@ -15,6 +15,7 @@ func Judge(m *topology.Map, f Facts) Status {
 		st.Placement.Voting += one(member.Voting)
 	}
 	countTree(m, &st)
+	st.Scrub = scrub(m, f)
 	if !st.Formed {
 		st.Verdict = Unavailable
 		st.Reads, st.Writes = Survival{-1, -1, -1}, Survival{-1, -1, -1}

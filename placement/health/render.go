@@ -25,6 +25,9 @@ func (st Status) Render(w io.Writer) error {
 	c := st.Capacity
 	line("Capacity", "%s stored of %s usable (%s raw, %s)", size(c.StoredBytes), size(c.UsableBytes), size(c.RawBytes), st.Code)
 	line("Placement", "%s", st.Placement)
+	if st.Scrub != nil {
+		line("Scrub", "%s", st.Scrub)
+	}
 	if st.RepairPieces > 0 {
 		line("Activity", "%s to repair", plural(int(st.RepairPieces), "piece"))
 	}

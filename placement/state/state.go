@@ -107,6 +107,7 @@ type Disk struct {
 	Reason string
 	Bytes  uint64 // capacity
 	Used   uint64 // bytes
+	Scrub  health.DiskScrub
 }
 
 // Answer is what a host is told, once the pending map is written.
@@ -276,7 +277,7 @@ func (s *Machine) Facts() health.Facts {
 	m := s.Map()
 	for i, d := range m.Disks {
 		if r, ok := s.reports[d.ID]; ok {
-			f.Disks[topology.DiskNum(i)] = health.DiskFacts{UsedBytes: r.Used, Reason: r.Reason}
+			f.Disks[topology.DiskNum(i)] = health.DiskFacts{UsedBytes: r.Used, Reason: r.Reason, Scrub: r.Scrub}
 		}
 	}
 	for _, h := range s.heard {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/placement/health"
 	"ashlar/placement/topology"
 )
 
@@ -161,6 +162,26 @@ func toSettings(w *Settings) (topology.Settings, error) {
 		GroupBits: uint8(w.GetGroupBits()), BucketShards: uint8(w.GetBucketShards()),
 		DownAfter: time.Duration(w.GetDownAfterNanos()), OutAfter: time.Duration(w.GetOutAfterNanos()),
 	}, nil
+}
+
+// FromScrub encodes how the scrub of a disk stands; nil for a disk without one.
+func FromScrub(s health.DiskScrub) *ScrubReport {
+	if s.Period == 0 {
+		return nil
+	}
+	return &ScrubReport{
+		PeriodNanos: int64(s.Period), LastUnixNanos: nanos(s.Last), DueUnixNanos: nanos(s.Due), OldestUnixNanos: nanos(s.Oldest),
+		Bytes: s.Bytes, Waiting: s.Waiting, Repaired: s.Repaired, Unread: s.Unread,
+	}
+}
+
+// ToScrub is the inverse of FromScrub.
+func ToScrub(w *ScrubReport) health.DiskScrub {
+	return health.DiskScrub{
+		Period: time.Duration(w.GetPeriodNanos()), Last: when(w.GetLastUnixNanos()), Due: when(w.GetDueUnixNanos()),
+		Oldest: when(w.GetOldestUnixNanos()), Bytes: w.GetBytes(), Waiting: w.GetWaiting(), Repaired: w.GetRepaired(),
+		Unread: w.GetUnread(),
+	}
 }
 
 // groupBitsMax bounds the group table at a million groups.

@@ -183,7 +183,9 @@ type DiskReport struct {
 	WriteErrors    uint64 `protobuf:"varint,8,opt,name=write_errors,json=writeErrors,proto3" json:"write_errors,omitempty"`
 	CorruptRecords uint64 `protobuf:"varint,9,opt,name=corrupt_records,json=corruptRecords,proto3" json:"corrupt_records,omitempty"`
 	// Why the disk failed, for people.
-	Reason        string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// How its scrub stands; missing if it has none.
+	Scrub         *ScrubReport `protobuf:"bytes,11,opt,name=scrub,proto3" json:"scrub,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -288,6 +290,119 @@ func (x *DiskReport) GetReason() string {
 	return ""
 }
 
+func (x *DiskReport) GetScrub() *ScrubReport {
+	if x != nil {
+		return x.Scrub
+	}
+	return nil
+}
+
+type ScrubReport struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	PeriodNanos int64                  `protobuf:"varint,1,opt,name=period_nanos,json=periodNanos,proto3" json:"period_nanos,omitempty"`
+	// When the last full pass ended, 0 if there was none, and when the pass under
+	// way should end.
+	LastUnixNanos int64 `protobuf:"varint,2,opt,name=last_unix_nanos,json=lastUnixNanos,proto3" json:"last_unix_nanos,omitempty"`
+	DueUnixNanos  int64 `protobuf:"varint,3,opt,name=due_unix_nanos,json=dueUnixNanos,proto3" json:"due_unix_nanos,omitempty"`
+	// Every byte was read after it.
+	OldestUnixNanos int64 `protobuf:"varint,4,opt,name=oldest_unix_nanos,json=oldestUnixNanos,proto3" json:"oldest_unix_nanos,omitempty"`
+	// Bytes read and found right since the disk was first scrubbed.
+	Bytes uint64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Pieces that were found bad and are not right again; those that are right
+	// again, and segments that could not be read, since the last full pass began.
+	Waiting       uint64 `protobuf:"varint,6,opt,name=waiting,proto3" json:"waiting,omitempty"`
+	Repaired      uint64 `protobuf:"varint,7,opt,name=repaired,proto3" json:"repaired,omitempty"`
+	Unread        uint64 `protobuf:"varint,8,opt,name=unread,proto3" json:"unread,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ScrubReport) Reset() {
+	*x = ScrubReport{}
+	mi := &file_placement_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ScrubReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ScrubReport) ProtoMessage() {}
+
+func (x *ScrubReport) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ScrubReport.ProtoReflect.Descriptor instead.
+func (*ScrubReport) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ScrubReport) GetPeriodNanos() int64 {
+	if x != nil {
+		return x.PeriodNanos
+	}
+	return 0
+}
+
+func (x *ScrubReport) GetLastUnixNanos() int64 {
+	if x != nil {
+		return x.LastUnixNanos
+	}
+	return 0
+}
+
+func (x *ScrubReport) GetDueUnixNanos() int64 {
+	if x != nil {
+		return x.DueUnixNanos
+	}
+	return 0
+}
+
+func (x *ScrubReport) GetOldestUnixNanos() int64 {
+	if x != nil {
+		return x.OldestUnixNanos
+	}
+	return 0
+}
+
+func (x *ScrubReport) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *ScrubReport) GetWaiting() uint64 {
+	if x != nil {
+		return x.Waiting
+	}
+	return 0
+}
+
+func (x *ScrubReport) GetRepaired() uint64 {
+	if x != nil {
+		return x.Repaired
+	}
+	return 0
+}
+
+func (x *ScrubReport) GetUnread() uint64 {
+	if x != nil {
+		return x.Unread
+	}
+	return 0
+}
+
 type HeartbeatReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Host  uint32                 `protobuf:"varint,1,opt,name=host,proto3" json:"host,omitempty"`
@@ -304,7 +419,7 @@ type HeartbeatReply struct {
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_placement_proto_msgTypes[2]
+	mi := &file_placement_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -316,7 +431,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[2]
+	mi := &file_placement_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -329,7 +444,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{2}
+	return file_placement_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *HeartbeatReply) GetHost() uint32 {
@@ -377,7 +492,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_placement_proto_msgTypes[3]
+	mi := &file_placement_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +504,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[3]
+	mi := &file_placement_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +517,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{3}
+	return file_placement_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchRequest) GetEpoch() uint64 {
@@ -423,7 +538,7 @@ type WatchReply struct {
 
 func (x *WatchReply) Reset() {
 	*x = WatchReply{}
-	mi := &file_placement_proto_msgTypes[4]
+	mi := &file_placement_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +550,7 @@ func (x *WatchReply) String() string {
 func (*WatchReply) ProtoMessage() {}
 
 func (x *WatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[4]
+	mi := &file_placement_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +563,7 @@ func (x *WatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
 func (*WatchReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{4}
+	return file_placement_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchReply) GetMap() *Map {
@@ -467,7 +582,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_placement_proto_msgTypes[5]
+	mi := &file_placement_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +594,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[5]
+	mi := &file_placement_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +607,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{5}
+	return file_placement_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StatusRequest) GetForwarded() bool {
@@ -512,7 +627,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_placement_proto_msgTypes[6]
+	mi := &file_placement_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -524,7 +639,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[6]
+	mi := &file_placement_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -537,7 +652,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{6}
+	return file_placement_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StatusReply) GetStatus() []byte {
@@ -555,7 +670,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_placement_proto_msgTypes[7]
+	mi := &file_placement_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -567,7 +682,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[7]
+	mi := &file_placement_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -580,7 +695,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{7}
+	return file_placement_proto_rawDescGZIP(), []int{8}
 }
 
 type PingReply struct {
@@ -594,7 +709,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_placement_proto_msgTypes[8]
+	mi := &file_placement_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +721,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[8]
+	mi := &file_placement_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +734,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{8}
+	return file_placement_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PingReply) GetName() string {
@@ -654,7 +769,7 @@ type Map struct {
 
 func (x *Map) Reset() {
 	*x = Map{}
-	mi := &file_placement_proto_msgTypes[9]
+	mi := &file_placement_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +781,7 @@ func (x *Map) String() string {
 func (*Map) ProtoMessage() {}
 
 func (x *Map) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[9]
+	mi := &file_placement_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +794,7 @@ func (x *Map) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Map.ProtoReflect.Descriptor instead.
 func (*Map) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{9}
+	return file_placement_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Map) GetCluster() []byte {
@@ -768,7 +883,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_placement_proto_msgTypes[10]
+	mi := &file_placement_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -780,7 +895,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[10]
+	mi := &file_placement_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -793,7 +908,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{10}
+	return file_placement_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Settings) GetLarge() string {
@@ -869,7 +984,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_placement_proto_msgTypes[11]
+	mi := &file_placement_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +996,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[11]
+	mi := &file_placement_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +1009,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{11}
+	return file_placement_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Host) GetId() uint32 {
@@ -974,7 +1089,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_placement_proto_msgTypes[12]
+	mi := &file_placement_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -986,7 +1101,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[12]
+	mi := &file_placement_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -999,7 +1114,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{12}
+	return file_placement_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Disk) GetId() []byte {
@@ -1054,7 +1169,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_placement_proto_msgTypes[13]
+	mi := &file_placement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1181,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[13]
+	mi := &file_placement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1194,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{13}
+	return file_placement_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Group) GetDisks() []uint32 {
@@ -1105,7 +1220,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_placement_proto_msgTypes[14]
+	mi := &file_placement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1232,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[14]
+	mi := &file_placement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1245,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{14}
+	return file_placement_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Shard) GetReplicas() []*Replica {
@@ -1150,7 +1265,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_placement_proto_msgTypes[15]
+	mi := &file_placement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1162,7 +1277,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[15]
+	mi := &file_placement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1175,7 +1290,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{15}
+	return file_placement_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -1212,7 +1327,7 @@ const file_placement_proto_rawDesc = "" +
 	" \x01(\bR\x04full\x125\n" +
 	"\x05disks\x18\v \x03(\v2\x1f.ashlar.placement.v1.DiskReportR\x05disks\x12#\n" +
 	"\rrepair_pieces\x18\f \x01(\x04R\frepairPieces\x12\x1c\n" +
-	"\tforwarded\x18\r \x01(\bR\tforwarded\"\xa2\x02\n" +
+	"\tforwarded\x18\r \x01(\bR\tforwarded\"\xda\x02\n" +
 	"\n" +
 	"DiskReport\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
@@ -1226,7 +1341,17 @@ const file_placement_proto_rawDesc = "" +
 	"\fwrite_errors\x18\b \x01(\x04R\vwriteErrors\x12'\n" +
 	"\x0fcorrupt_records\x18\t \x01(\x04R\x0ecorruptRecords\x12\x16\n" +
 	"\x06reason\x18\n" +
-	" \x01(\tR\x06reason\"\x89\x01\n" +
+	" \x01(\tR\x06reason\x126\n" +
+	"\x05scrub\x18\v \x01(\v2 .ashlar.placement.v1.ScrubReportR\x05scrub\"\x8e\x02\n" +
+	"\vScrubReport\x12!\n" +
+	"\fperiod_nanos\x18\x01 \x01(\x03R\vperiodNanos\x12&\n" +
+	"\x0flast_unix_nanos\x18\x02 \x01(\x03R\rlastUnixNanos\x12$\n" +
+	"\x0edue_unix_nanos\x18\x03 \x01(\x03R\fdueUnixNanos\x12*\n" +
+	"\x11oldest_unix_nanos\x18\x04 \x01(\x03R\x0foldestUnixNanos\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\awaiting\x18\x06 \x01(\x04R\awaiting\x12\x1a\n" +
+	"\brepaired\x18\a \x01(\x04R\brepaired\x12\x16\n" +
+	"\x06unread\x18\b \x01(\x04R\x06unread\"\x89\x01\n" +
 	"\x0eHeartbeatReply\x12\x12\n" +
 	"\x04host\x18\x01 \x01(\rR\x04host\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x18\n" +
@@ -1311,47 +1436,49 @@ func file_placement_proto_rawDescGZIP() []byte {
 	return file_placement_proto_rawDescData
 }
 
-var file_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_placement_proto_goTypes = []any{
 	(*HeartbeatRequest)(nil), // 0: ashlar.placement.v1.HeartbeatRequest
 	(*DiskReport)(nil),       // 1: ashlar.placement.v1.DiskReport
-	(*HeartbeatReply)(nil),   // 2: ashlar.placement.v1.HeartbeatReply
-	(*WatchRequest)(nil),     // 3: ashlar.placement.v1.WatchRequest
-	(*WatchReply)(nil),       // 4: ashlar.placement.v1.WatchReply
-	(*StatusRequest)(nil),    // 5: ashlar.placement.v1.StatusRequest
-	(*StatusReply)(nil),      // 6: ashlar.placement.v1.StatusReply
-	(*PingRequest)(nil),      // 7: ashlar.placement.v1.PingRequest
-	(*PingReply)(nil),        // 8: ashlar.placement.v1.PingReply
-	(*Map)(nil),              // 9: ashlar.placement.v1.Map
-	(*Settings)(nil),         // 10: ashlar.placement.v1.Settings
-	(*Host)(nil),             // 11: ashlar.placement.v1.Host
-	(*Disk)(nil),             // 12: ashlar.placement.v1.Disk
-	(*Group)(nil),            // 13: ashlar.placement.v1.Group
-	(*Shard)(nil),            // 14: ashlar.placement.v1.Shard
-	(*Replica)(nil),          // 15: ashlar.placement.v1.Replica
+	(*ScrubReport)(nil),      // 2: ashlar.placement.v1.ScrubReport
+	(*HeartbeatReply)(nil),   // 3: ashlar.placement.v1.HeartbeatReply
+	(*WatchRequest)(nil),     // 4: ashlar.placement.v1.WatchRequest
+	(*WatchReply)(nil),       // 5: ashlar.placement.v1.WatchReply
+	(*StatusRequest)(nil),    // 6: ashlar.placement.v1.StatusRequest
+	(*StatusReply)(nil),      // 7: ashlar.placement.v1.StatusReply
+	(*PingRequest)(nil),      // 8: ashlar.placement.v1.PingRequest
+	(*PingReply)(nil),        // 9: ashlar.placement.v1.PingReply
+	(*Map)(nil),              // 10: ashlar.placement.v1.Map
+	(*Settings)(nil),         // 11: ashlar.placement.v1.Settings
+	(*Host)(nil),             // 12: ashlar.placement.v1.Host
+	(*Disk)(nil),             // 13: ashlar.placement.v1.Disk
+	(*Group)(nil),            // 14: ashlar.placement.v1.Group
+	(*Shard)(nil),            // 15: ashlar.placement.v1.Shard
+	(*Replica)(nil),          // 16: ashlar.placement.v1.Replica
 }
 var file_placement_proto_depIdxs = []int32{
 	1,  // 0: ashlar.placement.v1.HeartbeatRequest.disks:type_name -> ashlar.placement.v1.DiskReport
-	9,  // 1: ashlar.placement.v1.WatchReply.map:type_name -> ashlar.placement.v1.Map
-	10, // 2: ashlar.placement.v1.Map.settings:type_name -> ashlar.placement.v1.Settings
-	11, // 3: ashlar.placement.v1.Map.hosts:type_name -> ashlar.placement.v1.Host
-	12, // 4: ashlar.placement.v1.Map.disks:type_name -> ashlar.placement.v1.Disk
-	13, // 5: ashlar.placement.v1.Map.groups:type_name -> ashlar.placement.v1.Group
-	14, // 6: ashlar.placement.v1.Map.shards:type_name -> ashlar.placement.v1.Shard
-	15, // 7: ashlar.placement.v1.Shard.replicas:type_name -> ashlar.placement.v1.Replica
-	0,  // 8: ashlar.placement.v1.Placement.Heartbeat:input_type -> ashlar.placement.v1.HeartbeatRequest
-	3,  // 9: ashlar.placement.v1.Placement.Watch:input_type -> ashlar.placement.v1.WatchRequest
-	5,  // 10: ashlar.placement.v1.Placement.Status:input_type -> ashlar.placement.v1.StatusRequest
-	7,  // 11: ashlar.placement.v1.Placement.Ping:input_type -> ashlar.placement.v1.PingRequest
-	2,  // 12: ashlar.placement.v1.Placement.Heartbeat:output_type -> ashlar.placement.v1.HeartbeatReply
-	4,  // 13: ashlar.placement.v1.Placement.Watch:output_type -> ashlar.placement.v1.WatchReply
-	6,  // 14: ashlar.placement.v1.Placement.Status:output_type -> ashlar.placement.v1.StatusReply
-	8,  // 15: ashlar.placement.v1.Placement.Ping:output_type -> ashlar.placement.v1.PingReply
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	2,  // 1: ashlar.placement.v1.DiskReport.scrub:type_name -> ashlar.placement.v1.ScrubReport
+	10, // 2: ashlar.placement.v1.WatchReply.map:type_name -> ashlar.placement.v1.Map
+	11, // 3: ashlar.placement.v1.Map.settings:type_name -> ashlar.placement.v1.Settings
+	12, // 4: ashlar.placement.v1.Map.hosts:type_name -> ashlar.placement.v1.Host
+	13, // 5: ashlar.placement.v1.Map.disks:type_name -> ashlar.placement.v1.Disk
+	14, // 6: ashlar.placement.v1.Map.groups:type_name -> ashlar.placement.v1.Group
+	15, // 7: ashlar.placement.v1.Map.shards:type_name -> ashlar.placement.v1.Shard
+	16, // 8: ashlar.placement.v1.Shard.replicas:type_name -> ashlar.placement.v1.Replica
+	0,  // 9: ashlar.placement.v1.Placement.Heartbeat:input_type -> ashlar.placement.v1.HeartbeatRequest
+	4,  // 10: ashlar.placement.v1.Placement.Watch:input_type -> ashlar.placement.v1.WatchRequest
+	6,  // 11: ashlar.placement.v1.Placement.Status:input_type -> ashlar.placement.v1.StatusRequest
+	8,  // 12: ashlar.placement.v1.Placement.Ping:input_type -> ashlar.placement.v1.PingRequest
+	3,  // 13: ashlar.placement.v1.Placement.Heartbeat:output_type -> ashlar.placement.v1.HeartbeatReply
+	5,  // 14: ashlar.placement.v1.Placement.Watch:output_type -> ashlar.placement.v1.WatchReply
+	7,  // 15: ashlar.placement.v1.Placement.Status:output_type -> ashlar.placement.v1.StatusReply
+	9,  // 16: ashlar.placement.v1.Placement.Ping:output_type -> ashlar.placement.v1.PingReply
+	13, // [13:17] is the sub-list for method output_type
+	9,  // [9:13] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_placement_proto_init() }
@@ -1365,7 +1492,7 @@ func file_placement_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_placement_proto_rawDesc), len(file_placement_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"ashlar"
+	"ashlar/placement/health"
 	"ashlar/placement/topology"
 )
 
@@ -118,5 +119,32 @@ func TestKindsTravel(t *testing.T) {
 	}
 	if Status(nil) != nil {
 		t.Error("no error became one")
+	}
+}
+
+// TestScrubSurvives sets every field of a scrub report.
+func TestScrubSurvives(t *testing.T) {
+	at := time.Unix(1_700_000_000, 42).UTC()
+	want := health.DiskScrub{
+		Period: time.Hour, Last: at, Due: at.Add(1), Oldest: at.Add(2), Bytes: 3, Waiting: 4, Repaired: 5, Unread: 6,
+	}
+	b, err := proto.Marshal(FromScrub(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &ScrubReport{}
+	if err := proto.Unmarshal(b, w); err != nil {
+		t.Fatal(err)
+	}
+	if got := ToScrub(w); got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	for v, i := reflect.ValueOf(want), 0; i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("the sample leaves %s zero", v.Type().Field(i).Name)
+		}
+	}
+	if got := ToScrub(FromScrub(health.DiskScrub{})); got != (health.DiskScrub{}) {
+		t.Errorf("no scrub became %+v", got)
 	}
 }
