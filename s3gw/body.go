@@ -157,10 +157,7 @@ func (c *call) newBody(length int64, ownSums bool) error {
 	if p.Hashed() {
 		b.sha, b.wantSHA = pooledHash(&shaPool), p.SHA256
 	}
-	b.src = newPacer(c.w, c.r.Body, &c.s.limits, func(at time.Time) {
-		c.reading = true
-		c.extendWrite(at)
-	})
+	b.src = newPacer(c.w, c.r.Body, &c.s.limits, c.extendWrite)
 	if p.Chunked() {
 		b.chunks = sigv4.NewChunkReader(b.src, p, length)
 		b.src = b.chunks

@@ -34,7 +34,6 @@ type call struct {
 	body   *body     // nil where the route takes none
 	form   *postForm // of an upload by a form, nil otherwise
 
-	reading  bool      // the client was told to send its body
 	wrote    bool      // the status line was written
 	cut      bool      // the answer broke off: the connection must go
 	status   int       // 0 until then
@@ -198,12 +197,12 @@ func (c *call) fail(err error) {
 		http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(c.s.limits.BodyStall))
 	}
 	c.sendXML(e.Code.Status(), s3.AppendError(nil, e, c.resource(), c.id, c.s.hostID))
-	if unread && c.reading {
+	if unread {
 		c.linger()
 	}
 }
 
-// Bounds of what is read of a body that was refused halfway.
+// Bounds of what is read of a body that was refused.
 const (
 	lingerTime  = 2 * time.Second
 	lingerBytes = 64 * ashlar.MiB
@@ -211,8 +210,8 @@ const (
 
 // linger lets the client take the answer before the connection goes. A server
 // that closes on a client that still sends makes the client's system drop the
-// answer with the connection. net/http lingers by itself, but not where the
-// client waited for 100 Continue.
+// answer with the connection. net/http lingers by itself, but not for a request
+// with Expect: 100-continue, and the AWS SDK for Go sends that without waiting.
 func (c *call) linger() {
 	control := http.NewResponseController(c.w)
 	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
