@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	placeclient "ashlar/placement/client"
 )
 
 var (
@@ -51,7 +53,7 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("seed %d: go test ./tools/dev -run TestChaos -chaos.seed=%d -chaos.duration=%v", seed, seed, *chaosDuration)
 	p := startMany(t, cfg)
-	run := newChaos(t, p, seed)
+	run := newChaos(t, p.place, p.Gateways(), p.Config(), seed)
 	makeBucket(t, run.gateways[0])
 
 	stop := make(chan struct{}) // closed when the nemesis has ended
@@ -80,7 +82,7 @@ func TestChaos(t *testing.T) {
 	run.logf("healthy, nothing to repair, %.1f s after the last fault", time.Since(begin).Seconds())
 	run.readBack()
 	run.checkList()
-	run.countPieces(newInspector(t, p.place))
+	run.countPieces()
 	run.report()
 }
 
@@ -102,11 +104,11 @@ type chaos struct {
 	worst  time.Duration // the longest request
 }
 
-func newChaos(t *testing.T, p *Processes, seed uint64) *chaos {
+func newChaos(t *testing.T, place *placeclient.Client, urls []string, cfg Config, seed uint64) *chaos {
 	c := &chaos{t: t, seed: seed, began: time.Now(), counts: map[string]int{}, kills: map[string]int{}}
-	c.inspect = newInspector(t, p.place)
-	for _, url := range p.Gateways() {
-		c.gateways = append(c.gateways, s3Client(t, url, p.Config()))
+	c.inspect = newInspector(t, place)
+	for _, url := range urls {
+		c.gateways = append(c.gateways, s3Client(t, url, cfg))
 	}
 	return c
 }
@@ -179,7 +181,7 @@ func (c *chaos) checkList() {
 // countPieces says how many pieces the objects have. A piece may be missing
 // without a note if its coordinator was killed before it could make one; an
 // object with fewer than its quorum was never rightly acknowledged.
-func (c *chaos) countPieces(in *inspector) {
+func (c *chaos) countPieces() {
 	objects, pieces, missing := 0, 0, 0
 	for _, cl := range c.clients {
 		for _, k := range cl.keys {
@@ -187,7 +189,7 @@ func (c *chaos) countPieces(in *inspector) {
 				continue
 			}
 			objects++
-			stripes, err := in.locate(context.Background(), k.key)
+			stripes, err := c.inspect.locate(context.Background(), k.key)
 			if err != nil {
 				c.t.Errorf("%s: %v", k.key, err)
 			}

@@ -19,11 +19,13 @@ import (
 )
 
 // Budgets of resident memory: the buffers of a daemon and what it needs
-// besides (indexes, metadata, connections, garbage between collections).
-const (
-	daemonBudget  = hostBufferBytes + 320*ashlar.MiB
-	gatewayBudget = 384 * ashlar.MiB
-)
+// besides (indexes, metadata, connections, garbage between collections). A
+// gateway and a placement member hold no bodies. Measured: 150, 50 and 50 MiB.
+var budgets = map[byte]int64{
+	'a': daemonBudget, 'b': daemonBudget, 'c': daemonBudget, 'g': 192 * ashlar.MiB, 'p': 192 * ashlar.MiB,
+}
+
+const daemonBudget = hostBufferBytes + 128*ashlar.MiB
 
 // TestMemory uploads 64 large objects at the same time: nothing grows beyond
 // its budget, and whoever is sent away succeeds later.
@@ -73,8 +75,8 @@ func TestMemory(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(pids)) {
 		peak := peakBytes(t, pids[name])
 		t.Logf("%s: peak %d MiB", name, peak/ashlar.MiB)
-		if budget := map[byte]int64{'g': gatewayBudget, 'p': gatewayBudget}[name[0]]; peak > max(budget, 0) && (budget > 0 || peak > daemonBudget) {
-			t.Errorf("%s: peak of %d MiB, the budget is %d MiB", name, peak/ashlar.MiB, max(budget, daemonBudget)/ashlar.MiB)
+		if budget := budgets[name[0]]; peak > budget {
+			t.Errorf("%s: peak of %d MiB, the budget is %d MiB", name, peak/ashlar.MiB, budget/ashlar.MiB)
 		}
 	}
 	for i := range 8 {
