@@ -99,8 +99,8 @@ func getObject(c *call) error {
 	if err := c.overrides(); err != nil {
 		return err
 	}
-	if !partial && strings.EqualFold(c.header("X-Amz-Checksum-Mode"), "ENABLED") {
-		c.checksumHeaders(o.Checksum)
+	if strings.EqualFold(c.header("X-Amz-Checksum-Mode"), "ENABLED") {
+		c.readChecksum(&o, partial)
 	}
 	c.set("Content-Length", strconv.FormatUint(rng.Length, 10))
 	status := http.StatusOK
@@ -118,6 +118,23 @@ func getObject(c *call) error {
 	}
 	defer src.Close()
 	return c.stream(status, src, rng.Length)
+}
+
+// readChecksum sets the checksum of what is answered: that of the object, or of
+// the part that was asked for by its number. Other ranges have none.
+func (c *call) readChecksum(o *store.Object, partial bool) {
+	if !partial {
+		c.checksumHeaders(o.Checksum)
+		return
+	}
+	n, err := strconv.Atoi(c.query.Value("partNumber"))
+	if err != nil || n < 1 || n > len(o.PartSums) {
+		return
+	}
+	if a := s3.AlgorithmOf(o.Checksum.Algorithm); a != nil {
+		c.set(a.Header, s3.FormatChecksum(&store.Checksum{Algorithm: a.Name, Value: o.PartSums[n-1]}))
+		c.set("X-Amz-Checksum-Type", s3.ChecksumType(o.Checksum))
+	}
 }
 
 func contentRange(r s3.Range, size uint64) string {
@@ -342,54 +359,4 @@ func noObjectLock(c *call) error {
 		return err
 	}
 	return s3.E(s3.InvalidRequest, "Bucket is missing Object Lock Configuration")
-}
-
-func getObjectAttributes(c *call) error {
-	o, err := c.headObject()
-	if err != nil {
-		return err
-	}
-	want := map[string]bool{}
-	for _, v := range c.r.Header["X-Amz-Object-Attributes"] {
-		for _, name := range strings.Split(v, ",") {
-			switch name = strings.TrimSpace(name); name {
-			case "ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize":
-				want[name] = true
-			default:
-				return invalidArgument("x-amz-object-attributes", name, "Invalid attribute name specified.")
-			}
-		}
-	}
-	if len(want) == 0 {
-		return invalidArgument("x-amz-object-attributes", "", "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty")
-	}
-	cond := s3.Conditions(c.r.Header, "")
-	if err := s3.JudgeRead(&cond, o.ETag, o.Modified, false); err != nil {
-		return err
-	}
-	c.set("Last-Modified", o.Modified.UTC().Format(http.TimeFormat))
-	c.versionHeader(o.Version)
-	return c.xml(http.StatusOK, func(w *s3.Writer) {
-		w.Begin("GetObjectAttributesResponse")
-		if want["ETag"] {
-			w.Raw("ETag", o.ETag)
-		}
-		if want["Checksum"] && o.Checksum != nil {
-			w.Open("Checksum")
-			w.Checksum(o.Checksum, true)
-			w.Close("Checksum")
-		}
-		if want["ObjectParts"] && len(o.PartBytes) > 0 {
-			w.Open("ObjectParts")
-			w.Int("PartsCount", int64(len(o.PartBytes)))
-			w.Close("ObjectParts")
-		}
-		if want["StorageClass"] {
-			w.Raw("StorageClass", storageClass(o.StorageClass))
-		}
-		if want["ObjectSize"] {
-			w.Int("ObjectSize", int64(o.Bytes))
-		}
-		w.Close("GetObjectAttributesResponse")
-	})
 }

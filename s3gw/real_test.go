@@ -6,6 +6,7 @@ import (
 	"crypto/md5"
 	"encoding/base64"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"strings"
 	"sync"
@@ -210,4 +211,73 @@ func TestTagging(t *testing.T) {
 func md5Base64(s string) string {
 	sum := md5.Sum([]byte(s))
 	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// TestPartChecksums: the parts of an object are listed with their checksums, in
+// pages, and a part that is read by its number says its own.
+func TestPartChecksums(t *testing.T) {
+	g := startReal(t, "bucket")
+	for _, kind := range []string{"COMPOSITE", "FULL_OBJECT"} {
+		a := g.do(t, testCall{method: "POST", target: "/bucket/k?uploads", headers: map[string]string{
+			"X-Amz-Checksum-Algorithm": "CRC32", "X-Amz-Checksum-Type": kind}}).want(t, 200, "")
+		_, rest, _ := strings.Cut(a.body, "<UploadId>")
+		id, _, _ := strings.Cut(rest, "<")
+		sizes, list := []int{5 << 20, 5 << 20, 7}, ""
+		var sums []string
+		for i, n := range sizes {
+			part := strings.Repeat(string(rune('a'+i)), n)
+			raw := crc32.NewIEEE()
+			io.WriteString(raw, part)
+			sums = append(sums, base64.StdEncoding.EncodeToString(raw.Sum(nil)))
+			up := g.do(t, testCall{method: "PUT", target: fmt.Sprintf("/bucket/k?partNumber=%d&uploadId=%s", i+1, id), body: part,
+				headers: map[string]string{"X-Amz-Checksum-Crc32": sums[i]}}).want(t, 200, "")
+			list += fmt.Sprintf("<Part><PartNumber>%d</PartNumber><ETag>%s</ETag><ChecksumCRC32>%s</ChecksumCRC32></Part>", i+1, up.header.Get("ETag"), sums[i])
+		}
+		g.do(t, testCall{method: "POST", target: "/bucket/k?uploadId=" + id, body: "<CompleteMultipartUpload>" + list + "</CompleteMultipartUpload>"}).want(t, 200, "")
+
+		page := g.do(t, testCall{method: "GET", target: "/bucket/k?attributes", headers: map[string]string{
+			"X-Amz-Object-Attributes": "ObjectParts,Checksum", "X-Amz-Max-Parts": "1", "X-Amz-Part-Number-Marker": "1"}}).want(t, 200, "").body
+		want := "<ObjectParts><PartsCount>3</PartsCount><PartNumberMarker>1</PartNumberMarker><NextPartNumberMarker>2</NextPartNumberMarker>" +
+			"<MaxParts>1</MaxParts><IsTruncated>true</IsTruncated><Part><PartNumber>2</PartNumber><Size>5242880</Size><ChecksumCRC32>" + sums[1] +
+			"</ChecksumCRC32></Part></ObjectParts>"
+		if !strings.Contains(page, want) || !strings.Contains(page, "<ChecksumType>"+kind+"</ChecksumType>") {
+			t.Errorf("%s: %s", kind, page)
+		}
+		last := g.do(t, testCall{method: "GET", target: "/bucket/k?attributes", headers: map[string]string{
+			"X-Amz-Object-Attributes": "ObjectParts", "X-Amz-Part-Number-Marker": "9"}}).want(t, 200, "").body
+		if !strings.Contains(last, "<IsTruncated>false</IsTruncated></ObjectParts>") {
+			t.Errorf("behind the last part: %s", last)
+		}
+		part := g.do(t, testCall{method: "GET", target: "/bucket/k?partNumber=3", headers: map[string]string{"X-Amz-Checksum-Mode": "ENABLED"}}).want(t, 206, "")
+		if part.body != "ccccccc" || part.header.Get("X-Amz-Checksum-Crc32") != sums[2] || part.header.Get("X-Amz-Checksum-Type") != kind {
+			t.Errorf("%s, part 3: %q %v", kind, part.body, part.header)
+		}
+		ranged := g.do(t, testCall{method: "GET", target: "/bucket/k", headers: map[string]string{"X-Amz-Checksum-Mode": "ENABLED", "Range": "bytes=0-1"}}).want(t, 206, "")
+		if ranged.header.Get("X-Amz-Checksum-Crc32") != "" {
+			t.Error("a range has the checksum of something else")
+		}
+		g.do(t, testCall{method: "GET", target: "/bucket/k?attributes", headers: map[string]string{
+			"X-Amz-Object-Attributes": "ObjectParts", "X-Amz-Max-Parts": "-1"}}).want(t, 400, "InvalidArgument")
+	}
+}
+
+func TestPublicAccessBlock(t *testing.T) {
+	g := startReal(t, "bucket")
+	const target = "/bucket?publicAccessBlock"
+	doc := func(body string) string {
+		return "<PublicAccessBlockConfiguration>" + body + "</PublicAccessBlockConfiguration>"
+	}
+	g.do(t, testCall{method: "GET", target: target}).want(t, 404, "NoSuchPublicAccessBlockConfiguration")
+	g.do(t, testCall{method: "PUT", target: target, body: doc("<BlockPublicPolicy>true</BlockPublicPolicy><BlockPublicAcls>false</BlockPublicAcls>")}).want(t, 200, "")
+	got := g.do(t, testCall{method: "GET", target: target}).want(t, 200, "").body
+	if !strings.Contains(got, "<BlockPublicAcls>false</BlockPublicAcls><IgnorePublicAcls>false</IgnorePublicAcls>"+
+		"<BlockPublicPolicy>true</BlockPublicPolicy><RestrictPublicBuckets>false</RestrictPublicBuckets>") {
+		t.Error(got)
+	}
+	for _, bad := range []string{"", "<x/>", doc("<BlockAll>true</BlockAll>"), doc("<BlockPublicAcls>yes</BlockPublicAcls>"),
+		doc("<BlockPublicAcls>true</BlockPublicAcls><BlockPublicAcls>false</BlockPublicAcls>")} {
+		g.do(t, testCall{method: "PUT", target: target, body: bad}).want(t, 400, "MalformedXML")
+	}
+	g.do(t, testCall{method: "DELETE", target: target}).want(t, 204, "")
+	g.do(t, testCall{method: "GET", target: target}).want(t, 404, "NoSuchPublicAccessBlockConfiguration")
 }

@@ -71,7 +71,11 @@ var routes = []route{
 	{op: "GetBucketCors", method: "GET", on: onBucket, sub: "cors", serve: notConfigured(s3.NoSuchCORSConfiguration)},
 	{op: "GetBucketEncryption", method: "GET", on: onBucket, sub: "encryption", serve: notConfigured(s3.ServerSideEncryptionConfigurationNotFoundError)},
 	{op: "GetObjectLockConfiguration", method: "GET", on: onBucket, sub: "object-lock", serve: notConfigured(s3.ObjectLockConfigurationNotFoundError)},
-	{op: "GetPublicAccessBlock", method: "GET", on: onBucket, sub: "publicAccessBlock", serve: notConfigured(s3.NoSuchPublicAccessBlockConfiguration)},
+	{op: "GetPublicAccessBlock", method: "GET", on: onBucket, sub: "publicAccessBlock", serve: getSetting(settingPublicBlock, s3.NoSuchPublicAccessBlockConfiguration)},
+	// Nothing can be made public yet (ACLs and policies are 501), so what a block
+	// asks for holds; policy and ACLs must read it when they come.
+	{op: "PutPublicAccessBlock", method: "PUT", on: onBucket, sub: "publicAccessBlock", body: xmlBody, serve: putSetting(settingPublicBlock, s3.CheckPublicAccessBlock)},
+	{op: "DeletePublicAccessBlock", method: "DELETE", on: onBucket, sub: "publicAccessBlock", serve: deleteSetting(settingPublicBlock)},
 	{op: "GetBucketReplication", method: "GET", on: onBucket, sub: "replication", serve: notConfigured(s3.ReplicationConfigurationNotFoundError)},
 	{op: "GetBucketWebsite", method: "GET", on: onBucket, sub: "website", serve: notConfigured(s3.NoSuchWebsiteConfiguration)},
 

@@ -9,7 +9,8 @@ import (
 // The names of what is configured for a bucket. They are part of the format of
 // the metadata: never change one.
 const (
-	settingTags = "tagging"
+	settingTags        = "tagging"
+	settingPublicBlock = "public-access-block"
 )
 
 // getSetting answers with a configuration as it was put, or with the error that

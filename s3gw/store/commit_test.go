@@ -163,7 +163,7 @@ func (r *rig) putMany(t *testing.T, b *bucket, key string, n int) {
 		list = append(list, got.extents...)
 	}
 	want(t, r.mutate(r.ctx, b, key, func(ch *change) error {
-		return ch.put(r.ctx, &row.Object{Bytes: uint64(n), EtagMd5: make([]byte, 16)}, list)
+		return ch.put(r.ctx, &row.Object{Bytes: uint64(n), EtagMd5: make([]byte, 16)}, list, nil)
 	}), nil)
 }
 

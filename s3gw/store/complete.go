@@ -120,6 +120,7 @@ type assembled struct {
 	up      *openUpload
 	parts   []storedPart
 	extents []ashlar.Extent
+	sums    []byte // the parts' checksums, if the object has one
 	object  *row.Object
 }
 
@@ -161,6 +162,11 @@ func (s *Store) assemble(ctx context.Context, up *openUpload, list []CompletePar
 		return nil, ErrBadDigest
 	}
 	a.object.Checksum = rowChecksum(joined)
+	if joined != nil {
+		for i := range plain {
+			a.sums = append(a.sums, plain[i].Checksum.Value...)
+		}
+	}
 	return a, nil
 }
 
@@ -194,7 +200,7 @@ func (s *Store) commitUpload(ctx context.Context, b *bucket, a *assembled, cond 
 		if err := judgeWrite(cond, ch.cur.live(), ch.cur.etag()); err != nil {
 			return err
 		}
-		if err := ch.put(ctx, a.object, a.extents); err != nil {
+		if err := ch.put(ctx, a.object, a.extents, a.sums); err != nil {
 			return err
 		}
 		for _, p := range a.parts {

@@ -90,6 +90,19 @@ func object(bucket ashlar.BucketID, key string, m *row.Object, extents []ashlar.
 	return o
 }
 
+// partSums cuts the row's checksums of the parts. They are nil where the row has
+// none, or not as many bytes as its parts would have.
+func partSums(o *Object, all []byte) (sums [][]byte) {
+	n := len(o.PartBytes)
+	if n == 0 || len(all) == 0 || o.Checksum == nil || len(all) != n*len(o.Checksum.Value) {
+		return nil
+	}
+	for size := len(all) / n; len(all) > 0; all = all[size:] {
+		sums = append(sums, all[:size:size])
+	}
+	return sums
+}
+
 // checkExtents asserts that the extents are those of the row: one a part, and
 // together as long as the object.
 func checkExtents(m *row.Object, extents []ashlar.Extent) error {

@@ -19,6 +19,7 @@ type current struct {
 	row     *row.Object // nil if the key has no object
 	version uint64      // of the row
 	extents []ashlar.Extent
+	sums    []byte // of the parts, one after the other
 }
 
 // live reports whether there is an object: a delete marker is none.
@@ -81,6 +82,7 @@ func (s *Store) complete(ctx context.Context, sl slot, r *meta.Row) (c current, 
 	if c.extents, err = columns.List(); err != nil {
 		return c, false, err
 	}
+	c.sums = columns.GetPartSums()
 	return c, true, checkExtents(c.row, c.extents)
 }
 
@@ -172,17 +174,21 @@ func (s *Store) mutate(ctx context.Context, b *bucket, key string, fn func(*chan
 // put writes a new current version on top of what is there. The versioning of
 // the bucket says whether what is there stays: a version with an id does, the
 // null version only where the new one has an id.
-func (ch *change) put(ctx context.Context, m *row.Object, extents []ashlar.Extent) error {
+//
+// sums are the checksums of the parts of a multipart object, or nil.
+func (ch *change) put(ctx context.Context, m *row.Object, extents []ashlar.Extent, sums []byte) error {
 	ch.stamp(m)
 	if err := ch.displace(ctx, m); err != nil {
 		return err
 	}
-	m.Extents, m.Manifest = nil, nil
-	if len(extents) <= row.InlineExtentsMax {
-		m.Extents = row.FromExtents(extents)
-	} else {
-		m.Manifest = m.Version
-		if err := ch.store(ch.sl.Manifest(m.Manifest), &row.Manifest{Format: row.Format, Extents: row.FromExtents(extents)}); err != nil {
+	columns := row.FromExtents(extents)
+	if len(sums) > 0 {
+		columns.PartSums = sums
+	}
+	m.Extents, m.Manifest = columns, nil
+	if len(extents) > row.InlineExtentsMax {
+		m.Extents, m.Manifest = nil, m.Version
+		if err := ch.store(ch.sl.Manifest(m.Manifest), &row.Manifest{Format: row.Format, Extents: columns}); err != nil {
 			return err
 		}
 	}

@@ -50,7 +50,7 @@ func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Obje
 		if err := judgeWrite(req.Conditions, ch.cur.live(), ch.cur.etag()); err != nil {
 			return err
 		}
-		return ch.put(ctx, m, r.extents)
+		return ch.put(ctx, m, r.extents, nil)
 	})
 	if err != nil {
 		s.release(ctx, b, req.Key, r.extents, err)
@@ -122,6 +122,7 @@ func (s *Store) headObject(ctx context.Context, bucketName, key, version string)
 		}
 		o = object(b.ID, key, found.row, found.extents)
 		o.Version = versionIn(b.rec.Versioning, found.row)
+		o.PartSums = partSums(&o, found.sums)
 		return nil
 	})
 	return o, err

@@ -111,6 +111,9 @@ type Object struct {
 	Extents  []ashlar.Extent
 	// PartBytes is the length of every part of a multipart object, nil otherwise.
 	PartBytes []uint64
+	// PartSums are the checksums of the parts, of Checksum's algorithm; nil if
+	// a part has none, and in listings.
+	PartSums [][]byte
 	// Owner is the account that wrote it.
 	Owner string
 	// Version is the id, or NullVersion; empty in a bucket that never had

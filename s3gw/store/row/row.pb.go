@@ -1085,7 +1085,8 @@ func (x *Tag) GetValue() []byte {
 }
 
 // Extents holds a list of extents by columns; all lists but layouts have one
-// entry per extent, except that layout is empty when all its entries are 0.
+// entry per extent, except that layout is empty when all its entries are 0. A
+// multipart object has the checksums of its parts beside them.
 type Extents struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Layouts       []*Layout              `protobuf:"bytes,1,rep,name=layouts,proto3" json:"layouts,omitempty"`
@@ -1093,6 +1094,7 @@ type Extents struct {
 	Part          []uint32               `protobuf:"varint,3,rep,packed,name=part,proto3" json:"part,omitempty"`
 	Bytes         []uint64               `protobuf:"varint,4,rep,packed,name=bytes,proto3" json:"bytes,omitempty"`
 	Layout        []uint32               `protobuf:"varint,5,rep,packed,name=layout,proto3" json:"layout,omitempty"`
+	PartSums      []byte                 `protobuf:"bytes,6,opt,name=part_sums,json=partSums,proto3" json:"part_sums,omitempty"` // the parts' checksums one after the other, of the object's algorithm; empty if a part has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1158,6 +1160,13 @@ func (x *Extents) GetBytes() []uint64 {
 func (x *Extents) GetLayout() []uint32 {
 	if x != nil {
 		return x.Layout
+	}
+	return nil
+}
+
+func (x *Extents) GetPartSums() []byte {
+	if x != nil {
+		return x.PartSums
 	}
 	return nil
 }
@@ -1357,13 +1366,14 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	" \x03(\v2\x0f.ashlar.row.TagR\x04tags\"-\n" +
 	"\x03Tag\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\x8f\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xac\x01\n" +
 	"\aExtents\x12,\n" +
 	"\alayouts\x18\x01 \x03(\v2\x12.ashlar.row.LayoutR\alayouts\x12\x14\n" +
 	"\x05write\x18\x02 \x03(\x06R\x05write\x12\x12\n" +
 	"\x04part\x18\x03 \x03(\rR\x04part\x12\x14\n" +
 	"\x05bytes\x18\x04 \x03(\x04R\x05bytes\x12\x16\n" +
-	"\x06layout\x18\x05 \x03(\rR\x06layout\"\xac\x01\n" +
+	"\x06layout\x18\x05 \x03(\rR\x06layout\x12\x1b\n" +
+	"\tpart_sums\x18\x06 \x01(\fR\bpartSums\"\xac\x01\n" +
 	"\x06Layout\x12!\n" +
 	"\fstripe_bytes\x18\x01 \x01(\rR\vstripeBytes\x12\x1b\n" +
 	"\tsmall_max\x18\x02 \x01(\rR\bsmallMax\x12\x17\n" +
