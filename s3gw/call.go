@@ -39,8 +39,9 @@ type call struct {
 	status   int       // 0 until then
 	failed   *s3.Error // what the client was told
 	bytesOut int64
-	writeBy  time.Time // the write deadline, if we set one
-	values   []string  // of response headers
+	cors     []s3.Field // headers for a page of another origin
+	writeBy  time.Time  // the write deadline, if we set one
+	values   []string   // of response headers
 }
 
 // parseTarget finds bucket and key in the host and the escaped path. Each is
@@ -185,6 +186,7 @@ func (c *call) fail(err error) {
 	}
 	clear(c.w.Header()) // an object's headers say nothing about an error
 	c.identify()
+	c.setCORS()
 	for _, h := range e.Headers {
 		c.set(h.Name, h.Value)
 	}

@@ -17,6 +17,9 @@
 //	handler   calls the backend and writes the answer, or returns an error,
 //	          which becomes XML in one place
 //
+// One question comes unsigned, a browser's CORS preflight; it is answered before
+// all this and from the bucket's CORS rules alone.
+//
 // Handlers receive a call, and a call is made behind the verifier only.
 package s3gw
 
@@ -231,14 +234,18 @@ func (c *call) run() (err error) {
 	if c.query, err = s3.ParseQuery(r.URL.RawQuery); err != nil {
 		return err
 	}
-	if isForm(r, c.query) {
+	switch {
+	case r.Method == http.MethodOptions:
+		return c.preflight()
+	case isForm(r, c.query):
 		err = c.openForm()
-	} else {
+	default:
 		err = c.openSigned()
 	}
 	if err != nil {
 		return err
 	}
+	c.allowOrigin()
 	if c.route, err = s.routes.find(c); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ import (
 // the metadata: never change one.
 const (
 	settingTags        = "tagging"
+	settingCORS        = "cors"
 	settingPublicBlock = "public-access-block"
 )
 

@@ -11,9 +11,11 @@ const (
 	InternalError Code = iota
 	AccessControlListNotSupported
 	AccessDenied
+	AccessForbidden
 	AuthorizationHeaderMalformed
 	AuthorizationQueryParametersError
 	BadDigest
+	BadRequest
 	BucketAlreadyExists
 	BucketAlreadyOwnedByYou
 	BucketNotEmpty
@@ -88,6 +90,8 @@ var codes = [...]codeInfo{
 	AccessDenied:                            {"AccessDenied", 403, "Access denied."},
 	AuthorizationHeaderMalformed:            {"AuthorizationHeaderMalformed", 400, "The authorization header is malformed."},
 	AuthorizationQueryParametersError:       {"AuthorizationQueryParametersError", 400, "The authorization query parameters are malformed."},
+	AccessForbidden:                         {"AccessForbidden", 403, "CORSResponse: This CORS request is not allowed."},
+	BadRequest:                              {"BadRequest", 400, "The request cannot be served."},
 	BadDigest:                               {"BadDigest", 400, "The digest that you gave does not match the content that arrived."},
 	BucketAlreadyExists:                     {"BucketAlreadyExists", 409, "The bucket name is taken by another account. Choose another name."},
 	BucketAlreadyOwnedByYou:                 {"BucketAlreadyOwnedByYou", 409, "You made this bucket earlier and you own it."},
