@@ -313,6 +313,9 @@ func (h *Host) ID() ashlar.HostID { return h.id }
 func (h *Host) Stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
+	if h.shards != nil {
+		h.shards.Close(ctx) // while the others still reach us
+	}
 	h.end(ctx)
 }
 
