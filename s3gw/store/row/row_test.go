@@ -60,6 +60,7 @@ func golden(t *testing.T) string {
 	key("upload", s.Upload("a/b", v))
 	key("part", s.Part(v, 10000))
 	key("done", s.Done(v))
+	key("mark", s.Mark(MarkEnabled))
 	value := func(name string, m Message) {
 		b, err := Encode(m)
 		if err != nil {
@@ -90,6 +91,14 @@ func golden(t *testing.T) string {
 	value("upload", &Upload{Format: 1, StartedNs: 1e18, Owner: "me", Attributes: attrs, ChecksumAlgorithm: "SHA1", Composite: true})
 	value("part", &Part{Format: 1, Key: []byte("a/b"), Bytes: 5, ModifiedNs: 1e18, Md5: md5, Checksum: sum, Extents: FromExtents(sampleExtents()[1:])})
 	value("done", &Done{Format: 1, Key: []byte("a/b"), EndedNs: 1e18, Object: &Object{Bytes: 5, EtagMd5: md5, EtagParts: 1}})
+	value("mark", &Mark{Format: 1})
+	value("settings", &Bucket{
+		Format: 1, Id: id[:], Owner: "me", Slots: []uint32{0}, Versioning: Bucket_SUSPENDED, Settings: []*Setting{{Name: "cors", Value: []byte("x")}},
+	})
+	value("deleted", &Object{Format: 1, Version: v[:], DeleteMarker: true, ModifiedNs: 1e18, Owner: "me", NullAt: v[:]})
+	sums := FromExtents(sampleExtents())
+	sums.PartSums = []byte{1, 2, 3, 4, 5, 6, 7, 8}
+	value("part sums", &Manifest{Format: 1, Extents: sums})
 	fmt.Fprintf(&out, "slot of a/b: %d of 4, %d of 64; slots on 5 shards: %v\n",
 		SlotOf(id, "a/b", 4), SlotOf(id, "a/b", 64), SpreadSlots(id, 4, 5))
 	return out.String()
