@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"testing"
@@ -60,12 +59,12 @@ func sweepRun(s *stack) (acked []*segment.Record, claimed bool) {
 // Fault 5: the power fails at each write in turn, and at each flush.
 func TestFault05CutAtEveryWrite(t *testing.T) {
 	dev := faultdisk.New(t, faultdisk.Options{Disks: 1, Bytes: sweepDisk, Seed: 5}).Disk(0)
-	dir := t.TempDir()
+	index := indexDir(t)
 	cuts, blank := 0, 0
 	for _, op := range []faultdisk.Op{faultdisk.Write, faultdisk.Flush} {
 		for n := 0; ; n++ {
 			dev.Rot(0, sweepDisk, true)
-			s := &stack{T: t, dev: dev, index: filepath.Join(dir, "index"), ioTimeout: 10 * time.Second, writers: 1}
+			s := &stack{T: t, dev: dev, index: index, ioTimeout: 10 * time.Second, writers: 1}
 			if err := os.RemoveAll(s.index); err != nil {
 				t.Fatal(err)
 			}

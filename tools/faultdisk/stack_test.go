@@ -39,7 +39,7 @@ type stack struct {
 // newStack claims the device and opens its log.
 func newStack(t *testing.T, dev *faultdisk.Disk) *stack {
 	t.Helper()
-	s := &stack{T: t, dev: dev, index: filepath.Join(t.TempDir(), "index"), ioTimeout: 10 * time.Second, writers: stackWriters}
+	s := &stack{T: t, dev: dev, index: indexDir(t), ioTimeout: 10 * time.Second, writers: stackWriters}
 	var err error
 	s.disk, err = diskmgr.Claim(t.Context(), dev.Path(), diskmgr.ClaimOptions{
 		OpenOptions: diskmgr.OpenOptions{Cluster: stackCluster}, ClusterName: "test", Name: "h/d01", SegmentBytes: stackSegmentBytes,
@@ -52,6 +52,18 @@ func newStack(t *testing.T, dev *faultdisk.Disk) *stack {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// indexDir is a directory for an index, in memory where that can be had: what
+// the index flushes is not what is tested here, and the machine's disk is slow.
+func indexDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "faultdisk")
+	if err != nil {
+		dir = t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "index")
 }
 
 func newDisk(t *testing.T, seed uint64) *faultdisk.Disk {
