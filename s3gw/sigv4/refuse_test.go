@@ -305,3 +305,21 @@ func BenchmarkVerify(b *testing.B) {
 		}
 	}
 }
+
+// The Date header may be written in each form that clients use; all of them
+// stand for the same stamp in what is signed.
+func TestFormsOfDate(t *testing.T) {
+	at := time.Date(2026, 11, 21, 23, 39, 59, 0, time.UTC)
+	for _, value := range []string{"20261121T233959Z", "Sat, 21 Nov 2026 23:39:59 GMT", "Sat, 21 Nov 2026 23:39:59 -0000", "Sun, 22 Nov 2026 00:39:59 +0100"} {
+		got, stamp, err := requestTime(http.Header{"Date": {value}})
+		if err != nil || !got.Equal(at) || stamp != "20261121T233959Z" {
+			t.Errorf("%q: %v %q %v", value, got, stamp, err)
+		}
+	}
+	for _, h := range []http.Header{{}, {"Date": {"yesterday"}}, {"Date": {"Sat, 21 Nov 2026 23:39:59"}},
+		{"X-Amz-Date": {"Sat, 21 Nov 2026 23:39:59 GMT"}, "Date": {"Sat, 21 Nov 2026 23:39:59 GMT"}}} {
+		if _, _, err := requestTime(h); err == nil {
+			t.Errorf("%v was taken", h)
+		}
+	}
+}

@@ -282,7 +282,10 @@ func requestTime(h http.Header) (time.Time, string, error) {
 	}
 	t, err := http.ParseTime(value)
 	if err != nil {
-		return denied()
+		// botocore writes a numeric zone, as mail does.
+		if t, err = time.Parse(time.RFC1123Z, value); err != nil {
+			return denied()
+		}
 	}
 	return t, t.UTC().Format(stampLayout), nil
 }
