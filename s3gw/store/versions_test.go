@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"ashlar/daemon/meta/trash"
+	"ashlar/s3gw/store/row"
 )
 
 // versionModel is what a bucket should hold: under each key its versions, the
@@ -320,8 +321,15 @@ func TestSettings(t *testing.T) {
 	want(t, r.PutSetting(r.ctx, "b", "x", []byte("1")), nil)
 	want(t, r.PutSetting(r.ctx, "b", "a", []byte("2")), nil)
 	want(t, r.PutSetting(r.ctx, "b", "x", []byte("3")), nil)
-	r.put(t, "b", "k", "")
+	want(t, r.SetVersioning(r.ctx, "b", VersioningEnabled), nil)
+	// A deletion that is taken back goes through every state of the record.
+	r.before(t, row.KindBucket, func(second *rig) { second.put(t, "b", "k", "") })
 	want(t, r.DeleteBucket(r.ctx, "b"), ErrBucketNotEmpty)
+	b, err := r.HeadBucket(r.ctx, "b")
+	want(t, err, nil)
+	if b.Versioning != VersioningEnabled {
+		t.Errorf("versioning is %q after the deletion was taken back", b.Versioning)
+	}
 	for name, content := range map[string]string{"x": "3", "a": "2", "other": ""} {
 		got, err := r.again().Setting(r.ctx, "b", name)
 		want(t, err, nil)
