@@ -11,8 +11,8 @@ import (
 
 // Report is what Verify found in one segment.
 type Report struct {
-	// Sealed is false for a segment that holds nothing to verify now (free or
-	// still open); the other fields are then zero.
+	// Sealed is false for a segment that is still open, of which the records that
+	// are stored now were checked, and for one that holds none.
 	Sealed bool
 	// Records and Bytes were read and match their checksums.
 	Records int
@@ -21,7 +21,8 @@ type Report struct {
 	// should be appended again from their stripe.
 	Bad []Key
 	// SumMatches says whether the checksum of the whole segment matches; if not
-	// and nothing is bad, the damage lies in dead records or padding.
+	// and nothing is bad, the damage lies in dead records or padding. An open
+	// segment has none.
 	SumMatches bool
 }
 
@@ -34,8 +35,8 @@ func (l *Log) Verify(ctx context.Context, i int) (Report, error) {
 // VerifyPaced is Verify for those who must not take the device from others: it
 // calls pace before each device read of the segment with the number of bytes,
 // about one window at a time. Each byte is read twice, for the records and for
-// the sum. A segment that compaction wants to free meanwhile is left: the
-// report then says that it is not sealed.
+// the sum. A segment that compaction wants to free meanwhile is left, with an
+// empty report.
 func (l *Log) VerifyPaced(ctx context.Context, i int, pace func(bytes int)) (Report, error) {
 	if i < 0 || i >= len(l.table) {
 		return Report{}, l.fail("verify", fmt.Sprintf("seg=%d", i), ashlar.Invalid, nil)
@@ -43,11 +44,11 @@ func (l *Log) VerifyPaced(ctx context.Context, i int, pace func(bytes int)) (Rep
 	s := &l.table[i]
 	s.pins.Add(1)
 	defer s.pins.Add(-1)
-	if !s.is(segSealed) {
+	rep := Report{Sealed: s.is(segSealed)}
+	if !rep.Sealed && !s.is(segOpen) {
 		return Report{}, nil
 	}
-	rep := Report{Sealed: true}
-	entries, err := l.listed(ctx, i)
+	entries, err := l.listed(ctx, i, rep.Sealed)
 	if err != nil {
 		return rep, l.fail("verify", fmt.Sprintf("seg=%d", i), ashlar.Unavailable, err)
 	}
@@ -59,7 +60,7 @@ func (l *Log) VerifyPaced(ctx context.Context, i int, pace func(bytes int)) (Rep
 		return read(p, off)
 	}
 	for _, e := range entries {
-		if !s.is(segSealed) {
+		if !s.is(segSealed) && !s.is(segOpen) {
 			return Report{}, nil
 		}
 		if c, ok := recordAt(w, int64(e.Offset), life); ok && !c.bad && c.entry == e {
@@ -75,6 +76,9 @@ func (l *Log) VerifyPaced(ctx context.Context, i int, pace func(bytes int)) (Rep
 			rep.Bad = append(rep.Bad, x.key())
 		}
 	}
+	if !rep.Sealed {
+		return rep, nil
+	}
 	if t, err := l.trailer(ctx, i); err == nil && t.Life == life && s.is(segSealed) {
 		sum, err := segmentSum(w, int64(t.End))
 		rep.SumMatches = err == nil && sum == t.SegmentSum
@@ -82,14 +86,16 @@ func (l *Log) VerifyPaced(ctx context.Context, i int, pace func(bytes int)) (Rep
 	return rep, nil
 }
 
-// listed is the records that a sealed segment should hold: those of its footer
-// or, if that is damaged, those that the index knows of. A scan would pass over
-// the records whose headers are damaged as well.
-func (l *Log) listed(ctx context.Context, i int) ([]format.Entry, error) {
+// listed is the records that a segment should hold: those of its footer or, if
+// it is open or its footer damaged, those that the index knows of. A scan would
+// pass over the records whose headers are damaged as well.
+func (l *Log) listed(ctx context.Context, i int, sealed bool) ([]format.Entry, error) {
 	life := l.life(i)
-	if t, err := l.trailer(ctx, i); err == nil && t.Life == life {
-		if entries, err := l.footer(ctx, i, &t); err == nil {
-			return entries, nil
+	if sealed {
+		if t, err := l.trailer(ctx, i); err == nil && t.Life == life {
+			if entries, err := l.footer(ctx, i, &t); err == nil {
+				return entries, nil
+			}
 		}
 	}
 	l.use.RLock()

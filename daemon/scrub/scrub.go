@@ -1,8 +1,9 @@
 // Package scrub reads every byte that a host keeps on its disks once in a
 // period, and has made again what it finds changed.
 //
-// Each disk has a goroutine of its own that goes over the sealed segments of
-// the disk's log, one after another. Segment n of N is due when n/N of the
+// Each disk has a goroutine of its own that goes over the segments of the
+// disk's log, one after another; of those that are still open it reads what is
+// stored by then. Segment n of N is due when n/N of the
 // period has gone by since the pass was due to begin, so the reading is spread
 // evenly and a host that was away catches up; it never reads faster than its
 // budget. Nothing is read while the disk is not well: what a failing disk has
@@ -26,9 +27,6 @@
 // logged, and its part of the disk stays as old as it was: in the end
 // SCRUB_OVERDUE says so. A segment whose sum is wrong though all its pieces are
 // right is damaged where nothing lives: it is logged and that is all.
-//
-// Open segments, one for each writer, are not read: they are when the first
-// pass after their seal comes to them. A stop of the host seals them.
 //
 // # Position
 //
@@ -114,7 +112,7 @@ type Status struct {
 	// Last is when the last full pass ended, zero if there was none; Due is when
 	// the pass under way should end.
 	Last, Due time.Time
-	// Oldest: every byte of a sealed segment was read after it.
+	// Oldest: every byte that was stored then was read after it.
 	Oldest time.Time
 	// Bytes of good records were read since the disk was first scrubbed.
 	Bytes uint64

@@ -16,7 +16,7 @@ type DiskScrub struct {
 	// Last is when the last full pass ended, zero if there was none; Due is when
 	// the pass under way should end.
 	Last, Due time.Time
-	// Oldest: every byte was read after it.
+	// Oldest: every byte that was stored then was read after it.
 	Oldest time.Time
 	// Bytes were read and found right since the disk was first scrubbed.
 	Bytes uint64

@@ -80,6 +80,7 @@ ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY; a new cluster makes its own otherwise.`
 	f.IntVar(&cfg.Gateways, "gateways", 2, "gateways; only with --processes")
 	f.Var(sizeFlag{&cfg.DiskBytes}, "disk-size", "size of each disk that is a file, for example 4GiB")
 	f.StringSliceVar(&cfg.Devices, "devices", nil, "devices to use instead of files, zones × hosts × disks of them")
+	f.DurationVar(&cfg.ScrubPeriod, "scrub-period", 0, "time in which every byte of a disk is verified, for example 1m (default 336h)")
 	f.StringVar(&cfg.S3, "s3", cfg.S3, "address of the S3 endpoint")
 	f.StringVar(&cfg.Admin, "admin", cfg.Admin, "address of the admin endpoint")
 	f.BoolVar(&processes, "processes", false, "run every service as a process of its own, from TOML files in --dir/etc")

@@ -402,6 +402,9 @@ func hostConfig(cfg *Config, spec hostSpec, members []string, bytes, rpc string)
 	if cfg.TrashGrace > 0 {
 		_ = h.TrashGrace.UnmarshalText([]byte(cfg.TrashGrace.String())) // a Duration always reads back
 	}
+	if cfg.ScrubPeriod > 0 {
+		_ = h.ScrubPeriod.UnmarshalText([]byte(cfg.ScrubPeriod.String()))
+	}
 	for _, d := range spec.Disks {
 		h.Disks = append(h.Disks, d.Path)
 	}

@@ -53,6 +53,9 @@ type Config struct {
 	// TrashGrace is how long the pieces of a deleted object are kept; 0 means
 	// the daemon's default.
 	TrashGrace time.Duration
+	// ScrubPeriod is the time in which every byte of a disk is verified; 0 means
+	// the daemon's default.
+	ScrubPeriod time.Duration
 	// S3 and Admin are the addresses to listen on.
 	S3, Admin string
 	// AccessKey and SecretKey are the root credentials.
@@ -126,6 +129,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("--disks %d: want 1 to %d disks per host", c.Disks, disksMax)
 	case c.Members != 1 && c.Members != 3 && c.Members != 5 && c.Members != 7:
 		return fmt.Errorf("--members %d: a quorum has 1, 3, 5 or 7 members", c.Members)
+	case c.ScrubPeriod < 0:
+		return fmt.Errorf("--scrub-period %v: want a time such as 1m", c.ScrubPeriod)
 	case c.DiskBytes < diskBytesMin:
 		return fmt.Errorf("--disk-size %d: want at least %d MiB", c.DiskBytes, diskBytesMin/ashlar.MiB)
 	case total < width:
