@@ -68,7 +68,7 @@ func Claim(ctx context.Context, path string, o ClaimOptions) (*Disk, error) {
 		}
 		return nil, ashlar.E(op, path, kind, err)
 	}
-	device, err := blockdev.Open(path)
+	device, err := blockdev.OpenWith(path, blockdev.Options{Engine: o.Engine})
 	if err != nil {
 		return nil, ashlar.E(op, path, ashlar.KindOf(err), err)
 	}
@@ -100,6 +100,9 @@ func claimHeld(ctx context.Context, facts probe.Device, device *blockdev.Device,
 		// Somebody may look at a partition that is no more; it goes away later.
 		_ = device.RereadPartitions()
 	}
+	if err := clearEnds(under, geometry); err != nil {
+		return nil, err
+	}
 	l := newLabel(found, geometry, o)
 	if o.Measure > 0 {
 		if l.Baseline, err = measure(ctx, under, geometry, o.Measure); err != nil {
@@ -116,6 +119,22 @@ func claimHeld(ctx context.Context, facts probe.Device, device *blockdev.Device,
 		return nil, err
 	}
 	return disk, nil
+}
+
+// endBytes at both ends of the data area are cleared by a claim.
+const endBytes = 64 * ashlar.KiB
+
+// clearEnds makes the data area look new: what somebody wrote there in a former
+// life of the device, such as the log of a disk whose labels were wiped, must
+// not be found. Offering the area for discard promises nothing about its bytes.
+func clearEnds(under blockdev.IO, g label.Geometry) error {
+	zeros := blockdev.Aligned(endBytes)
+	for _, off := range []int64{g.DataOffset, g.DataOffset + g.Data - endBytes} {
+		if _, err := under.WriteAt(zeros, off); err != nil {
+			return err
+		}
+	}
+	return under.Flush()
 }
 
 // consent returns the refusal to claim what was found, or nil.

@@ -75,3 +75,20 @@ func TestWhatAnErrorSaysOfTheDisk(t *testing.T) {
 		}
 	}
 }
+
+func TestOnlyBlockDevicesArePlugged(t *testing.T) {
+	for message, want := range map[string]bool{
+		"add@/devices/x/block/sdb\x00ACTION=add\x00SUBSYSTEM=block\x00SEQNUM=1\x00": true,
+		"remove@/devices/x/block/sdb\x00ACTION=remove\x00SUBSYSTEM=block\x00":       true,
+		"change@/devices/virtual/block/loop0\x00SUBSYSTEM=block\x00":                true,
+		"add@/devices/x/net/eth0\x00SUBSYSTEM=net\x00":                              false,
+		"bind@/devices/x\x00SUBSYSTEM=block\x00":                                    false,
+		"libudev\x00SUBSYSTEM=block\x00":                                            false,
+		"":                                                                          false,
+		"add@/devices/x\x00SUBSYSTEM=blocks\x00NOTE=SUBSYSTEM=block\x00":            false,
+	} {
+		if plugged([]byte(message)) != want {
+			t.Errorf("%q: want %v", message, want)
+		}
+	}
+}

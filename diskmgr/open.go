@@ -19,6 +19,8 @@ type OpenOptions struct {
 	// Host is noted in the label; zero, for a host without an id yet, leaves the
 	// one that is there.
 	Host ashlar.HostID
+	// Engine is how bytes get to the device; see blockdev.Engine.
+	Engine blockdev.Engine
 	// Wrap, if set, is put between the device and everything above it, the label
 	// included. `ashlar dev` wraps a blockdev.Fault; a daemon wraps nothing.
 	Wrap func(blockdev.IO) blockdev.IO
@@ -54,7 +56,7 @@ func (o *OpenOptions) fill() {
 func Open(path string, o OpenOptions) (*Disk, error) {
 	const op = "diskmgr: open"
 	o.fill()
-	device, err := blockdev.Open(path)
+	device, err := blockdev.OpenWith(path, blockdev.Options{Engine: o.Engine})
 	if err != nil {
 		return nil, ashlar.E(op, path, ashlar.KindOf(err), err)
 	}

@@ -43,12 +43,39 @@ func file(t *testing.T, sparse bool) string {
 
 func open(t *testing.T, path string) *blockdev.Device {
 	t.Helper()
-	d, err := blockdev.Open(path)
+	d, err := blockdev.OpenWith(path, blockdev.Options{Engine: engine(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
+	if d.Engine() != engine(t) {
+		t.Fatalf("the engine is %s, want %s", d.Engine(), engine(t))
+	}
 	return d
+}
+
+// engine is the one that the name of a subtest of onEngines asks for.
+func engine(t *testing.T) blockdev.Engine {
+	if strings.Contains(t.Name(), "/uring") {
+		return blockdev.EngineUring
+	}
+	return blockdev.EnginePread
+}
+
+// onEngines runs the test with both engines.
+func onEngines(t *testing.T, test func(t *testing.T)) {
+	t.Run("pread", test)
+	t.Run("uring", func(t *testing.T) {
+		needUring(t)
+		test(t)
+	})
+}
+
+func needUring(t testing.TB) {
+	t.Helper()
+	if _, why, err := blockdev.Choose(blockdev.EngineUring); why != nil || err != nil {
+		t.Skipf("this kernel gives no io_uring, so that engine is not tested: %v %v", why, err)
+	}
 }
 
 // random returns n aligned random bytes.
@@ -58,8 +85,13 @@ func random(n int) []byte {
 	return b
 }
 
-// onAll runs the test on every kind of device that this user can have.
+// onAll runs the test with both engines on every kind of device that this user
+// can have.
 func onAll(t *testing.T, test func(t *testing.T, path string)) {
+	onEngines(t, func(t *testing.T) { onDevices(t, test) })
+}
+
+func onDevices(t *testing.T, test func(t *testing.T, path string)) {
 	t.Run("preallocated", func(t *testing.T) { test(t, file(t, false)) })
 	t.Run("sparse", func(t *testing.T) { test(t, file(t, true)) })
 	for _, logical := range []uint32{512, 4096} {
@@ -131,7 +163,7 @@ func TestUnalignedAndOutsideIsInvalid(t *testing.T) {
 }
 
 func TestSecondOpenIsBusyAndNamesTheHolder(t *testing.T) {
-	onAll(t, func(t *testing.T, path string) {
+	onDevices(t, func(t *testing.T, path string) {
 		d := open(t, path)
 		_, err := blockdev.Open(path)
 		wantKind(t, err, ashlar.Busy)
@@ -165,7 +197,7 @@ func TestHelperHold(t *testing.T) {
 }
 
 func TestKilledHolderLetsGo(t *testing.T) {
-	onAll(t, func(t *testing.T, path string) {
+	onDevices(t, func(t *testing.T, path string) {
 		child := exec.Command(os.Args[0], "-test.run=^TestHelperHold$")
 		child.Env = append(os.Environ(), "BLOCKDEV_TEST_HOLD="+path)
 		stdin, err := child.StdinPipe()

@@ -26,6 +26,7 @@ const (
 // Device is an open block device or regular file. It implements IO.
 type Device struct {
 	file   *os.File
+	io     engine
 	path   string
 	bytes  int64
 	block  int
@@ -50,29 +51,34 @@ type mode struct {
 // gone), Denied (permissions), Busy (held by another; the error names the
 // holder if it is known), Invalid (neither a block device nor a regular file,
 // or a block device that refuses O_DIRECT), Internal.
-func Open(path string) (*Device, error) { return open(path, false) }
+func Open(path string) (*Device, error) { return OpenWith(path, Options{}) }
+
+// OpenWith is Open with options.
+func OpenWith(path string, o Options) (*Device, error) { return open(path, false, o) }
 
 // OpenReadOnly opens without taking hold: it succeeds on a device that another
 // holds and writes nothing, ever. WriteAt, Flush and Discard are Denied.
-func OpenReadOnly(path string) (*Device, error) { return open(path, true) }
+func OpenReadOnly(path string) (*Device, error) { return open(path, true, Options{}) }
 
 // A hold that was just let go may last a moment longer: a child that another
 // goroutine forked has a copy of every descriptor until its exec.
 const (
-	holdWaitMax  = 500 * time.Millisecond
+	holdWaitMax  = 2 * time.Second
 	holdWaitStep = 5 * time.Millisecond
+	// closeWait bounds each of the two waits of Close: for the I/O and the file.
+	closeWait = time.Second
 )
 
-func open(path string, readOnly bool) (*Device, error) {
+func open(path string, readOnly bool, o Options) (*Device, error) {
 	for until := time.Now().Add(holdWaitMax); ; time.Sleep(holdWaitStep) {
-		d, err := openOnce(path, readOnly)
+		d, err := openOnce(path, readOnly, o)
 		if !ashlar.Is(err, ashlar.Busy) || time.Now().After(until) {
 			return d, err
 		}
 	}
 }
 
-func openOnce(path string, readOnly bool) (*Device, error) {
+func openOnce(path string, readOnly bool, o Options) (*Device, error) {
 	const op = "blockdev: open"
 	info, err := os.Stat(path)
 	if err != nil {
@@ -91,6 +97,7 @@ func openOnce(path string, readOnly bool) (*Device, error) {
 		file.Close()
 		return nil, openError(op, path, err)
 	}
+	d.io = newEngine(file, o)
 	return d, nil
 }
 
@@ -140,7 +147,7 @@ func (d *Device) settle(before fs.FileInfo) error {
 		return d.settleBlock()
 	}
 	if !d.serve.readOnly {
-		if err := d.control(func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
+		if err := control(d.file, func(fd int) error { return unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
 			return err
 		}
 	}
@@ -198,6 +205,9 @@ func (d *Device) Regular() bool { return d.serve.regular }
 // Direct reports whether I/O goes past the page cache.
 func (d *Device) Direct() bool { return d.serve.direct }
 
+// Engine is the way in which bytes get to the device.
+func (d *Device) Engine() Engine { return d.io.name() }
+
 // Sparse reports whether the device is a file that was not fully allocated when
 // it was opened.
 func (d *Device) Sparse() bool { return d.serve.sparse }
@@ -207,7 +217,7 @@ func (d *Device) ReadAt(p []byte, off int64) (int, error) {
 	if err := d.check("blockdev: read", p, off); err != nil {
 		return 0, err
 	}
-	n, err := d.file.ReadAt(p, off)
+	n, err := d.io.readAt(p, off)
 	if err != nil {
 		return n, d.fail("blockdev: read", off, len(p), err)
 	}
@@ -223,7 +233,7 @@ func (d *Device) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.check(op, p, off); err != nil {
 		return 0, err
 	}
-	n, err := d.file.WriteAt(p, off)
+	n, err := d.io.writeAt(p, off)
 	if err != nil {
 		return n, d.fail(op, off, len(p), err)
 	}
@@ -243,9 +253,12 @@ func (d *Device) Flush() error {
 			return err
 		}
 	}
-	err := d.control(unix.Fdatasync)
+	err := d.io.flush()
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, os.ErrClosed) {
+		return ashlar.E(op, d.path, ashlar.Unavailable, err) // the device was not asked
 	}
 	failed := error(ashlar.E(op, d.path, ashlar.Unavailable, err))
 	d.fenced.CompareAndSwap(nil, &failed)
@@ -279,7 +292,7 @@ func (d *Device) discard(off, length int64) error {
 	if !d.serve.sparse {
 		return nil
 	}
-	return d.control(func(fd int) error {
+	return control(d.file, func(fd int) error {
 		return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, length)
 	})
 }
@@ -297,15 +310,37 @@ func (d *Device) RereadPartitions() error {
 	return ashlar.E("blockdev: reread partitions", d.path, ashlar.Busy, err)
 }
 
-// Close lets the device go. Unflushed writes may or may not be durable.
-// Closing again returns the first result.
+// Close lets the device go; I/O that comes later is Unavailable. Unflushed writes
+// may or may not be durable. I/O under way is not cut off: while a hung device
+// keeps it, the device stays held, and Close gives up waiting after closeWait. Closing again returns the first result.
 func (d *Device) Close() error {
 	d.closeOnce.Do(func() {
-		if err := d.file.Close(); err != nil {
-			d.closeErr = ashlar.E("blockdev: close", d.path, ashlar.Internal, err)
+		d.io.close()
+		closed := make(chan error, 1)
+		go func() { closed <- d.letGo() }() // ends when a hung device answers
+		timer := time.NewTimer(closeWait)
+		defer timer.Stop()
+		select {
+		case err := <-closed:
+			if err != nil {
+				d.closeErr = ashlar.E("blockdev: close", d.path, ashlar.Internal, err)
+			}
+		case <-timer.C:
 		}
 	})
 	return d.closeErr
+}
+
+// letGo closes the file. The lock of a regular file is dropped by itself: a
+// child that is being forked has a copy of the descriptor until its exec, and
+// the lock would live as long as that.
+func (d *Device) letGo() error {
+	if d.serve.regular && !d.serve.readOnly {
+		if err := control(d.file, func(fd int) error { return unix.Flock(fd, unix.LOCK_UN) }); err != nil {
+			return errors.Join(err, d.file.Close())
+		}
+	}
+	return d.file.Close()
 }
 
 func (d *Device) writable(op string) error {
@@ -345,8 +380,8 @@ func within(off, length, size int64, block int) bool {
 
 // control runs a system call on the open file, again when a signal interrupts
 // it. The file cannot be closed, nor its number reused, while the call runs.
-func (d *Device) control(call func(fd int) error) error {
-	conn, err := d.file.SyscallConn()
+func control(file *os.File, call func(fd int) error) error {
+	conn, err := file.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -358,11 +393,14 @@ func (d *Device) control(call func(fd int) error) error {
 			}
 		}
 	})
-	return errors.Join(err, result)
+	if err != nil { // the one reason that it has
+		return os.ErrClosed
+	}
+	return result
 }
 
 func (d *Device) ioctl(request uintptr, arg unsafe.Pointer) error {
-	return d.control(func(fd int) error {
+	return control(d.file, func(fd int) error {
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != 0 {
 			return errno
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,6 +28,21 @@ type liar struct {
 	bytes   []byte
 	fail    atomic.Int32
 	flushes atomic.Int32
+	broken  atomic.Bool              // reads and writes fail with EIO
+	hang    atomic.Pointer[chan int] // reads, writes and flushes wait for its closing
+	hung    atomic.Int32             // how many have
+}
+
+// pass is in front of every operation: it waits while the device hangs.
+func (f *liar) pass() syscall.Errno {
+	if gate := f.hang.Load(); gate != nil {
+		f.hung.Add(1)
+		<-*gate
+	}
+	if f.broken.Load() {
+		return syscall.EIO
+	}
+	return 0
 }
 
 func (f *liar) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
@@ -39,6 +55,9 @@ func (f *liar) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Err
 }
 
 func (f *liar) Read(_ context.Context, _ fs.FileHandle, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	if errno := f.pass(); errno != 0 {
+		return nil, errno
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := copy(dest, f.bytes[min(off, int64(len(f.bytes))):])
@@ -46,6 +65,9 @@ func (f *liar) Read(_ context.Context, _ fs.FileHandle, dest []byte, off int64) 
 }
 
 func (f *liar) Write(_ context.Context, _ fs.FileHandle, data []byte, off int64) (uint32, syscall.Errno) {
+	if errno := f.pass(); errno != 0 {
+		return 0, errno
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return uint32(copy(f.bytes[off:], data)), 0
@@ -53,6 +75,10 @@ func (f *liar) Write(_ context.Context, _ fs.FileHandle, data []byte, off int64)
 
 func (f *liar) Fsync(context.Context, fs.FileHandle, uint32) syscall.Errno {
 	f.flushes.Add(1)
+	if gate := f.hang.Load(); gate != nil {
+		f.hung.Add(1)
+		<-*gate
+	}
 	if f.fail.Add(-1) >= 0 {
 		return syscall.EIO
 	}
@@ -88,10 +114,13 @@ func mountLiar(t *testing.T) (*liar, string) {
 // TestAFailedFlushFences is faults.md case 8 at the bottom: the kernel reports
 // the lost write once and calls the next flush a success; the Device does not.
 func TestAFailedFlushFences(t *testing.T) {
-	for _, kind := range []string{"file", "loop"} {
+	for _, kind := range []string{"file", "loop", "file/uring", "loop/uring"} {
 		t.Run(kind, func(t *testing.T) {
+			if engine(t) == blockdev.EngineUring {
+				needUring(t)
+			}
 			file, path := mountLiar(t)
-			if kind == "loop" {
+			if strings.HasPrefix(kind, "loop") {
 				path = looptest.Attach(t, path, 4096)
 			}
 			d := open(t, path)

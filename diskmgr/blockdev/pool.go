@@ -125,6 +125,15 @@ func (p *Pool) Put(b []byte) {
 	p.free <- i
 }
 
+// holds reports whether b lies in the pool's memory. A nil pool holds nothing.
+func (p *Pool) holds(b []byte) bool {
+	if p == nil {
+		return false
+	}
+	off := uintptr(unsafe.Pointer(unsafe.SliceData(b))) - uintptr(unsafe.Pointer(unsafe.SliceData(p.region)))
+	return off < uintptr(len(p.region)) && uintptr(len(b)) <= uintptr(len(p.region))-off
+}
+
 // Close gives the memory back to the system. Every buffer must have been put;
 // kind Busy, and nothing happens, if one is still out.
 func (p *Pool) Close() error {
