@@ -2,6 +2,7 @@
 // bench` and nothing else.
 //
 //	ashlar bench s3 put|get    load an S3 endpoint (package bench/s3)
+//	ashlar bench segment PATH  measure the log on a blank device (package bench/segment)
 //	ashlar bench compare A B   compare two saved reports (package bench/report)
 //
 // A command turns flags into the options of a library, prints its report, saves
@@ -26,14 +27,14 @@ import (
 func Command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure an S3 endpoint, and compare measurements",
+		Short: "Measure an S3 endpoint or a device, and compare measurements",
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	s3 := &cobra.Command{Use: "s3", Short: "Load an S3 endpoint with puts or gets", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	s3.AddCommand(s3Command("put", "Store objects and measure"), s3Command("get", "Store a set of objects, read them and measure"))
-	root.AddCommand(s3, compareCommand())
+	root.AddCommand(s3, segmentCommand(), compareCommand())
 	return root
 }
 

@@ -1,0 +1,110 @@
+package segment_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"ashlar"
+	"ashlar/bench/segment"
+	"ashlar/diskmgr/blockdev"
+	"ashlar/diskmgr/blockdev/looptest"
+)
+
+func options(path string) segment.Options {
+	return segment.Options{Path: path, FileBytes: 128 * ashlar.MiB, Duration: 50 * time.Millisecond,
+		Sizes: []int{4096, int(ashlar.MiB)}, Callers: []int{1, 16}}
+}
+
+func check(t *testing.T, cases []segment.Case) {
+	t.Helper()
+	if len(cases) != 8 {
+		t.Fatalf("%d cases", len(cases))
+	}
+	for _, c := range cases {
+		for _, s := range []segment.Side{c.Log, c.Raw} {
+			if s.Operations < int64(c.Callers) || s.Seconds < 0.05 || s.CPU <= 0 || (s.Flushes == 0) != (c.Operation == "read") {
+				t.Errorf("%s of %d bytes, %d callers: %+v", c.Operation, c.Bytes, c.Callers, s)
+			}
+		}
+		if c.Operation == "append" && c.Callers == 1 && c.Log.PerFlush() > 1 {
+			t.Errorf("one caller cannot share a flush with anybody: %+v", c.Log)
+		}
+		if c.Operation == "append" && c.Callers == 16 && c.Bytes == 4096 && c.Log.PerFlush() <= 1 {
+			t.Errorf("16 callers share no flush: %+v", c.Log)
+		}
+	}
+}
+
+func TestAScratchFileIsMeasuredAndRemoved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	cases, err := segment.Run(t.Context(), options(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, cases)
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file was left behind: %v", err)
+	}
+	var out bytes.Buffer
+	if err := segment.Print(&out, cases); err != nil || strings.Count(out.String(), "\n") != 9 {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+}
+
+func TestADeviceIsBlankAfterwards(t *testing.T) {
+	path, _ := looptest.Device(t, 128*ashlar.MiB, 4096)
+	o := options(path)
+	o.Sizes, o.Callers = o.Sizes[:1], o.Callers[:1]
+	for range 2 { // the second run is refused unless the first left it blank
+		if _, err := segment.Run(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestWhatCarriesAnythingIsRefused: not one byte of it changes.
+func TestWhatCarriesAnythingIsRefused(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "precious")
+	precious := bytes.Repeat([]byte("all there is "), 1000)
+	if err := os.WriteFile(path, precious, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := segment.Run(t.Context(), options(path)); !ashlar.Is(err, ashlar.Exists) {
+		t.Errorf("a file: %v", err)
+	}
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, precious) {
+		t.Errorf("the file changed: %v", err)
+	}
+	device, _ := looptest.Device(t, 128*ashlar.MiB, 4096)
+	d, err := blockdev.Open(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := blockdev.Aligned(4096)
+	copy(mark[1024+56:], "\x53\xef") // an ext4 superblock begins so
+	mark[1024+4] = 1                 // with blocks,
+	mark[1024] = 1                   // and inodes,
+	mark[1024+76] = 1                // of revision 1
+	if _, err := d.WriteAt(mark, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(d.Flush(), d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := segment.Run(t.Context(), options(device)); !ashlar.Is(err, ashlar.Denied) {
+		t.Errorf("a device with a file system: %v", err)
+	}
+	if d, err = blockdev.Open(device); err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	now := blockdev.Aligned(4096)
+	if _, err := d.ReadAt(now, 0); err != nil || !bytes.Equal(now, mark) {
+		t.Errorf("the device was written to: %v", err)
+	}
+}
