@@ -25,9 +25,14 @@ type Config struct {
 	ListenRPC string `toml:"listen-rpc"`
 	// Placement lists the gRPC addresses of the placement members.
 	Placement []string `toml:"placement"`
-	// Disks lists the devices or files that are this host's disks. Each must have
-	// been claimed (`ashlar disk claim`); one that holds anything else is refused.
+	// Disks says where this host's disks are: paths of devices or files, globs, or
+	// "auto" for all block devices. A disk is known by its label, so order and names
+	// may change. Each must have been claimed (`ashlar disk claim`): a path that
+	// holds anything else is refused; of the others only the cluster's disks are taken.
 	Disks []string `toml:"disks"`
+	// Engine is how bytes get to the disks: "auto" (also when empty), "pread" or
+	// "uring", which costs less CPU under many reads at once and more otherwise.
+	Engine string `toml:"engine"`
 	// ClaimBlank claims blank devices of Disks at start. It is for test clusters:
 	// a disk whose labels were wiped would come back as a new, empty one.
 	ClaimBlank bool `toml:"claim-blank"`

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,9 +35,9 @@ const (
 // disks is the set of this host's disks: each slot is a device of the
 // configuration, opened as a disk with its log, or failed with a reason.
 //
-// A failed disk stays out until the next start: after a lost flush only a fresh
-// recovery of its log can say what it holds, and only an operator whether to
-// trust it.
+// A failed disk stays out until the next start, or until it was pulled and put
+// back: after a lost flush only a fresh recovery of its log can say what it
+// holds, and only an operator whether to trust it.
 type disks struct {
 	cfg         *Config
 	cluster     ashlar.ClusterID
@@ -44,6 +45,8 @@ type disks struct {
 	pieces      *piece.Store
 	scrub       *scrub.Scrubber
 	log         *slog.Logger
+	engine      blockdev.Engine
+	plugs       uint64 // atomic: counts devices that came or went
 	slots       []*slot
 }
 
@@ -52,12 +55,14 @@ type disks struct {
 type slot struct {
 	name, path string
 	fault      blockdev.Fault
+	sought     uint64 // the plugs at the last search; the watcher's
 
 	mu     sync.Mutex
 	id     ashlar.DiskID // zero until first opened
 	disk   *diskmgr.Disk // nil while failed
 	wal    *segment.Log  // nil while failed
 	reason string
+	missed bool        // its label was seen to be away since it failed
 	last   client.Disk // the newest report of the disk while it served
 }
 
@@ -66,9 +71,17 @@ type slot struct {
 // held by somebody) stops the start, because only the operator can decide, and
 // so does a host without any disk.
 func openDisks(ctx context.Context, d *disks) error {
-	errs := make([]error, len(d.cfg.Disks))
+	use, why, err := blockdev.Choose(blockdev.Engine(d.cfg.Engine))
+	if err != nil {
+		return err
+	}
+	if d.engine = use; why != nil {
+		d.log.Warn("this kernel does not give the engine that is configured", "engine", d.cfg.Engine, "instead", use, "cause", why)
+	}
+	paths := d.places(ctx)
+	errs := make([]error, len(paths))
 	var wg sync.WaitGroup
-	for i, path := range d.cfg.Disks {
+	for i, path := range paths {
 		s := &slot{name: fmt.Sprintf("%s/d%02d", d.cfg.Name, i+1), path: path}
 		d.slots = append(d.slots, s)
 		wg.Go(func() { errs[i] = d.open(ctx, s) })
@@ -112,7 +125,11 @@ func (d *disks) open(ctx context.Context, s *slot) error {
 		s.reason = err.Error()
 		return ashlar.E("daemon: open disk", s.name, ashlar.KindOf(err), err)
 	}
-	s.id, s.disk, s.wal, s.reason = disk.Label().Disk, disk, wal, ""
+	if label := disk.Label(); s.id == (ashlar.DiskID{}) {
+		s.id = label.Disk
+		s.name = cmp.Or(label.Name, s.name) // known by its label, in whatever order it is found
+	}
+	s.disk, s.wal, s.reason, s.missed = disk, wal, "", false
 	d.pieces.Add(s.id, wal)
 	d.scrub.Add(scrub.Disk{ID: s.id, Name: s.name, Log: wal, Well: func() bool {
 		state, _, _ := disk.Health()
@@ -122,13 +139,18 @@ func (d *disks) open(ctx context.Context, s *slot) error {
 }
 
 func (d *disks) openDevice(ctx context.Context, s *slot) (*diskmgr.Disk, error) {
-	opt := diskmgr.OpenOptions{Cluster: d.cluster, Changed: func(st diskhealth.State, why string) {
-		d.log.Warn("disk changed its state", "disk", s.name, "path", s.path, "state", st, "why", why)
+	name, path := s.name, s.path // this opening's: late I/O still asks for them
+	opt := diskmgr.OpenOptions{Cluster: d.cluster, Engine: d.engine, Changed: func(st diskhealth.State, why string) {
+		d.log.Warn("disk changed its state", "disk", name, "path", path, "state", st, "why", why)
 	}}
 	if d.cfg.FaultDir != "" {
 		opt.Wrap = s.fault.Wrap
 	}
 	disk, err := diskmgr.Open(s.path, opt)
+	if err == nil && s.id != (ashlar.DiskID{}) && disk.Label().Disk != s.id {
+		other := ashlar.E("daemon: open disk", s.path, ashlar.Stale, fmt.Errorf("disk %v is there, not %v", disk.Label().Disk, s.id))
+		return nil, errors.Join(other, disk.Close()) // Join keeps the kind
+	}
 	if !ashlar.Is(err, ashlar.NotFound) {
 		return disk, err
 	}
@@ -184,6 +206,7 @@ func (d *disks) watch(ctx context.Context, s *slot) {
 				d.log.Error("disk not revived", "disk", s.name, "cause", err)
 			}
 		case disk == nil:
+			d.seek(ctx, s, n)
 		default:
 			if off {
 				s.fault.Kill()

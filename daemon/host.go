@@ -210,6 +210,7 @@ func (h *Host) join(ctx, run context.Context, cluster ashlar.ClusterID) error {
 		return ashlar.E("daemon: join", h.cfg.Name, ashlar.Unavailable, context.Cause(ctx))
 	}
 	h.disks.setHost(h.id)
+	h.wg.Go(func() { h.disks.watchPlugs(run) })
 	for _, s := range h.disks.slots {
 		h.wg.Go(func() { h.disks.watch(run, s) })
 	}
