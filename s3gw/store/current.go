@@ -148,6 +148,8 @@ func (s *Store) mutate(ctx context.Context, b *bucket, key string, fn func(*chan
 		}
 		at, _, refused := conditionAt(err)
 		switch {
+		case err == errMoved:
+			err = nil
 		case !refused:
 			return err
 		case at == condOpen:

@@ -21,6 +21,7 @@ var (
 	errStale      = errors.New("the bucket changed its state meanwhile")
 	errNothing    = errors.New("there is nothing to change")
 	errVersioned  = errors.New("the object is a version that must stay as it is")
+	errMoved      = errors.New("the key changed between two reads")
 	errGone       = errors.New("the bucket's marker is gone")
 	errBadKey     = errors.New("a key is 1 to 1024 bytes of UTF-8 without NUL")
 	errBadBucket  = errors.New("a bucket name is 1 to 255 bytes without NUL")

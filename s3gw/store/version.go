@@ -280,18 +280,26 @@ func judgeVersion(c Conditions, m *row.Object) error {
 }
 
 // other reads a version that is not current, and makes the transaction depend
-// on it. errNothing says that it is not there.
+// on it. errNothing says that it is not there, errMoved that the key changed
+// between the two reads: the version may have become current.
 func (ch *change) other(ctx context.Context, at []byte) (current, error) {
 	r, err := ch.s.get(ctx, ch.sl.shard, at)
 	if err != nil {
 		return current{}, err
 	}
 	if r == nil {
+		same, err := ch.s.get(ctx, ch.sl.shard, ch.sl.Object(ch.key))
+		switch {
+		case err != nil:
+			return current{}, err
+		case same == nil || same.Version != ch.cur.version:
+			return current{}, errMoved
+		}
 		return current{}, errNothing
 	}
 	old, ok, err := ch.s.complete(ctx, ch.sl, r)
 	if err == nil && !ok {
-		err = ErrConflict // its manifest went with it between the two reads
+		err = errMoved // its manifest went with it between the two reads
 	}
 	ch.expect(r)
 	return old, err

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
 
 	"ashlar/daemon/meta/trash"
@@ -275,6 +276,61 @@ func TestVersioningIsHeededAtOnce(t *testing.T) {
 	if got := r.read(t, "b", "k"); got != "" {
 		t.Fatalf("current is %q", got)
 	}
+}
+
+// Versions that are deleted all at once are all gone: one that becomes current
+// meanwhile must not be taken for one that is not there.
+func TestVersionsDeletedTogether(t *testing.T) {
+	r := newRig(t)
+	want(t, r.SetVersioning(r.ctx, "b", VersioningEnabled), nil)
+	for range 40 {
+		var ids []string
+		for range 6 {
+			ids = append(ids, r.put(t, "b", "k", "x").Version)
+		}
+		d, err := r.DeleteObject(r.ctx, "b", "k", "", "me", Conditions{})
+		want(t, err, nil)
+		var group errgroup.Group
+		for _, id := range append(ids, d.Version) {
+			group.Go(func() error {
+				_, err := r.DeleteObject(r.ctx, "b", "k", id, "me", Conditions{})
+				return err
+			})
+		}
+		want(t, group.Wait(), nil)
+		p, err := r.ListVersions(r.ctx, VersionsRequest{Bucket: "b", Max: 10})
+		want(t, err, nil)
+		if len(p.Objects) > 0 {
+			t.Fatalf("%d versions are left", len(p.Objects))
+		}
+	}
+	r.audit(t)
+}
+
+// A version that becomes current between the two reads of its deletion.
+func TestVersionMovesWhileItIsDeleted(t *testing.T) {
+	r := newRig(t)
+	want(t, r.SetVersioning(r.ctx, "b", VersioningEnabled), nil)
+	old, cover := r.put(t, "b", "k", "old"), r.put(t, "b", "k", "cover")
+	b, err := r.lookup(r.ctx, "b")
+	want(t, err, nil)
+	id, _ := row.ParseVersionID(old.Version)
+	at := b.slotOf("k").OldObject("k", id)
+	fired := false
+	r.meta.onGet(func(key []byte) {
+		if fired || string(key) != string(at) {
+			return
+		}
+		fired = true
+		_, err := r.again().DeleteObject(r.ctx, "b", "k", cover.Version, "me", Conditions{})
+		want(t, err, nil)
+	})
+	_, err = r.DeleteObject(r.ctx, "b", "k", old.Version, "me", Conditions{})
+	want(t, err, nil)
+	if left := r.census(t); !fired || left[row.KindObject] != 0 {
+		t.Fatalf("fired %t, %d versions left", fired, left[row.KindObject])
+	}
+	r.audit(t)
 }
 
 // A clock that goes back does not change the order of versions.
