@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ashlar/bench"
+	"ashlar/tools/inspect"
 )
 
 func main() {
@@ -34,7 +35,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.AddCommand(daemonCommand(), placementCommand(), gatewayCommand(), devCommand(), statusCommand(),
-		diskCommand(), bench.Command(), versionCommand())
+		diskCommand(), inspect.Command(), bench.Command(), versionCommand())
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withCode(exitUsage, err) })
 	return cmd
 }
