@@ -2,6 +2,7 @@ package segment
 
 import (
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -46,6 +47,7 @@ func (w *writer) run() {
 	defer w.log.running.Done()
 	defer close(w.ended)
 	reqs := make([]*request, 0, batchRecordsMax)
+	answered := 0 // requests in the last batch
 	for {
 		var first *request
 		select {
@@ -58,7 +60,11 @@ func (w *writer) run() {
 				return
 			}
 		}
+		if answered > 1 {
+			runtime.Gosched() // the callers just answered come back: share a flush with them
+		}
 		reqs = w.gather(append(reqs[:0], first))
+		answered = len(reqs)
 		for rest := reqs; len(rest) > 0; {
 			n, batch := w.plan(rest)
 			rest = rest[n:]
