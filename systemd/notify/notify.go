@@ -81,12 +81,6 @@ func (n *Notifier) Status(text string) error {
 	return n.send("STATUS=" + line)
 }
 
-// Extend says that start or stop goes on, and asks for d more from now on before
-// systemd gives up.
-func (n *Notifier) Extend(d time.Duration) error {
-	return n.send(fmt.Sprintf("EXTEND_TIMEOUT_USEC=%d", d.Microseconds()))
-}
-
 // Alive feeds the watchdog once. Watch does it by itself.
 func (n *Notifier) Alive() error { return n.send("WATCHDOG=1") }
 

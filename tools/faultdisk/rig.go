@@ -91,20 +91,6 @@ func New(t testing.TB, o Options) *Rig {
 // Disk returns disk number i, from 0.
 func (r *Rig) Disk(i int) *Disk { return r.disks[i] }
 
-// PowerCut cuts the power of all disks, as Disk.PowerCut does.
-func (r *Rig) PowerCut(atom int) {
-	for _, d := range r.disks {
-		d.PowerCut(atom)
-	}
-}
-
-// PowerOn gives it back.
-func (r *Rig) PowerOn() {
-	for _, d := range r.disks {
-		d.PowerOn()
-	}
-}
-
 func (r *Rig) clear() {
 	for _, d := range r.disks {
 		d.Clear()
