@@ -4,12 +4,9 @@ import (
 	"context"
 	"crypto/subtle"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -25,8 +22,14 @@ import (
 // Config is gateway.toml: where the gateway listens and who may bootstrap.
 type Config struct {
 	// Name is sent as x-amz-id-2 and names the gateway in logs.
-	Name   string `toml:"name"`
-	Listen string `toml:"listen"`
+	Name string `toml:"name"`
+	// Listen is the address in the clear, TLSListen that of TLS. One may be empty.
+	Listen    string `toml:"listen"`
+	TLSListen string `toml:"tls-listen"`
+	// TLSCertFile and TLSKeyFile are PEM files: the certificate, followed by those
+	// that lead to its root, and its key. Renewed files are taken within seconds.
+	TLSCertFile string `toml:"tls-cert-file"`
+	TLSKeyFile  string `toml:"tls-key-file"`
 	// Placement lists the gRPC addresses of the placement members.
 	Placement []string `toml:"placement"`
 	Region    string   `toml:"region"`
@@ -87,38 +90,30 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	defer cancel()
 	go place.Run(ctx) // ends with ctx
 
-	ln, err := net.Listen("tcp", cfg.Listen)
+	doors, err := cfg.open(log)
 	if err != nil {
-		return ashlar.E("s3gw: listen", cfg.Listen, ashlar.Unavailable, fmt.Errorf("%w: choose another listen address", err))
+		return err
 	}
 	registry := hosts.NewHosts(place.Map)
 	defer registry.Close()
-	log.Info("gateway listens", "addr", ln.Addr())
-	defer notify.Service(log, "serving S3 on "+ln.Addr().String(), func() bool { return accepts(ln.Addr()) })()
-	return Run(ctx, ln, place.Map, registry, Options{
+	var names []string
+	for _, d := range doors {
+		names = append(names, d.Addr().String())
+	}
+	log.Info("gateway listens", "addr", strings.Join(names, " "))
+	defer notify.Service(log, "serving S3 on "+strings.Join(names, " and "), func() bool { return accepts(doors) })()
+	return Run(ctx, doors, place.Map, registry, Options{
 		Credentials: root, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
 		Metrics: prometheus.DefaultRegisterer,
 	})
 }
 
-// accepts reports whether a connection to our own listener stands: that is what
-// the watchdog watches.
-func accepts(addr net.Addr) bool {
-	conn, err := net.DialTimeout(addr.Network(), addr.String(), acceptTimeout)
-	if err != nil {
-		return false
-	}
-	return conn.Close() == nil
-}
-
-const acceptTimeout = 2 * time.Second
-
-// Run serves S3 on ln, which it owns, over the hosts of a cluster until ctx
-// ends. It sets opt.Backend.
-func Run(ctx context.Context, ln net.Listener, maps func() *topology.Map, registry *hosts.Hosts, opt Options) error {
+// Run serves S3 on the doors, which it owns, over the hosts of a cluster until
+// ctx ends. It sets opt.Backend.
+func Run(ctx context.Context, doors []Door, maps func() *topology.Map, registry *hosts.Hosts, opt Options) error {
 	backend := store.New(hosts.NewMeta(maps, registry.Shards), hosts.NewStripes(maps, registry.Stripes, ""), maps,
 		store.Options{Log: opt.Log, Region: opt.Region})
 	defer backend.Close()
 	opt.Backend = backend
-	return New(opt).Serve(ctx, ln)
+	return New(opt).Serve(ctx, doors...)
 }

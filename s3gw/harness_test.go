@@ -75,7 +75,7 @@ func start(t testing.TB, change ...func(*Options)) *gateway {
 	g := &gateway{memory: m, server: New(o), addr: ln.Addr().String(), url: "http://" + ln.Addr().String(),
 		http: &http.Client{Transport: &http.Transport{DisableCompression: true, ExpectContinueTimeout: 5 * time.Second, MaxIdleConnsPerHost: 64}, Timeout: 30 * time.Second}}
 	done := make(chan error, 1)
-	go func() { done <- g.server.Serve(ctx, ln) }()
+	go func() { done <- g.server.Serve(ctx, Door{Listener: ln}) }()
 	t.Cleanup(func() {
 		g.http.CloseIdleConnections()
 		cancel()

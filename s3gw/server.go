@@ -25,12 +25,12 @@ package s3gw
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -161,9 +161,10 @@ func New(o Options) *Server {
 // that somebody else runs; Serve sets the limits of connections besides.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serveHTTP) }
 
-// Serve answers on ln until ctx ends, then lets running requests finish for
-// the grace and closes. It owns ln. It returns nil after a clean end.
-func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+// Serve answers on all doors until ctx ends, then lets running requests finish
+// for the grace and closes. It owns the doors; Limits.Connections holds for each.
+// It returns nil after a clean end.
+func (s *Server) Serve(ctx context.Context, doors ...Door) error {
 	const op = "s3gw: serve"
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
@@ -176,23 +177,35 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 		Protocols:         &protocols,
 	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve(netutil.LimitListener(ln, s.limits.Connections)) }() // ends by Shutdown or Close below
+	done := make(chan error, len(doors))
+	for _, d := range doors {
+		ln := netutil.LimitListener(d, s.limits.Connections)
+		if d.TLS != nil {
+			ln = tls.NewListener(ln, d.TLS)
+		}
+		go func() { done <- srv.Serve(ln) }() // ends by Shutdown or Close below
+	}
+	var failed error
+	running := len(doors)
 	select {
-	case err := <-done:
+	case failed = <-done:
+		running--
 		srv.Close()
-		return ashlar.E(op, ln.Addr().String(), ashlar.Internal, err)
 	case <-ctx.Done():
+		grace, cancel := context.WithTimeout(context.Background(), s.limits.ShutdownGrace)
+		defer cancel()
+		if failed = srv.Shutdown(grace); failed != nil {
+			srv.Close()
+		}
+		if errors.Is(failed, context.DeadlineExceeded) {
+			failed = nil
+		}
 	}
-	grace, cancel := context.WithTimeout(context.Background(), s.limits.ShutdownGrace)
-	defer cancel()
-	err := srv.Shutdown(grace)
-	if err != nil {
-		srv.Close()
+	for range running {
+		<-done
 	}
-	<-done
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return ashlar.E(op, ln.Addr().String(), ashlar.Internal, err)
+	if failed != nil {
+		return ashlar.E(op, doors[0].Addr().String(), ashlar.Internal, failed)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"runtime/pprof"
 	"strings"
 
@@ -18,6 +19,7 @@ import (
 // running is a dev cluster of either form.
 type running interface {
 	S3() string
+	SecureS3() string
 	Admin() string
 	Config() dev.Config
 	Close()
@@ -82,6 +84,7 @@ ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY; a new cluster makes its own otherwise.`
 	f.StringSliceVar(&cfg.Devices, "devices", nil, "devices to use instead of files, zones × hosts × disks of them")
 	f.DurationVar(&cfg.ScrubPeriod, "scrub-period", 0, "time in which every byte of a disk is verified, for example 1m (default 336h)")
 	f.StringVar(&cfg.S3, "s3", cfg.S3, "address of the S3 endpoint")
+	f.StringVar(&cfg.TLS, "tls", "", "one more address of the S3 endpoint, with TLS and a self-signed certificate in --dir/etc/tls.crt")
 	f.StringVar(&cfg.Admin, "admin", cfg.Admin, "address of the admin endpoint")
 	f.BoolVar(&processes, "processes", false, "run every service as a process of its own, from TOML files in --dir/etc")
 	f.BoolVar(&asJSON, "json", false, "print one line of JSON when ready; progress goes to standard error")
@@ -125,14 +128,18 @@ func announce(w io.Writer, c running, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(w).Encode(struct {
 			S3        string `json:"s3"`
+			SecureS3  string `json:"s3_tls,omitempty"`
 			Admin     string `json:"admin"`
 			AccessKey string `json:"access_key"`
 			SecretKey string `json:"secret_key"`
-		}{c.S3(), c.Admin(), cfg.AccessKey, cfg.SecretKey})
+		}{c.S3(), c.SecureS3(), c.Admin(), cfg.AccessKey, cfg.SecretKey})
 	}
 	dir := ""
 	if cfg.Dir != dev.Defaults().Dir {
 		dir = " --dir " + cfg.Dir
+	}
+	if url := c.SecureS3(); url != "" {
+		fmt.Fprintf(w, "  gateway     %s  (AWS_CA_BUNDLE=%s)\n", url, filepath.Join(cfg.Dir, "etc", "tls.crt"))
 	}
 	_, err := fmt.Fprintf(w, `  admin       %s
   export AWS_ENDPOINT_URL=%s AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s AWS_DEFAULT_REGION=us-east-1

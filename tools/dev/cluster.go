@@ -63,8 +63,9 @@ type Cluster struct {
 	members  []*placement.Member
 	place    *placeclient.Client
 	registry *client.Hosts
-	s3, adm  net.Listener
-	served   bool // s3 and adm belong to their servers
+	doors    []s3gw.Door // S3 in the clear, then by TLS
+	adm      net.Listener
+	served   bool // doors and adm belong to their servers
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -95,7 +96,7 @@ func Start(ctx context.Context, cfg Config, opt Options) (*Cluster, error) {
 
 func (c *Cluster) start(ctx, run context.Context, st *state, p *progress) error {
 	var err error
-	if c.s3, err = listen("--s3", c.cfg.S3); err != nil {
+	if err := c.openDoors(); err != nil {
 		return err
 	}
 	if c.adm, err = listen("--admin", c.cfg.Admin); err != nil {
@@ -115,7 +116,7 @@ func (c *Cluster) start(ctx, run context.Context, st *state, p *progress) error 
 		return fmt.Errorf("the cluster did not form: %w", err)
 	}
 	p.hosts(len(c.specs), len(c.specs)*c.cfg.Disks)
-	st.S3, st.Admin, st.PID = c.s3.Addr().String(), c.adm.Addr().String(), os.Getpid()
+	st.S3, st.Admin, st.PID = c.doors[0].Addr().String(), c.adm.Addr().String(), os.Getpid()
 	if err := st.save(c.cfg.Dir); err != nil {
 		return err
 	}
@@ -125,6 +126,28 @@ func (c *Cluster) start(ctx, run context.Context, st *state, p *progress) error 
 	}
 	p.gateway(c.S3())
 	return nil
+}
+
+// openDoors opens the listeners of the gateway.
+func (c *Cluster) openDoors() error {
+	ln, err := listen("--s3", c.cfg.S3)
+	if err != nil {
+		return err
+	}
+	c.doors = []s3gw.Door{{Listener: ln}}
+	if c.cfg.TLS == "" {
+		return nil
+	}
+	if ln, err = listen("--tls", c.cfg.TLS); err != nil {
+		return err
+	}
+	c.doors = append(c.doors, s3gw.Door{Listener: ln})
+	cert, key, err := c.cfg.certificate()
+	if err != nil {
+		return err
+	}
+	c.doors[1], err = s3gw.Secure(ln, cert, key, c.log)
+	return err
 }
 
 func listen(flag, addr string) (net.Listener, error) {
@@ -200,7 +223,7 @@ const inProcess = "127.0.0.1:0"
 func (c *Cluster) serve(run context.Context) {
 	c.served = true
 	c.wg.Go(func() {
-		if err := s3gw.Run(run, c.s3, c.place.Map, c.registry, s3gw.Options{
+		if err := s3gw.Run(run, c.doors, c.place.Map, c.registry, s3gw.Options{
 			Credentials: s3gw.Credentials{AccessKey: c.cfg.AccessKey, SecretKey: c.cfg.SecretKey},
 			HostID:      "dev", Log: c.log,
 		}); err != nil {
@@ -215,7 +238,15 @@ func (c *Cluster) serve(run context.Context) {
 }
 
 // S3 is the URL that clients use.
-func (c *Cluster) S3() string { return "http://" + c.s3.Addr().String() }
+func (c *Cluster) S3() string { return "http://" + c.doors[0].Addr().String() }
+
+// SecureS3 is the URL with TLS, empty if there is none.
+func (c *Cluster) SecureS3() string {
+	if len(c.doors) < 2 {
+		return ""
+	}
+	return "https://" + c.doors[1].Addr().String()
+}
 
 // Admin is the URL of the admin listener.
 func (c *Cluster) Admin() string { return "http://" + c.adm.Addr().String() }
@@ -294,9 +325,12 @@ func (c *Cluster) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.stop()
-	for _, l := range []net.Listener{c.s3, c.adm} {
-		if l != nil && !c.served {
-			l.Close() // else its server owns it
+	if !c.served { // else their servers own them
+		for _, d := range c.doors {
+			d.Close()
+		}
+		if c.adm != nil {
+			c.adm.Close()
 		}
 	}
 	var wg sync.WaitGroup

@@ -16,6 +16,7 @@
 //	DIR/placement/p1…        state of the placement members
 //	DIR/faults/b1-d02        a switch: while it exists, disk b1/d02 is dead
 //	DIR/hosts/a1/            state of a daemon, and its disks as files
+//	DIR/etc/tls.crt, tls.key only with an address for TLS
 //	DIR/etc/*.toml, DIR/log  only for Processes
 package dev
 
@@ -56,8 +57,9 @@ type Config struct {
 	// ScrubPeriod is the time in which every byte of a disk is verified; 0 means
 	// the daemon's default.
 	ScrubPeriod time.Duration
-	// S3 and Admin are the addresses to listen on.
-	S3, Admin string
+	// S3 and Admin are the addresses to listen on. TLS, if not empty, is one more for
+	// S3, with a self-signed certificate that is made in DIR/etc.
+	S3, Admin, TLS string
 	// AccessKey and SecretKey are the root credentials.
 	AccessKey, SecretKey string
 }

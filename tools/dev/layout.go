@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"ashlar"
@@ -105,6 +106,14 @@ func (s *state) addr(dir, name string) (string, error) {
 		return addr, s.save(dir)
 	}
 	return "", fmt.Errorf("no free port between %d and %d on 127.0.0.1", portMin, portMax)
+}
+
+// fixed returns the address that is wanted, with a port that stays if it leaves it open.
+func (s *state) fixed(dir, name, want string) (string, error) {
+	if !strings.HasSuffix(want, ":0") {
+		return want, nil
+	}
+	return s.addr(dir, name)
 }
 
 const pollEvery = 20 * time.Millisecond

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 
 	"github.com/pelletier/go-toml/v2"
@@ -27,6 +26,7 @@ type Processes struct {
 	place *placeclient.Client
 	adm   net.Listener
 	s3    []string
+	tls   string // the address with TLS of the first gateway, or empty
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -167,17 +167,26 @@ func (p *Processes) startGateways(members []string) error {
 	}
 	for i := range p.cfg.Gateways {
 		name := fmt.Sprintf("g%d", i+1)
-		addr := p.cfg.S3
-		if i > 0 || strings.HasSuffix(addr, ":0") {
-			var err error
-			if addr, err = p.st.addr(p.cfg.Dir, name+".s3"); err != nil {
-				return err
-			}
+		want := "127.0.0.1:0"
+		if i == 0 {
+			want = p.cfg.S3
+		}
+		addr, err := p.st.fixed(p.cfg.Dir, name+".s3", want)
+		if err != nil {
+			return err
 		}
 		p.s3 = append(p.s3, addr)
-		if err := p.run("gateway", name, s3gw.Config{
-			Name: name, Listen: addr, Placement: members, RootAccessKey: p.cfg.AccessKey, RootSecretFile: secret,
-		}); err != nil {
+		gw := s3gw.Config{Name: name, Listen: addr, Placement: members, RootAccessKey: p.cfg.AccessKey, RootSecretFile: secret}
+		if i == 0 && p.cfg.TLS != "" {
+			if gw.TLSListen, err = p.st.fixed(p.cfg.Dir, name+".tls", p.cfg.TLS); err != nil {
+				return err
+			}
+			if gw.TLSCertFile, gw.TLSKeyFile, err = p.cfg.certificate(); err != nil {
+				return err
+			}
+			p.tls = gw.TLSListen
+		}
+		if err := p.run("gateway", name, gw); err != nil {
 			return err
 		}
 	}
@@ -186,6 +195,14 @@ func (p *Processes) startGateways(members []string) error {
 
 // S3 is the URL of the first gateway.
 func (p *Processes) S3() string { return "http://" + p.s3[0] }
+
+// SecureS3 is the URL with TLS of the first gateway, empty if there is none.
+func (p *Processes) SecureS3() string {
+	if p.tls == "" {
+		return ""
+	}
+	return "https://" + p.tls
+}
 
 // Gateways are the URLs of all gateways.
 func (p *Processes) Gateways() []string {
