@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// metaCallMax bounds a call whose context has no deadline.
+	// metaCallMax bounds a call whose context allows it more.
 	metaCallMax = 30 * time.Second
 	// metaAttemptMax bounds one attempt at one replica in the first round, so
 	// that a silent host does not eat the whole deadline. It doubles with each
@@ -90,8 +90,11 @@ func (m *Meta) Commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn) 
 
 // do calls the shard's leader until it gives a final answer.
 func (m *Meta) do(ctx context.Context, op string, shard ashlar.ShardID, call func(context.Context, wire.Shards) error) error {
-	ctx, cancel := context.WithTimeout(ctx, metaCallMax)
-	defer cancel()
+	if end, ok := ctx.Deadline(); !ok || time.Until(end) > metaCallMax {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, metaCallMax)
+		defer cancel()
+	}
 	var last error
 	patience := metaAttemptMax
 	for pause := metaBackoffMin; ctx.Err() == nil; pause = min(2*pause, metaBackoffMax) {

@@ -3,7 +3,6 @@ package replica
 import (
 	"context"
 
-	"github.com/cockroachdb/pebble/v2"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"ashlar"
@@ -82,7 +81,7 @@ func (h *Host) applySome(tasks []applyTask) (n int, err error) {
 		}
 		done = append(done, event{kind: eventApplied, r: t.r, apply: *t})
 	}
-	if err := b.batch.Commit(pebble.NoSync); err != nil {
+	if err := b.commit(); err != nil {
 		return n, err
 	}
 	for _, t := range tasks[:n] {

@@ -369,9 +369,5 @@ type careless struct {
 }
 
 func (s careless) Get(_ context.Context, _ ashlar.ShardID, key []byte) (meta.Row, error) {
-	row, found, err := s.r.machine.get(newApplyBatch(s.h.db), key)
-	if err == nil && !found {
-		err = ashlar.E("careless", "", ashlar.NotFound, nil)
-	}
-	return meta.Row{Key: key, Value: row.value, Version: row.version}, err
+	return s.h.row("careless", s.r, key)
 }

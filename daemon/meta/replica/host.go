@@ -23,14 +23,16 @@ import (
 )
 
 const (
-	// callMax bounds a call whose context has no deadline.
+	// callMax bounds a call whose context allows it more.
 	callMax = 10 * time.Second
 	// defaultTick is the unit of raft's clock; see raftConfig for its multiples.
 	defaultTick = 100 * time.Millisecond
 	// defaultCacheBytes is the size of Pebble's block cache.
 	defaultCacheBytes = 32 * ashlar.MiB
-	// memTableBytesMax bounds one of Pebble's memtables, of which up to four exist.
+	// memTableBytesMax bounds one of Pebble's memtables, of which up to
+	// memTables exist.
 	memTableBytesMax = 32 * ashlar.MiB
+	memTables        = 4
 	// proposingBytesMax bounds the transactions under way on this host; more are
 	// refused as Busy.
 	proposingBytesMax = 256 * ashlar.MiB
@@ -145,10 +147,13 @@ func Open(cfg Config) (*Host, error) {
 }
 
 func (h *Host) openPebble() error {
-	h.cache = pebble.NewCache(h.cfg.CacheBytes)
+	memTable := min(memTableBytesMax, max(h.cfg.CacheBytes/2, ashlar.MiB))
+	// Pebble takes the memory of its memtables out of the cache: without room for
+	// them there would be no cache as soon as writes come.
+	h.cache = pebble.NewCache(h.cfg.CacheBytes + memTables*memTable)
 	opts := &pebble.Options{
-		Cache: h.cache, FS: h.cfg.fs, MemTableSize: uint64(min(memTableBytesMax, max(h.cfg.CacheBytes/2, ashlar.MiB))),
-		MemTableStopWritesThreshold: 4, FormatMajorVersion: pebble.FormatNewest,
+		Cache: h.cache, FS: h.cfg.fs, MemTableSize: uint64(memTable),
+		MemTableStopWritesThreshold: memTables, FormatMajorVersion: pebble.FormatNewest,
 		Logger: pebbleLog{h.log},
 	}
 	for i := range opts.Levels {
@@ -263,7 +268,7 @@ func (h *Host) Commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn) 
 	if err := txn.Check(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callMax)
+	ctx, cancel := bounded(ctx)
 	defer cancel()
 	r, err := h.leader(ctx, op, shard)
 	if err != nil {
@@ -284,6 +289,14 @@ func (h *Host) Commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn) 
 		r.forget(txn.ID, ch)
 	}
 	return err
+}
+
+// bounded gives the context a deadline, unless it has one that is near enough.
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if end, ok := ctx.Deadline(); ok && time.Until(end) <= callMax {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, callMax)
 }
 
 // leader returns the replica if it leads its shard here and now, as far as it knows.

@@ -87,6 +87,9 @@ type machine struct {
 	// not all known, and only the disk can tell.
 	seen [2]*idFilter
 
+	// hot is what the applier need not look up again.
+	hot hotRows
+
 	mu sync.RWMutex // guards state.generation against readers
 }
 
@@ -125,6 +128,9 @@ type cell struct {
 	version uint64
 	value   []byte
 	deleted bool
+	// owed says that the batch does not hold the row yet: a counter is written
+	// once a batch, however many adds it saw.
+	owed bool
 }
 
 // applyBatch gathers the effects of many entries of many machines. Reads see
@@ -134,6 +140,7 @@ type applyBatch struct {
 	batch *pebble.Batch
 	// cells holds what the batch wrote, by full Pebble key.
 	cells map[string]cell
+	owed  []string // keys of cells that may be owed
 	txn   meta.Txn // scratch
 	key   []byte   // scratch
 }
@@ -230,9 +237,12 @@ func (m *machine) get(b *applyBatch, key []byte) (cell, bool, error) {
 	if c, ok := b.cells[string(full)]; ok {
 		return c, !c.deleted, nil
 	}
+	if c, ok := m.hot.get(key); ok {
+		return c, !c.deleted, nil
+	}
 	raw, closer, err := b.db.Get(full)
 	if errors.Is(err, pebble.ErrNotFound) {
-		return cell{}, false, nil
+		return cell{deleted: true}, false, nil
 	}
 	if err != nil {
 		return cell{}, false, err
@@ -249,6 +259,9 @@ func (m *machine) judge(b *applyBatch) (outcome, error) {
 		row, found, err := m.get(b, c.Key)
 		if err != nil {
 			return outcome{}, err
+		}
+		if _, known := m.hot.get(c.Key); !known && isGuard(&b.txn, c.Key) {
+			m.hot.keep(c.Key, cell{version: row.version, value: bytes.Clone(row.value), deleted: !found})
 		}
 		holds := false
 		switch c.Kind {
@@ -279,24 +292,57 @@ func (m *machine) write(b *applyBatch, index uint64) (outcome, error) {
 		full := m.rowKey(b, key)
 		b.batch.Delete(full, nil)
 		b.cells[string(full)] = cell{deleted: true}
+		m.hot.wrote(key, cell{deleted: true})
 	}
 	for _, p := range b.txn.Puts {
 		m.set(b, index, p.Key, p.Value)
 	}
 	for i, a := range b.txn.Adds {
-		m.set(b, index, a.Key, sums[i])
+		m.owe(b, index, a.Key, sums[i])
 	}
 	return out, nil
 }
 
 func (m *machine) set(b *applyBatch, index uint64, key, value []byte) {
 	full := m.rowKey(b, key)
-	op := b.batch.SetDeferred(len(full), 8+len(value))
+	c := cell{version: index, value: value}
+	b.set(full, c)
+	b.cells[string(full)] = c
+	m.hot.wrote(key, c)
+}
+
+func (b *applyBatch) set(full []byte, c cell) {
+	op := b.batch.SetDeferred(len(full), 8+len(c.value))
 	copy(op.Key, full)
-	binary.LittleEndian.PutUint64(op.Value, index)
-	copy(op.Value[8:], value)
+	binary.LittleEndian.PutUint64(op.Value, c.version)
+	copy(op.Value[8:], c.value)
 	op.Finish()
-	b.cells[string(full)] = cell{version: index, value: value}
+}
+
+// owe notes the new value of a counter; settle writes it.
+func (m *machine) owe(b *applyBatch, index uint64, key, value []byte) {
+	full := string(m.rowKey(b, key))
+	if old, ok := b.cells[full]; !ok || !old.owed {
+		b.owed = append(b.owed, full)
+	}
+	c := cell{version: index, value: value}
+	m.hot.keep(key, c)
+	c.owed = true
+	b.cells[full] = c
+}
+
+// commit writes the counters that are still owed and commits the batch, without
+// a sync.
+func (b *applyBatch) commit() error {
+	for _, full := range b.owed {
+		if c := b.cells[full]; c.owed {
+			b.set([]byte(full), c)
+			c.owed = false
+			b.cells[full] = c
+		}
+	}
+	b.owed = b.owed[:0]
+	return b.batch.Commit(pebble.NoSync)
 }
 
 // sum returns the value that each add leaves behind.
@@ -393,9 +439,10 @@ func (m *machine) remember(b *applyBatch, out outcome) {
 	}
 }
 
-// loadSeen fills the filters from disk, if there is not too much to read.
+// loadSeen forgets what was known of an earlier state, and fills the filters
+// from disk, if there is not too much to read.
 func (m *machine) loadSeen(db *pebble.DB) error {
-	m.seen = [2]*idFilter{}
+	m.seen, m.hot = [2]*idFilter{}, nil
 	for back := range uint64(2) {
 		if back > m.state.dedupe {
 			break

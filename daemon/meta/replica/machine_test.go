@@ -67,7 +67,7 @@ func applyAll(t *testing.T, db *pebble.DB, m *machine, entries []*raftpb.Entry) 
 	if err := m.saveState(b.batch); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.batch.Commit(pebble.NoSync); err != nil {
+	if err := b.commit(); err != nil {
 		t.Fatal(err)
 	}
 	return codes

@@ -40,12 +40,17 @@ func (h *Host) Get(ctx context.Context, shard ashlar.ShardID, key []byte) (meta.
 	if err := meta.CheckKey(op, key); err != nil {
 		return meta.Row{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callMax)
+	ctx, cancel := bounded(ctx)
 	defer cancel()
 	r, err := h.readable(ctx, op, shard)
 	if err != nil {
 		return meta.Row{}, err
 	}
+	return h.row(op, r, key)
+}
+
+// row reads what the replica has applied.
+func (h *Host) row(op string, r *replica, key []byte) (meta.Row, error) {
 	if err := h.pin(op); err != nil {
 		return meta.Row{}, err
 	}
@@ -90,7 +95,7 @@ func (h *Host) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequ
 	if err := req.Check(); err != nil {
 		return meta.ScanPage{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, callMax)
+	ctx, cancel := bounded(ctx)
 	defer cancel()
 	r, err := h.readable(ctx, op, shard)
 	if err != nil {
