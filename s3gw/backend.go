@@ -3,6 +3,7 @@ package s3gw
 import (
 	"context"
 	"io"
+	"time"
 
 	"ashlar/s3gw/store"
 )
@@ -12,12 +13,15 @@ import (
 type Backend interface {
 	Buckets
 	Objects
+	Locks
 	Uploads
 }
 
 // Buckets makes, finds and lists buckets.
 type Buckets interface {
 	CreateBucket(ctx context.Context, owner, name, region string) error
+	// CreateLockedBucket makes one that has object lock.
+	CreateLockedBucket(ctx context.Context, owner, name, region string) error
 	HeadBucket(ctx context.Context, name string) (store.Bucket, error)
 	DeleteBucket(ctx context.Context, name string) error
 	SetVersioning(ctx context.Context, name string, v store.Versioning) error
@@ -47,6 +51,15 @@ type Objects interface {
 	ListVersions(ctx context.Context, req store.VersionsRequest) (store.VersionsPage, error)
 	// SetTags replaces the tags of a version and returns which one that was.
 	SetTags(ctx context.Context, bucket, key, version string, tags map[string]string) (string, error)
+}
+
+// Locks keep versions from being deleted.
+type Locks interface {
+	// SetObjectLock gives a bucket object lock and its default retention, nil for none.
+	SetObjectLock(ctx context.Context, bucket string, d *store.DefaultLock) error
+	// SetRetention sets or, without a mode, takes off the retention of a version.
+	SetRetention(ctx context.Context, bucket, key, version string, mode store.LockMode, until time.Time, bypass bool) error
+	SetLegalHold(ctx context.Context, bucket, key, version string, on bool) error
 }
 
 // Uploads runs multipart uploads.

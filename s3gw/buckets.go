@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strconv"
+	"strings"
 
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/store"
@@ -94,7 +95,14 @@ func createBucket(c *call) error {
 	if location != "" && location != c.s.region {
 		return s3.E(s3.InvalidLocationConstraint, "").With("LocationConstraint", location)
 	}
-	err = c.s.backend.CreateBucket(c.ctx, c.auth.Account, string(c.bucket), c.s.region)
+	create := c.s.backend.CreateBucket
+	switch v := c.header("X-Amz-Bucket-Object-Lock-Enabled"); {
+	case strings.EqualFold(v, "true"):
+		create = c.s.backend.CreateLockedBucket
+	case v != "" && !strings.EqualFold(v, "false"):
+		return invalidArgument("x-amz-bucket-object-lock-enabled", v, "Want true or false.")
+	}
+	err = create(c.ctx, c.auth.Account, string(c.bucket), c.s.region)
 	// AWS's oldest region answers 200 when you make your own bucket again.
 	if errors.Is(err, store.ErrBucketOwned) && c.s.region == usEast1 {
 		err = nil

@@ -177,12 +177,16 @@ func postObject(c *call) error {
 			return err
 		}
 	}
+	lock, err := c.lock()
+	if err != nil {
+		return err
+	}
 	body, err := newFormBody(c.r.Header, f)
 	if err != nil {
 		return err
 	}
 	o, err := c.s.backend.PutObject(c.ctx, &store.PutRequest{
-		Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr,
+		Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Lock: lock,
 	}, body)
 	if err != nil {
 		return c.withKey(err)

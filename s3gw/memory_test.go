@@ -23,6 +23,7 @@ import (
 // memory is the double of the store: the seam's promises over maps, nothing
 // more. It keeps bytes only after the body ended with io.EOF.
 type memory struct {
+	Locks   // tested over the real store: calling one here fails the test
 	mu      sync.Mutex
 	buckets map[string]*memBucket
 	nextID  int
@@ -88,6 +89,10 @@ func (m *memory) CreateBucket(_ context.Context, owner, name, region string) err
 		objects: map[string]*memObject{}, uploads: map[string]*memUpload{},
 	}
 	return nil
+}
+
+func (m *memory) CreateLockedBucket(ctx context.Context, owner, name, region string) error {
+	return m.CreateBucket(ctx, owner, name, region)
 }
 
 func (m *memory) HeadBucket(_ context.Context, name string) (store.Bucket, error) {

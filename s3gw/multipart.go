@@ -19,6 +19,9 @@ func createUpload(c *call) error {
 		return err
 	}
 	u := store.Upload{Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr}
+	if u.Lock, err = c.lock(); err != nil {
+		return err
+	}
 	alg, err := s3.RequestedAlgorithm(c.r.Header, "X-Amz-Checksum-Algorithm")
 	if err != nil {
 		return err

@@ -166,6 +166,9 @@ func (c *call) objectHeaders(o *store.Object) {
 		}
 	}
 	c.versionHeader(o.Version)
+	for _, f := range s3.LockHeaders(o.Lock) {
+		c.set(f.Name, f.Value)
+	}
 	for name, value := range o.User {
 		c.set("x-amz-meta-"+name, value)
 	}
@@ -351,12 +354,4 @@ func getObjectTagging(c *call) error {
 	}
 	c.versionHeader(o.Version)
 	return c.xml(http.StatusOK, func(w *s3.Writer) { w.Tags(o.Tags) })
-}
-
-// noObjectLock answers for retention and legal hold of an object.
-func noObjectLock(c *call) error {
-	if _, err := c.headObject(); err != nil {
-		return err
-	}
-	return s3.E(s3.InvalidRequest, "Bucket is missing Object Lock Configuration")
 }

@@ -398,7 +398,7 @@ func TestHeaderLimits(t *testing.T) {
 		{"encryption", H{"X-Amz-Server-Side-Encryption": "AES256"}, 501, "NotImplemented"},
 		{"customer key", H{"X-Amz-Server-Side-Encryption-Customer-Algorithm": "AES256"}, 501, "NotImplemented"},
 		{"append", H{"X-Amz-Write-Offset-Bytes": "0"}, 501, "NotImplemented"},
-		{"lock", H{"X-Amz-Object-Lock-Mode": "COMPLIANCE"}, 400, "InvalidRequest"},
+		{"lock", H{"X-Amz-Object-Lock-Mode": "COMPLIANCE"}, 400, "InvalidArgument"},
 		{"another owner", H{"X-Amz-Expected-Bucket-Owner": "nobody"}, 403, "AccessDenied"},
 		{"this owner", H{"X-Amz-Expected-Bucket-Owner": testAccount}, 200, ""},
 	} {

@@ -72,7 +72,8 @@ var routes = []route{
 	{op: "PutBucketCors", method: "PUT", on: onBucket, sub: "cors", body: xmlBody, serve: putSetting(settingCORS, s3.CheckCORS)},
 	{op: "DeleteBucketCors", method: "DELETE", on: onBucket, sub: "cors", serve: deleteSetting(settingCORS)},
 	{op: "GetBucketEncryption", method: "GET", on: onBucket, sub: "encryption", serve: notConfigured(s3.ServerSideEncryptionConfigurationNotFoundError)},
-	{op: "GetObjectLockConfiguration", method: "GET", on: onBucket, sub: "object-lock", serve: notConfigured(s3.ObjectLockConfigurationNotFoundError)},
+	{op: "GetObjectLockConfiguration", method: "GET", on: onBucket, sub: "object-lock", serve: getObjectLock},
+	{op: "PutObjectLockConfiguration", method: "PUT", on: onBucket, sub: "object-lock", body: xmlBody, serve: putObjectLock},
 	{op: "GetPublicAccessBlock", method: "GET", on: onBucket, sub: "publicAccessBlock", serve: getSetting(settingPublicBlock, s3.NoSuchPublicAccessBlockConfiguration)},
 	// Nothing can be made public yet (ACLs and policies are 501), so what a block
 	// asks for holds; policy and ACLs must read it when they come.
@@ -91,8 +92,10 @@ var routes = []route{
 	{op: "PutObjectTagging", method: "PUT", on: onObject, sub: "tagging", body: xmlBody, serve: putObjectTagging},
 	{op: "DeleteObjectTagging", method: "DELETE", on: onObject, sub: "tagging", serve: deleteObjectTagging},
 	{op: "GetObjectAttributes", method: "GET", on: onObject, sub: "attributes", serve: getObjectAttributes},
-	{op: "GetObjectRetention", method: "GET", on: onObject, sub: "retention", serve: noObjectLock},
-	{op: "GetObjectLegalHold", method: "GET", on: onObject, sub: "legal-hold", serve: noObjectLock},
+	{op: "GetObjectRetention", method: "GET", on: onObject, sub: "retention", serve: getRetention},
+	{op: "PutObjectRetention", method: "PUT", on: onObject, sub: "retention", body: xmlBody, serve: putRetention},
+	{op: "GetObjectLegalHold", method: "GET", on: onObject, sub: "legal-hold", serve: getLegalHold},
+	{op: "PutObjectLegalHold", method: "PUT", on: onObject, sub: "legal-hold", body: xmlBody, serve: putLegalHold},
 
 	{op: "CreateMultipartUpload", method: "POST", on: onObject, sub: "uploads", serve: createUpload},
 	{op: "UploadPart", method: "PUT", on: onObject, sub: "uploadId", body: dataBody, serve: uploadPart},
@@ -188,7 +191,7 @@ func refuseStrayParameters(method, sub string, q s3.Query) error {
 	switch {
 	case method == "PUT" && sub == "" && q.Has("partNumber"):
 		stray = "partNumber"
-	case (method == "PUT" || method == "POST") && q.Has("versionId") && sub != "tagging":
+	case (method == "PUT" || method == "POST") && q.Has("versionId") && sub != "tagging" && sub != "retention" && sub != "legal-hold":
 		stray = "versionId"
 	default:
 		return nil
@@ -237,10 +240,6 @@ var steering = []struct {
 	{"X-Amz-Copy-Source-Server-Side-Encryption-Customer-Algorithm", nil, s3.NotImplemented},
 	{"X-Amz-Write-Offset-Bytes", nil, s3.NotImplemented},
 	{"X-Amz-Rename-Source", nil, s3.NotImplemented},
-	{"X-Amz-Object-Lock-Mode", nil, s3.InvalidRequest},
-	{"X-Amz-Object-Lock-Retain-Until-Date", nil, s3.InvalidRequest},
-	{"X-Amz-Object-Lock-Legal-Hold", []string{"OFF"}, s3.InvalidRequest},
-	{"X-Amz-Bucket-Object-Lock-Enabled", []string{"false", "False"}, s3.NotImplemented},
 	{"X-Amz-Acl", []string{"private", "bucket-owner-full-control"}, s3.AccessControlListNotSupported},
 	{"X-Amz-Grant-Read", nil, s3.AccessControlListNotSupported},
 	{"X-Amz-Grant-Write", nil, s3.AccessControlListNotSupported},
@@ -260,8 +259,6 @@ func (c *call) checkSteering() error {
 		}
 		code, message := st.code, "The header "+strings.ToLower(st.name)+" is not implemented."
 		switch {
-		case code == s3.InvalidRequest:
-			message = "Bucket is missing Object Lock Configuration"
 		case code == s3.AccessControlListNotSupported && c.key == "":
 			code, message = s3.InvalidBucketACLWithObjectOwnership, ""
 		case code == s3.AccessControlListNotSupported:

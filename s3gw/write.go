@@ -47,8 +47,15 @@ func putObject(c *call) error {
 	if err != nil {
 		return err
 	}
+	lock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	if lock != (store.Lock{}) && !c.body.hasDigest() {
+		return s3.E(s3.InvalidRequest, "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters")
+	}
 	o, err := c.s.backend.PutObject(c.ctx, &store.PutRequest{
-		Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions(),
+		Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions(), Lock: lock,
 	}, c.body)
 	if err != nil {
 		return c.withKey(err)
@@ -65,6 +72,7 @@ func deleteObject(c *call) error {
 		return err
 	}
 	cond := c.writeConditions()
+	cond.Bypass = c.bypass()
 	d, err := c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(c.key), version, c.auth.Account, cond)
 	if err != nil && !(errors.Is(err, store.ErrNoSuchKey) && len(cond.IfMatch) == 0) {
 		return c.withKey(err)
@@ -147,7 +155,7 @@ func (c *call) deleteOne(k *s3.DeleteKey) (store.Deleted, error) {
 			return store.Deleted{}, s3.E(s3.NoSuchVersion, "")
 		}
 	}
-	var cond store.Conditions
+	cond := store.Conditions{Bypass: c.bypass()}
 	if k.ETag != "" {
 		cond.IfMatch = []string{k.ETag}
 	}
@@ -227,7 +235,11 @@ func copyObject(c *call) error {
 	if err != nil {
 		return err
 	}
-	req.Put = store.PutRequest{Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions()}
+	lock, err := c.lock()
+	if err != nil {
+		return err
+	}
+	req.Put = store.PutRequest{Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions(), Lock: lock}
 	same := srcBucket == c.bucket && srcKey == c.key && version == ""
 	if same && !req.Replace && attr.WebsiteRedirect == "" && c.header("X-Amz-Storage-Class") == "" {
 		return s3.E(s3.InvalidRequest, "This copy request is illegal because it is trying to copy an object to itself without changing "+

@@ -31,6 +31,9 @@ var bySentinel = []struct {
 	{store.ErrEntityTooLarge, EntityTooLarge},
 	{store.ErrBadDigest, BadDigest},
 	{store.ErrCopyUnchanged, InvalidRequest},
+	{store.ErrLocked, AccessDenied},
+	{store.ErrNoObjectLock, InvalidRequest},
+	{store.ErrBucketState, InvalidBucketState},
 }
 
 // byKind judges what has no word in S3. NotFound and Exists are here for
@@ -61,7 +64,14 @@ func Classify(err error) *Error {
 	}
 	for _, s := range bySentinel {
 		if errors.Is(err, s.err) {
-			return &Error{Code: s.code, Err: err}
+			e := &Error{Code: s.code, Err: err}
+			switch s.err {
+			case store.ErrLocked:
+				e.Message = "Access Denied because object protected by object lock."
+			case store.ErrNoObjectLock:
+				e.Message = NoLockConfiguration
+			}
+			return e
 		}
 	}
 	if errors.Is(err, context.Canceled) {

@@ -30,6 +30,7 @@ const (
 	InvalidArgument
 	InvalidBucketACLWithObjectOwnership
 	InvalidBucketName
+	InvalidBucketState
 	InvalidDigest
 	InvalidLocationConstraint
 	InvalidPart
@@ -38,6 +39,7 @@ const (
 	InvalidPolicyDocument
 	InvalidRange
 	InvalidRequest
+	InvalidRetentionPeriod
 	InvalidStorageClass
 	InvalidTag
 	InvalidToken
@@ -57,6 +59,7 @@ const (
 	NoSuchCORSConfiguration
 	NoSuchKey
 	NoSuchLifecycleConfiguration
+	NoSuchObjectLockConfiguration
 	NoSuchPublicAccessBlockConfiguration
 	NoSuchTagSet
 	NoSuchUpload
@@ -107,6 +110,7 @@ var codes = [...]codeInfo{
 	InvalidArgument:                         {"InvalidArgument", 400, "Invalid argument."},
 	InvalidBucketACLWithObjectOwnership:     {"InvalidBucketAclWithObjectOwnership", 400, "A bucket cannot have this ACL with ObjectOwnership's BucketOwnerEnforced setting."},
 	InvalidBucketName:                       {"InvalidBucketName", 400, "The bucket name is not valid."},
+	InvalidBucketState:                      {"InvalidBucketState", 409, "The request is not valid for the current state of the bucket."},
 	InvalidDigest:                           {"InvalidDigest", 400, "The Content-MD5 that you gave is not valid."},
 	InvalidLocationConstraint:               {"InvalidLocationConstraint", 400, "The location constraint is not valid."},
 	InvalidPart:                             {"InvalidPart", 400, "A part was not found, or its entity tag differs."},
@@ -118,6 +122,7 @@ var codes = [...]codeInfo{
 	MaxPostPreDataLengthExceededError:       {"MaxPostPreDataLengthExceededError", 400, "The fields of the form before the file are too large."},
 	InvalidRange:                            {"InvalidRange", 416, "The requested range is not satisfiable."},
 	InvalidRequest:                          {"InvalidRequest", 400, "Invalid request."},
+	InvalidRetentionPeriod:                  {"InvalidRetentionPeriod", 400, "The retention period is not valid."},
 	InvalidStorageClass:                     {"InvalidStorageClass", 400, "The storage class is not valid."},
 	InvalidTag:                              {"InvalidTag", 400, "A tag is not valid."},
 	InvalidToken:                            {"InvalidToken", 400, "The session token is malformed or not valid."},
@@ -134,6 +139,7 @@ var codes = [...]codeInfo{
 	NoSuchCORSConfiguration:                 {"NoSuchCORSConfiguration", 404, "The bucket has no CORS configuration."},
 	NoSuchKey:                               {"NoSuchKey", 404, "The key does not exist."},
 	NoSuchLifecycleConfiguration:            {"NoSuchLifecycleConfiguration", 404, "The bucket has no lifecycle configuration."},
+	NoSuchObjectLockConfiguration:           {"NoSuchObjectLockConfiguration", 404, "The specified object does not have a ObjectLock configuration"},
 	NoSuchPublicAccessBlockConfiguration:    {"NoSuchPublicAccessBlockConfiguration", 404, "The bucket has no public access block configuration."},
 	NoSuchTagSet:                            {"NoSuchTagSet", 404, "The bucket has no tags."},
 	NoSuchUpload:                            {"NoSuchUpload", 404, "The multipart upload does not exist; it may have been aborted or completed."},

@@ -88,9 +88,14 @@ func (w *Writer) Bool(name string, v bool) {
 // Time writes an element with an instant, in milliseconds and UTC.
 func (w *Writer) Time(name string, t time.Time) {
 	w.Open(name)
-	w.B = t.UTC().AppendFormat(w.B, "2006-01-02T15:04:05.000Z")
+	w.B = t.UTC().AppendFormat(w.B, timestampLayout)
 	w.Close(name)
 }
+
+const timestampLayout = "2006-01-02T15:04:05.000Z"
+
+// Timestamp prints an instant as S3 does in documents and some headers.
+func Timestamp(t time.Time) string { return t.UTC().Format(timestampLayout) }
 
 // ETag writes an element with a quoted entity tag.
 func (w *Writer) ETag(name, etag string) {

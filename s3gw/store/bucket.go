@@ -117,6 +117,7 @@ func decodeBucket(name string, r *meta.Row) (*bucket, error) {
 	b.Bucket = Bucket{
 		ID: ashlar.BucketID(rec.Id), Name: name, Owner: rec.Owner, Created: fromNS(rec.CreatedNs),
 		Region: rec.Region, Shards: uint8(len(rec.Slots)), Versioning: versionings[rec.Versioning],
+		ObjectLock: rec.Versioning == row.Bucket_LOCKED, DefaultLock: defaultLock(rec.DefaultLock),
 	}
 	return b, nil
 }
@@ -230,6 +231,16 @@ func (s *Store) ListBuckets(ctx context.Context, owner, prefix, after string, li
 // CreateBucket makes a bucket. It returns ErrBucketOwned or ErrBucketExists if
 // the name is taken by the same or by another account.
 func (s *Store) CreateBucket(ctx context.Context, owner, name, region string) error {
+	return s.createBucket(ctx, owner, name, region, row.Bucket_NEVER)
+}
+
+// CreateLockedBucket is CreateBucket for a bucket that has object lock, and
+// with it versioning, from the beginning.
+func (s *Store) CreateLockedBucket(ctx context.Context, owner, name, region string) error {
+	return s.createBucket(ctx, owner, name, region, row.Bucket_LOCKED)
+}
+
+func (s *Store) createBucket(ctx context.Context, owner, name, region string, state row.Bucket_Versioning) error {
 	for n := range attemptsMax {
 		b, err := s.directory(ctx, name)
 		if err == nil && b != nil && b.rec.State != row.Bucket_ACTIVE {
@@ -246,7 +257,7 @@ func (s *Store) CreateBucket(ctx context.Context, owner, name, region string) er
 		case b != nil:
 			return fail("create bucket", name, ErrBucketExists)
 		}
-		err = s.tryCreate(ctx, owner, name, region)
+		err = s.tryCreate(ctx, owner, name, region, state)
 		if _, _, taken := conditionAt(err); !taken {
 			return fail("create bucket", name, err)
 		}
@@ -257,7 +268,7 @@ func (s *Store) CreateBucket(ctx context.Context, owner, name, region string) er
 
 // tryCreate puts the markers of a fresh bucket and then claims the name. A
 // *meta.ConditionError says that the name was taken meanwhile.
-func (s *Store) tryCreate(ctx context.Context, owner, name, region string) error {
+func (s *Store) tryCreate(ctx context.Context, owner, name, region string, state row.Bucket_Versioning) error {
 	m, err := s.formed()
 	if err != nil {
 		return err
@@ -273,8 +284,16 @@ func (s *Store) tryCreate(ctx context.Context, owner, name, region string) error
 	b := &bucket{Bucket: Bucket{ID: id}, rec: &row.Bucket{
 		Format: row.Format, Id: id[:], Owner: owner, CreatedNs: s.now().UnixNano(), Region: region,
 		Slots: row.SpreadSlots(id, min(slots, row.SlotsMax), len(m.Shards)), Generation: generationFirst,
+		Versioning: state,
 	}}
+	mark, err := row.Encode(&row.Mark{Format: row.Format})
+	if err != nil {
+		return err
+	}
 	if err := s.eachShard(ctx, b, func(sl slot, txn *meta.Txn) error {
+		if state != row.Bucket_NEVER {
+			txn.Puts = append(txn.Puts, marksOf(sl, state, mark)...)
+		}
 		put, err := markerPut(sl.Header(row.KindOpen), generationFirst)
 		txn.Puts = append(txn.Puts, put)
 		return err
@@ -295,6 +314,9 @@ func (s *Store) tryCreate(ctx context.Context, owner, name, region string) error
 		// leaves a few bytes behind.
 		_ = s.eachShard(ctx, b, func(sl slot, txn *meta.Txn) error {
 			txn.Deletes = append(txn.Deletes, sl.Header(row.KindOpen))
+			for _, put := range marksOf(sl, state, nil) {
+				txn.Deletes = append(txn.Deletes, put.Key)
+			}
 			return nil
 		})
 	}

@@ -136,6 +136,7 @@ func (s *Store) assemble(ctx context.Context, up *openUpload, list []CompletePar
 	}
 	a := &assembled{up: up, object: &row.Object{
 		EtagParts: uint32(len(list)), Attributes: rowAttributes(&up.Attributes), Owner: up.Owner,
+		Lock: rowLock(up.Lock),
 	}}
 	digests := md5.New()
 	var plain []Part

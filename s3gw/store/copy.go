@@ -51,6 +51,9 @@ func (s *Store) copyObject(ctx context.Context, req *CopyRequest) (Object, error
 	if source.Bytes > PutBytesMax {
 		return Object{}, ErrEntityTooLarge
 	}
+	if _, err := s.lockable(ctx, req.Put.Bucket, req.Put.Lock); err != nil {
+		return Object{}, err
+	}
 	same := req.Source.Bucket == req.Put.Bucket && req.Source.Key == req.Put.Key
 	if same && req.Source.Version == "" {
 		if !req.changes(source.StorageClass) {
@@ -96,7 +99,7 @@ func (s *Store) rewriteObject(ctx context.Context, req *CopyRequest) (o Object, 
 			if !ch.cur.live() {
 				return errNothing
 			}
-			if ch.versioning == row.Bucket_ENABLED || !old.NullVersion {
+			if enabled(ch.versioning) || !old.NullVersion {
 				return errVersioned
 			}
 			if err := judgeSource(req.SourceConditions, ch.cur.etag(), fromNS(old.ModifiedNs)); err != nil {
@@ -108,7 +111,7 @@ func (s *Store) rewriteObject(ctx context.Context, req *CopyRequest) (o Object, 
 			attrs := req.attributes(attributes(old.Attributes))
 			m := &row.Object{
 				Bytes: old.Bytes, EtagMd5: old.EtagMd5, EtagParts: old.EtagParts, Checksum: old.Checksum,
-				Attributes: rowAttributes(&attrs), Owner: req.Put.Owner,
+				Attributes: rowAttributes(&attrs), Owner: req.Put.Owner, Lock: old.Lock,
 			}
 			o = object(b.ID, key, m, ch.cur.extents)
 			o.Modified = ch.at

@@ -104,6 +104,7 @@ func decodeObject(r *meta.Row) (*row.Object, error) {
 type change struct {
 	meta.Txn
 	s          *Store
+	bucket     string
 	sl         slot
 	key        string
 	cur        current
@@ -111,6 +112,7 @@ type change struct {
 	at         time.Time      // of this attempt
 	rows       []int          // conditions on versions that are not current
 	counts     map[byte]int64 // what to add to the counters, by counter
+	bypass     bool           // a retention in governance mode does not hold
 }
 
 // The positions of the first conditions of every change.
@@ -134,7 +136,7 @@ func (s *Store) mutate(ctx context.Context, b *bucket, key string, fn func(*chan
 	}
 	state := b.rec.Versioning
 	for n := range attemptsMax {
-		ch := &change{s: s, sl: sl, key: key, cur: cur, versioning: state, at: s.now()}
+		ch := &change{s: s, bucket: b.Name, sl: sl, key: key, cur: cur, versioning: state, at: s.now()}
 		cond := meta.Cond{Key: sl.Object(key), Kind: meta.CondAbsent}
 		if cur.row != nil {
 			cond.Kind, cond.Version = meta.CondVersion, cur.version
@@ -180,6 +182,9 @@ func (s *Store) mutate(ctx context.Context, b *bucket, key string, fn func(*chan
 // sums are the checksums of the parts of a multipart object, or nil.
 func (ch *change) put(ctx context.Context, m *row.Object, extents []ashlar.Extent, sums []byte) error {
 	ch.stamp(m)
+	if err := ch.lock(ctx, m); err != nil {
+		return err
+	}
 	if err := ch.displace(ctx, m); err != nil {
 		return err
 	}
@@ -207,7 +212,7 @@ func (ch *change) stamp(m *row.Object) {
 	if ch.cur.row != nil {
 		id = id.Above(ch.cur.row.Version)
 	}
-	m.Format, m.NullVersion = row.Format, ch.versioning != row.Bucket_ENABLED
+	m.Format, m.NullVersion = row.Format, !enabled(ch.versioning)
 	m.Version = id[:]
 	m.ModifiedNs = ch.at.UnixNano()
 }
@@ -294,8 +299,12 @@ func (ch *change) store(key []byte, m row.Message) error {
 }
 
 // drop puts the extents of a version on the trash list and deletes its
-// manifest.
+// manifest. Whatever deletes or replaces a version passes here, so here it is
+// judged whether a lock forbids it.
 func (ch *change) drop(c current) error {
+	if err := ch.judgeLock(c.row.GetLock()); err != nil {
+		return err
+	}
 	if c.row != nil && len(c.row.Manifest) > 0 {
 		ch.Deletes = append(ch.Deletes, ch.sl.Manifest(c.row.Manifest))
 	}

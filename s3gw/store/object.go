@@ -38,13 +38,18 @@ func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Obje
 	if err != nil {
 		return Object{}, err
 	}
+	if !req.Lock.empty() {
+		if b, err = s.lockable(ctx, req.Bucket, req.Lock); err != nil {
+			return Object{}, err
+		}
+	}
 	r, err := s.receive(ctx, b, req.Key, 0, body, PutBytesMax)
 	if err != nil {
 		return Object{}, err
 	}
 	m := &row.Object{
 		Bytes: r.bytes, EtagMd5: r.md5[:], Checksum: rowChecksum(r.sum),
-		Attributes: rowAttributes(&req.Attributes), Owner: req.Owner,
+		Attributes: rowAttributes(&req.Attributes), Owner: req.Owner, Lock: rowLock(req.Lock),
 	}
 	err = s.mutate(ctx, b, req.Key, func(ch *change) error {
 		if err := judgeWrite(req.Conditions, ch.cur.live(), ch.cur.etag()); err != nil {
@@ -185,7 +190,7 @@ func overlapping(extents []ashlar.Extent, off, length uint64) ([]ashlar.Extent, 
 // never had versioning, and by a delete marker on top otherwise. With a version
 // it deletes that version for good. Without IfMatch it succeeds if there is
 // nothing to delete. Errors: ErrNoSuchBucket, ErrNoSuchKey (IfMatch without an
-// object) and ErrPreconditionFailed, ErrConflict; kinds besides: Unavailable
+// object), ErrPreconditionFailed, ErrLocked, ErrConflict; kinds besides: Unavailable
 // (done or not), Invalid.
 func (s *Store) DeleteObject(ctx context.Context, bucketName, key, version, owner string, cond Conditions) (Deleted, error) {
 	d, err := s.deleteObject(ctx, bucketName, key, version, owner, cond)
@@ -202,6 +207,7 @@ func (s *Store) deleteObject(ctx context.Context, bucketName, key, version, owne
 	}
 	err = s.reading(ctx, bucketName, missing, func(b *bucket) error {
 		err := s.mutate(ctx, b, key, func(ch *change) (err error) {
+			ch.bypass = cond.Bypass
 			if version != "" {
 				d, err = ch.deleteVersion(ctx, version, cond)
 				return err

@@ -53,11 +53,20 @@ func (s *Store) PutSetting(ctx context.Context, name, setting string, value []by
 // current one. It returns the version. Nothing else of the object changes, not
 // even its time. Errors: those of HeadObject.
 func (s *Store) SetTags(ctx context.Context, bucketName, key, version string, tags map[string]string) (string, error) {
-	v, err := s.setTags(ctx, bucketName, key, version, tags)
+	v, err := s.changeVersion(ctx, bucketName, key, version, func(_ *change, m *row.Object) error {
+		if m.Attributes == nil {
+			m.Attributes = &row.Attributes{}
+		}
+		m.Attributes.Tags = rowTags(tags)
+		return nil
+	})
 	return v, fail("set tags", named(bucketName, key), err)
 }
 
-func (s *Store) setTags(ctx context.Context, bucketName, key, version string, tags map[string]string) (changed string, err error) {
+// changeVersion changes what is said about a version of an object; fn gets a
+// copy of its row and may run again. An empty version is the current one. It
+// returns the version. Errors: those of HeadObject, and fn's.
+func (s *Store) changeVersion(ctx context.Context, bucketName, key, version string, fn func(ch *change, m *row.Object) error) (changed string, err error) {
 	if err := checkKey(key); err != nil {
 		return "", err
 	}
@@ -72,10 +81,9 @@ func (s *Store) setTags(ctx context.Context, bucketName, key, version string, ta
 				return err
 			}
 			next := proto.CloneOf(m)
-			if next.Attributes == nil {
-				next.Attributes = &row.Attributes{}
+			if err := fn(ch, next); err != nil {
+				return err
 			}
-			next.Attributes.Tags = rowTags(tags)
 			changed = versionIn(ch.versioning, m)
 			return ch.store(at, next)
 		})

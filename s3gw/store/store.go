@@ -32,6 +32,12 @@ var (
 	ErrPreconditionFailed = errors.New("a condition of the request does not hold")
 	ErrDeleteMarker       = errors.New("the version is a delete marker")
 	ErrConflict           = errors.New("a conflicting request was running; try again")
+	// ErrLocked: the version is under retention or legal hold.
+	ErrLocked = errors.New("the version is protected by object lock")
+	// ErrNoObjectLock: a lock was asked for in a bucket without object lock.
+	ErrNoObjectLock = errors.New("the bucket has no object lock")
+	// ErrBucketState: object lock needs versioning, and versioning stays with it.
+	ErrBucketState = errors.New("the versioning of the bucket does not allow that")
 )
 
 // Bounds that S3 states.
@@ -55,6 +61,10 @@ type Bucket struct {
 	Shards uint8
 	// Versioning is what was set last; empty before it was ever set.
 	Versioning Versioning
+	// ObjectLock says that versions can be locked; it is never taken back.
+	ObjectLock bool
+	// DefaultLock is the retention of versions that come without one, or nil.
+	DefaultLock *DefaultLock
 }
 
 // Versioning is the versioning state of a bucket, in S3's words.
@@ -116,6 +126,8 @@ type Object struct {
 	PartSums [][]byte
 	// Owner is the account that wrote it.
 	Owner string
+	// Lock is what keeps the version from being deleted.
+	Lock Lock
 	// Version is the id, or NullVersion; empty in a bucket that never had
 	// versioning.
 	Version string
@@ -142,6 +154,9 @@ type Body interface {
 type Conditions struct {
 	IfMatch, IfNoneMatch               []string
 	IfModifiedSince, IfUnmodifiedSince *time.Time
+	// Bypass lets a deletion pass a retention in governance mode. The caller
+	// has judged the right to it.
+	Bypass bool
 }
 
 // PutRequest describes a PUT of an object.
@@ -150,6 +165,9 @@ type PutRequest struct {
 	Owner       string
 	Attributes
 	Conditions Conditions
+	// Lock is what the client asked for; without a mode, the default of the
+	// bucket applies.
+	Lock Lock
 }
 
 // CopyRequest describes a CopyObject; the destination may be the source.
@@ -224,6 +242,8 @@ type Upload struct {
 	ChecksumAlgorithm string
 	// Composite says that the object's checksum is computed over the parts' digests.
 	Composite bool
+	// Lock is that of the object that it will be.
+	Lock Lock
 }
 
 // Part is one stored part of an upload.

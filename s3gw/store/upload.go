@@ -14,8 +14,9 @@ import (
 func uploadSubject(bucket, key, id string) string { return named(bucket, key) + " upload=" + id }
 
 // CreateUpload starts a multipart upload and returns its id. Of up it takes
-// Bucket, Key, Owner, Attributes, ChecksumAlgorithm and Composite; SHA
-// algorithms are composite only, CRC64NVME never is. Errors: ErrNoSuchBucket.
+// Bucket, Key, Owner, Attributes, Lock, ChecksumAlgorithm and Composite; SHA
+// algorithms are composite only, CRC64NVME never is. Errors: ErrNoSuchBucket,
+// ErrNoObjectLock.
 func (s *Store) CreateUpload(ctx context.Context, up *Upload) (id string, err error) {
 	for n := range attemptsMax {
 		id, err = s.createUpload(ctx, up)
@@ -34,7 +35,7 @@ func (s *Store) createUpload(ctx context.Context, up *Upload) (string, error) {
 	if !checksumFits(up.ChecksumAlgorithm, up.Composite) {
 		return "", invalid("checksum algorithm %q, composite %t", up.ChecksumAlgorithm, up.Composite)
 	}
-	b, err := s.lookup(ctx, up.Bucket)
+	b, err := s.lockable(ctx, up.Bucket, up.Lock)
 	if err != nil {
 		return "", err
 	}
@@ -44,6 +45,7 @@ func (s *Store) createUpload(ctx context.Context, up *Upload) (string, error) {
 	value, err := row.Encode(&row.Upload{
 		Format: row.Format, StartedNs: now.UnixNano(), Owner: up.Owner,
 		Attributes: rowAttributes(&up.Attributes), ChecksumAlgorithm: up.ChecksumAlgorithm, Composite: up.Composite,
+		Lock: rowLock(up.Lock),
 	})
 	if err != nil {
 		return "", err

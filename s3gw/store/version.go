@@ -13,7 +13,7 @@ import (
 )
 
 var versionings = map[row.Bucket_Versioning]Versioning{
-	row.Bucket_ENABLED: VersioningEnabled, row.Bucket_SUSPENDED: VersioningSuspended,
+	row.Bucket_ENABLED: VersioningEnabled, row.Bucket_SUSPENDED: VersioningSuspended, row.Bucket_LOCKED: VersioningEnabled,
 }
 
 // MarkerError is the answer where a read meets a delete marker. It is
@@ -99,14 +99,26 @@ func (s *Store) find(ctx context.Context, sl slot, key, version string) (current
 	return current{}, errContended
 }
 
+// enabled reports whether every write makes a version of its own.
+func enabled(state row.Bucket_Versioning) bool {
+	return state == row.Bucket_ENABLED || state == row.Bucket_LOCKED
+}
+
 // SetVersioning enables or suspends versioning. When it returns, every later
-// write follows it, whatever gateway it goes through. Errors: ErrNoSuchBucket.
+// write follows it, whatever gateway it goes through. Errors: ErrNoSuchBucket,
+// ErrBucketState (object lock keeps versioning enabled).
 func (s *Store) SetVersioning(ctx context.Context, name string, v Versioning) error {
 	state := row.Bucket_ENABLED
 	if v == VersioningSuspended {
 		state = row.Bucket_SUSPENDED
 	}
 	return fail("set versioning", name, s.changeBucket(ctx, name, func(b *bucket, rec *row.Bucket) error {
+		switch {
+		case rec.Versioning == row.Bucket_LOCKED && state == row.Bucket_SUSPENDED:
+			return ErrBucketState
+		case rec.Versioning == row.Bucket_LOCKED:
+			return nil
+		}
 		if err := s.markSlots(ctx, b, state); err != nil {
 			return err
 		}
@@ -123,15 +135,16 @@ func (s *Store) markSlots(ctx context.Context, b *bucket, state row.Bucket_Versi
 	for _, sl := range b.slots() {
 		txn := &meta.Txn{
 			Conds: []meta.Cond{{Key: sl.Header(row.KindOpen), Kind: meta.CondExists}},
-			Puts:  []meta.Put{{Key: sl.Mark(row.MarkVersioned), Value: mark}},
+			Puts:  marksOf(sl, state, mark),
 		}
-		if state == row.Bucket_ENABLED {
-			txn.Puts = append(txn.Puts, meta.Put{Key: sl.Mark(row.MarkEnabled), Value: mark})
-		} else {
+		if state == row.Bucket_SUSPENDED {
+			txn.Conds = append(txn.Conds, meta.Cond{Key: sl.Mark(row.MarkLocked), Kind: meta.CondAbsent})
 			txn.Deletes = [][]byte{sl.Mark(row.MarkEnabled)}
 		}
 		err := s.commit(ctx, sl.shard, txn)
-		if _, _, closed := conditionAt(err); closed {
+		if at, _, refused := conditionAt(err); refused && at > 0 {
+			return ErrBucketState // somebody is about to set object lock
+		} else if refused {
 			return s.revive(ctx, b)
 		}
 		if err != nil {
@@ -139,6 +152,18 @@ func (s *Store) markSlots(ctx context.Context, b *bucket, state row.Bucket_Versi
 		}
 	}
 	return nil
+}
+
+// marksOf returns the marks that a state puts into a slot.
+func marksOf(sl slot, state row.Bucket_Versioning, mark []byte) []meta.Put {
+	puts := []meta.Put{{Key: sl.Mark(row.MarkVersioned), Value: mark}}
+	if enabled(state) {
+		puts = append(puts, meta.Put{Key: sl.Mark(row.MarkEnabled), Value: mark})
+	}
+	if state == row.Bucket_LOCKED {
+		puts = append(puts, meta.Put{Key: sl.Mark(row.MarkLocked), Value: mark})
+	}
+	return puts
 }
 
 // changeBucket changes a bucket's directory row by compare-and-set; fn gets a
@@ -186,7 +211,11 @@ func (s *Store) changeBucket(ctx context.Context, name string, fn func(b *bucket
 func versioningConds(sl slot, state row.Bucket_Versioning) []meta.Cond {
 	switch state {
 	case row.Bucket_ENABLED:
-		return []meta.Cond{{Key: sl.Mark(row.MarkEnabled), Kind: meta.CondExists}}
+		return []meta.Cond{
+			{Key: sl.Mark(row.MarkEnabled), Kind: meta.CondExists}, {Key: sl.Mark(row.MarkLocked), Kind: meta.CondAbsent},
+		}
+	case row.Bucket_LOCKED:
+		return []meta.Cond{{Key: sl.Mark(row.MarkLocked), Kind: meta.CondExists}}
 	case row.Bucket_SUSPENDED:
 		return []meta.Cond{
 			{Key: sl.Mark(row.MarkVersioned), Kind: meta.CondExists}, {Key: sl.Mark(row.MarkEnabled), Kind: meta.CondAbsent},
@@ -197,6 +226,10 @@ func versioningConds(sl slot, state row.Bucket_Versioning) []meta.Cond {
 
 // slotVersioning reads what the slot's marks say.
 func (s *Store) slotVersioning(ctx context.Context, sl slot) (row.Bucket_Versioning, error) {
+	locked, err := s.get(ctx, sl.shard, sl.Mark(row.MarkLocked))
+	if err != nil || locked != nil {
+		return row.Bucket_LOCKED, err
+	}
 	enabled, err := s.get(ctx, sl.shard, sl.Mark(row.MarkEnabled))
 	if err != nil || enabled != nil {
 		return row.Bucket_ENABLED, err

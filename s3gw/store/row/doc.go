@@ -37,7 +37,7 @@
 //	'u'   H key 0x00 upload(16)                   Upload
 //	'p'   H upload(16) part(2)                    Part
 //	'd'   H upload(16)                            Done
-//	'v'   H mark(1)                               Mark      versioning mark
+//	'v'   H mark(1)                               Mark      versioning and lock marks
 //	't'   see daemon/meta/trash                   its own   every shard
 //
 // The values are the messages of row.proto; each begins with the version of its
@@ -74,10 +74,26 @@
 // copy of the bucket's record is out of date can do no harm. The mark 0 is there
 // once versioning was enabled or suspended for the first time, the mark 1 while
 // it is enabled. A transaction requires what it believes: that mark 0 is absent
-// (never), that mark 1 is there (enabled), or mark 0 without mark 1 (suspended).
+// (never), that mark 1 is there without mark 2 (enabled), mark 0 without mark 1
+// (suspended), or that mark 2 is there (locked: enabled, and object lock).
 // If it is refused it reads the marks and decides again. Setting the state
 // changes the marks of every slot first and the directory row last; a setting
 // that stopped half-way was not acknowledged, and is finished by the next.
+//
+// # Object lock
+//
+// The field lock of a version says what keeps it from being deleted: a retention
+// until a moment, a legal hold, or both. Whatever would delete or replace a
+// version reads this field in the row on whose version its transaction depends,
+// so no deletion that was decided before the lock came can be applied after it.
+// The moment is judged by the wall clock of the gateway that commits. A delete
+// marker on top deletes nothing and is allowed; so is a new version.
+//
+// Mark 2, once set, stays, and with it mark 0 and the versions: in a bucket with
+// object lock every write makes a version, and suspending requires that mark 2
+// is absent. The default retention lies in the directory row. A write in a
+// locked slot reads it there before it commits, so that it holds for each write
+// that begins after it was set.
 //
 // # Extents
 //

@@ -37,10 +37,11 @@ const (
 	CountOtherBytes = 'w'
 )
 
-// The versioning marks of a slot.
+// The marks of a slot.
 const (
 	MarkVersioned = 0 // versioning was set once
 	MarkEnabled   = 1 // versioning is enabled
+	MarkLocked    = 2 // and stays so: the bucket has object lock
 )
 
 // HeaderBytes is the length of kind, bucket id and slot.

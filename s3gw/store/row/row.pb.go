@@ -86,6 +86,7 @@ const (
 	Bucket_NEVER     Bucket_Versioning = 0
 	Bucket_ENABLED   Bucket_Versioning = 1
 	Bucket_SUSPENDED Bucket_Versioning = 2
+	Bucket_LOCKED    Bucket_Versioning = 3 // enabled for good: the bucket has object lock
 )
 
 // Enum value maps for Bucket_Versioning.
@@ -94,11 +95,13 @@ var (
 		0: "NEVER",
 		1: "ENABLED",
 		2: "SUSPENDED",
+		3: "LOCKED",
 	}
 	Bucket_Versioning_value = map[string]int32{
 		"NEVER":     0,
 		"ENABLED":   1,
 		"SUSPENDED": 2,
+		"LOCKED":    3,
 	}
 )
 
@@ -129,6 +132,157 @@ func (Bucket_Versioning) EnumDescriptor() ([]byte, []int) {
 	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{0, 1}
 }
 
+type Lock_Mode int32
+
+const (
+	Lock_NONE       Lock_Mode = 0 // no retention
+	Lock_GOVERNANCE Lock_Mode = 1 // whoever has the right may bypass it
+	Lock_COMPLIANCE Lock_Mode = 2 // nobody may
+)
+
+// Enum value maps for Lock_Mode.
+var (
+	Lock_Mode_name = map[int32]string{
+		0: "NONE",
+		1: "GOVERNANCE",
+		2: "COMPLIANCE",
+	}
+	Lock_Mode_value = map[string]int32{
+		"NONE":       0,
+		"GOVERNANCE": 1,
+		"COMPLIANCE": 2,
+	}
+)
+
+func (x Lock_Mode) Enum() *Lock_Mode {
+	p := new(Lock_Mode)
+	*p = x
+	return p
+}
+
+func (x Lock_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Lock_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_s3gw_store_row_row_proto_enumTypes[2].Descriptor()
+}
+
+func (Lock_Mode) Type() protoreflect.EnumType {
+	return &file_s3gw_store_row_row_proto_enumTypes[2]
+}
+
+func (x Lock_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Lock_Mode.Descriptor instead.
+func (Lock_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{2, 0}
+}
+
+type Lock_Hold int32
+
+const (
+	Lock_UNSET Lock_Hold = 0
+	Lock_ON    Lock_Hold = 1
+	Lock_OFF   Lock_Hold = 2 // it was taken off
+)
+
+// Enum value maps for Lock_Hold.
+var (
+	Lock_Hold_name = map[int32]string{
+		0: "UNSET",
+		1: "ON",
+		2: "OFF",
+	}
+	Lock_Hold_value = map[string]int32{
+		"UNSET": 0,
+		"ON":    1,
+		"OFF":   2,
+	}
+)
+
+func (x Lock_Hold) Enum() *Lock_Hold {
+	p := new(Lock_Hold)
+	*p = x
+	return p
+}
+
+func (x Lock_Hold) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Lock_Hold) Descriptor() protoreflect.EnumDescriptor {
+	return file_s3gw_store_row_row_proto_enumTypes[3].Descriptor()
+}
+
+func (Lock_Hold) Type() protoreflect.EnumType {
+	return &file_s3gw_store_row_row_proto_enumTypes[3]
+}
+
+func (x Lock_Hold) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Lock_Hold.Descriptor instead.
+func (Lock_Hold) EnumDescriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{2, 1}
+}
+
+// Form is how the filter was written, so that it is read back as it was.
+type LifecycleRule_Form int32
+
+const (
+	LifecycleRule_FILTER LifecycleRule_Form = 0
+	LifecycleRule_AND    LifecycleRule_Form = 1 // <Filter><And>
+	LifecycleRule_PREFIX LifecycleRule_Form = 2 // <Prefix>, without a filter
+	LifecycleRule_EMPTY  LifecycleRule_Form = 3 // <Filter/>
+)
+
+// Enum value maps for LifecycleRule_Form.
+var (
+	LifecycleRule_Form_name = map[int32]string{
+		0: "FILTER",
+		1: "AND",
+		2: "PREFIX",
+		3: "EMPTY",
+	}
+	LifecycleRule_Form_value = map[string]int32{
+		"FILTER": 0,
+		"AND":    1,
+		"PREFIX": 2,
+		"EMPTY":  3,
+	}
+)
+
+func (x LifecycleRule_Form) Enum() *LifecycleRule_Form {
+	p := new(LifecycleRule_Form)
+	*p = x
+	return p
+}
+
+func (x LifecycleRule_Form) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (LifecycleRule_Form) Descriptor() protoreflect.EnumDescriptor {
+	return file_s3gw_store_row_row_proto_enumTypes[4].Descriptor()
+}
+
+func (LifecycleRule_Form) Type() protoreflect.EnumType {
+	return &file_s3gw_store_row_row_proto_enumTypes[4]
+}
+
+func (x LifecycleRule_Form) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use LifecycleRule_Form.Descriptor instead.
+func (LifecycleRule_Form) EnumDescriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9, 0}
+}
+
 // Bucket is the value of a directory row.
 type Bucket struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -142,6 +296,8 @@ type Bucket struct {
 	Generation    uint64                 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`                                   // of the open markers; grows when a deletion is taken back
 	Versioning    Bucket_Versioning      `protobuf:"varint,9,opt,name=versioning,proto3,enum=ashlar.row.Bucket_Versioning" json:"versioning,omitempty"` // what was set last; the slots' marks decide
 	Settings      []*Setting             `protobuf:"bytes,10,rep,name=settings,proto3" json:"settings,omitempty"`                                       // ascending by name
+	DefaultLock   *DefaultLock           `protobuf:"bytes,11,opt,name=default_lock,json=defaultLock,proto3" json:"default_lock,omitempty"`              // of new versions; unset: none
+	Lifecycle     *Lifecycle             `protobuf:"bytes,12,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`                                     // what was set last; the slots' marks decide
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -246,6 +402,144 @@ func (x *Bucket) GetSettings() []*Setting {
 	return nil
 }
 
+func (x *Bucket) GetDefaultLock() *DefaultLock {
+	if x != nil {
+		return x.DefaultLock
+	}
+	return nil
+}
+
+func (x *Bucket) GetLifecycle() *Lifecycle {
+	if x != nil {
+		return x.Lifecycle
+	}
+	return nil
+}
+
+// DefaultLock is the retention that a bucket gives to versions that come
+// without one. Either days or years are set.
+type DefaultLock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          Lock_Mode              `protobuf:"varint,1,opt,name=mode,proto3,enum=ashlar.row.Lock_Mode" json:"mode,omitempty"`
+	Days          uint32                 `protobuf:"varint,2,opt,name=days,proto3" json:"days,omitempty"`
+	Years         uint32                 `protobuf:"varint,3,opt,name=years,proto3" json:"years,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DefaultLock) Reset() {
+	*x = DefaultLock{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DefaultLock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DefaultLock) ProtoMessage() {}
+
+func (x *DefaultLock) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DefaultLock.ProtoReflect.Descriptor instead.
+func (*DefaultLock) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DefaultLock) GetMode() Lock_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Lock_NONE
+}
+
+func (x *DefaultLock) GetDays() uint32 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+func (x *DefaultLock) GetYears() uint32 {
+	if x != nil {
+		return x.Years
+	}
+	return 0
+}
+
+// Lock keeps a version from being deleted: by a retention until a moment, by a
+// legal hold until that is taken off, or by both.
+type Lock struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          Lock_Mode              `protobuf:"varint,1,opt,name=mode,proto3,enum=ashlar.row.Lock_Mode" json:"mode,omitempty"`
+	UntilNs       int64                  `protobuf:"varint,2,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"` // end of the retention
+	Hold          Lock_Hold              `protobuf:"varint,3,opt,name=hold,proto3,enum=ashlar.row.Lock_Hold" json:"hold,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lock) Reset() {
+	*x = Lock{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lock) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lock) ProtoMessage() {}
+
+func (x *Lock) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lock.ProtoReflect.Descriptor instead.
+func (*Lock) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Lock) GetMode() Lock_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Lock_NONE
+}
+
+func (x *Lock) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+func (x *Lock) GetHold() Lock_Hold {
+	if x != nil {
+		return x.Hold
+	}
+	return Lock_UNSET
+}
+
 // Setting is a configuration of a bucket that the metadata does not look into:
 // tags, CORS rules and the like, in the form that the gateway chose.
 type Setting struct {
@@ -258,7 +552,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -270,7 +564,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -283,7 +577,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{1}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Setting) GetName() string {
@@ -310,7 +604,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -322,7 +616,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -335,7 +629,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{2}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Mark) GetFormat() uint32 {
@@ -343,6 +637,392 @@ func (x *Mark) GetFormat() uint32 {
 		return x.Format
 	}
 	return 0
+}
+
+// LifecycleMark is the value of the lifecycle mark: the rules that hold in a slot.
+type LifecycleMark struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Lifecycle     *Lifecycle             `protobuf:"bytes,2,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"` // without rules: it was removed
+	Bucket        string                 `protobuf:"bytes,3,opt,name=bucket,proto3" json:"bucket,omitempty"`       // its name
+	Owner         string                 `protobuf:"bytes,4,opt,name=owner,proto3" json:"owner,omitempty"`         // of the bucket, and of delete markers that expiry makes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LifecycleMark) Reset() {
+	*x = LifecycleMark{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LifecycleMark) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LifecycleMark) ProtoMessage() {}
+
+func (x *LifecycleMark) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LifecycleMark.ProtoReflect.Descriptor instead.
+func (*LifecycleMark) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *LifecycleMark) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *LifecycleMark) GetLifecycle() *Lifecycle {
+	if x != nil {
+		return x.Lifecycle
+	}
+	return nil
+}
+
+func (x *LifecycleMark) GetBucket() string {
+	if x != nil {
+		return x.Bucket
+	}
+	return ""
+}
+
+func (x *LifecycleMark) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+// Agenda is the value of an agenda row.
+type Agenda struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	After         []byte                 `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"` // of a build: the last key that was visited
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Agenda) Reset() {
+	*x = Agenda{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Agenda) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Agenda) ProtoMessage() {}
+
+func (x *Agenda) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Agenda.ProtoReflect.Descriptor instead.
+func (*Agenda) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Agenda) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *Agenda) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+// Lease is the value of a lease row: who does a shard's work, and until when.
+type Lease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Holder        []byte                 `protobuf:"bytes,2,opt,name=holder,proto3" json:"holder,omitempty"` // 16 bytes
+	UntilNs       int64                  `protobuf:"varint,3,opt,name=until_ns,json=untilNs,proto3" json:"until_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Lease) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *Lease) GetHolder() []byte {
+	if x != nil {
+		return x.Holder
+	}
+	return nil
+}
+
+func (x *Lease) GetUntilNs() int64 {
+	if x != nil {
+		return x.UntilNs
+	}
+	return 0
+}
+
+// Lifecycle is the lifecycle configuration of a bucket.
+type Lifecycle struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*LifecycleRule       `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"` // in the order in which they were given
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lifecycle) Reset() {
+	*x = Lifecycle{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lifecycle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lifecycle) ProtoMessage() {}
+
+func (x *Lifecycle) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lifecycle.ProtoReflect.Descriptor instead.
+func (*Lifecycle) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Lifecycle) GetRules() []*LifecycleRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// LifecycleRule is one rule. Numbers that are 0 are not set, but for the sizes,
+// whose flags say so.
+type LifecycleRule struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Id             string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Enabled        bool                   `protobuf:"varint,2,opt,name=enabled,proto3" json:"enabled,omitempty"`
+	Prefix         string                 `protobuf:"bytes,3,opt,name=prefix,proto3" json:"prefix,omitempty"`
+	Tags           []*Tag                 `protobuf:"bytes,4,rep,name=tags,proto3" json:"tags,omitempty"` // ascending by key
+	HasGreater     bool                   `protobuf:"varint,5,opt,name=has_greater,json=hasGreater,proto3" json:"has_greater,omitempty"`
+	GreaterBytes   uint64                 `protobuf:"varint,6,opt,name=greater_bytes,json=greaterBytes,proto3" json:"greater_bytes,omitempty"` // only larger objects
+	HasLess        bool                   `protobuf:"varint,7,opt,name=has_less,json=hasLess,proto3" json:"has_less,omitempty"`
+	LessBytes      uint64                 `protobuf:"varint,8,opt,name=less_bytes,json=lessBytes,proto3" json:"less_bytes,omitempty"` // only smaller objects
+	Days           uint32                 `protobuf:"varint,9,opt,name=days,proto3" json:"days,omitempty"`                            // expiration
+	DateNs         int64                  `protobuf:"varint,10,opt,name=date_ns,json=dateNs,proto3" json:"date_ns,omitempty"`
+	LoneMarkers    bool                   `protobuf:"varint,11,opt,name=lone_markers,json=loneMarkers,proto3" json:"lone_markers,omitempty"` // remove delete markers without versions
+	NoncurrentDays uint32                 `protobuf:"varint,12,opt,name=noncurrent_days,json=noncurrentDays,proto3" json:"noncurrent_days,omitempty"`
+	NoncurrentKeep uint32                 `protobuf:"varint,13,opt,name=noncurrent_keep,json=noncurrentKeep,proto3" json:"noncurrent_keep,omitempty"` // newest noncurrent versions that stay
+	AbortDays      uint32                 `protobuf:"varint,14,opt,name=abort_days,json=abortDays,proto3" json:"abort_days,omitempty"`                // of multipart uploads
+	Form           LifecycleRule_Form     `protobuf:"varint,15,opt,name=form,proto3,enum=ashlar.row.LifecycleRule_Form" json:"form,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *LifecycleRule) Reset() {
+	*x = LifecycleRule{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LifecycleRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LifecycleRule) ProtoMessage() {}
+
+func (x *LifecycleRule) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LifecycleRule.ProtoReflect.Descriptor instead.
+func (*LifecycleRule) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *LifecycleRule) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *LifecycleRule) GetEnabled() bool {
+	if x != nil {
+		return x.Enabled
+	}
+	return false
+}
+
+func (x *LifecycleRule) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *LifecycleRule) GetTags() []*Tag {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+func (x *LifecycleRule) GetHasGreater() bool {
+	if x != nil {
+		return x.HasGreater
+	}
+	return false
+}
+
+func (x *LifecycleRule) GetGreaterBytes() uint64 {
+	if x != nil {
+		return x.GreaterBytes
+	}
+	return 0
+}
+
+func (x *LifecycleRule) GetHasLess() bool {
+	if x != nil {
+		return x.HasLess
+	}
+	return false
+}
+
+func (x *LifecycleRule) GetLessBytes() uint64 {
+	if x != nil {
+		return x.LessBytes
+	}
+	return 0
+}
+
+func (x *LifecycleRule) GetDays() uint32 {
+	if x != nil {
+		return x.Days
+	}
+	return 0
+}
+
+func (x *LifecycleRule) GetDateNs() int64 {
+	if x != nil {
+		return x.DateNs
+	}
+	return 0
+}
+
+func (x *LifecycleRule) GetLoneMarkers() bool {
+	if x != nil {
+		return x.LoneMarkers
+	}
+	return false
+}
+
+func (x *LifecycleRule) GetNoncurrentDays() uint32 {
+	if x != nil {
+		return x.NoncurrentDays
+	}
+	return 0
+}
+
+func (x *LifecycleRule) GetNoncurrentKeep() uint32 {
+	if x != nil {
+		return x.NoncurrentKeep
+	}
+	return 0
+}
+
+func (x *LifecycleRule) GetAbortDays() uint32 {
+	if x != nil {
+		return x.AbortDays
+	}
+	return 0
+}
+
+func (x *LifecycleRule) GetForm() LifecycleRule_Form {
+	if x != nil {
+		return x.Form
+	}
+	return LifecycleRule_FILTER
 }
 
 // Marker is the value of an open or a closed marker.
@@ -356,7 +1036,7 @@ type Marker struct {
 
 func (x *Marker) Reset() {
 	*x = Marker{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -368,7 +1048,7 @@ func (x *Marker) String() string {
 func (*Marker) ProtoMessage() {}
 
 func (x *Marker) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -381,7 +1061,7 @@ func (x *Marker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Marker.ProtoReflect.Descriptor instead.
 func (*Marker) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{3}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Marker) GetFormat() uint32 {
@@ -415,13 +1095,15 @@ type Object struct {
 	Extents       *Extents               `protobuf:"bytes,12,opt,name=extents,proto3" json:"extents,omitempty"`             // unset when they are in a manifest row
 	Manifest      []byte                 `protobuf:"bytes,13,opt,name=manifest,proto3" json:"manifest,omitempty"`           // the id of the manifest row, 16 bytes, or empty
 	NullAt        []byte                 `protobuf:"bytes,14,opt,name=null_at,json=nullAt,proto3" json:"null_at,omitempty"` // on a current row: the version under which the null version lies
+	Lock          *Lock                  `protobuf:"bytes,15,opt,name=lock,proto3" json:"lock,omitempty"`                   // unset: none
+	DueNs         int64                  `protobuf:"varint,16,opt,name=due_ns,json=dueNs,proto3" json:"due_ns,omitempty"`   // on a current row: when its agenda row is due; 0: it has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +1115,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +1128,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{4}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Object) GetFormat() uint32 {
@@ -547,6 +1229,20 @@ func (x *Object) GetNullAt() []byte {
 	return nil
 }
 
+func (x *Object) GetLock() *Lock {
+	if x != nil {
+		return x.Lock
+	}
+	return nil
+}
+
+func (x *Object) GetDueNs() int64 {
+	if x != nil {
+		return x.DueNs
+	}
+	return 0
+}
+
 // Manifest is the value of a manifest row.
 type Manifest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -558,7 +1254,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +1266,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +1279,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{5}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -609,13 +1305,15 @@ type Upload struct {
 	Attributes        *Attributes            `protobuf:"bytes,4,opt,name=attributes,proto3" json:"attributes,omitempty"`
 	ChecksumAlgorithm string                 `protobuf:"bytes,5,opt,name=checksum_algorithm,json=checksumAlgorithm,proto3" json:"checksum_algorithm,omitempty"`
 	Composite         bool                   `protobuf:"varint,6,opt,name=composite,proto3" json:"composite,omitempty"`
+	Lock              *Lock                  `protobuf:"bytes,7,opt,name=lock,proto3" json:"lock,omitempty"`                 // of the object that it will be
+	DueNs             int64                  `protobuf:"varint,8,opt,name=due_ns,json=dueNs,proto3" json:"due_ns,omitempty"` // when its agenda row is due; 0: it has none
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Upload) Reset() {
 	*x = Upload{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -627,7 +1325,7 @@ func (x *Upload) String() string {
 func (*Upload) ProtoMessage() {}
 
 func (x *Upload) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -640,7 +1338,7 @@ func (x *Upload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upload.ProtoReflect.Descriptor instead.
 func (*Upload) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{6}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Upload) GetFormat() uint32 {
@@ -685,6 +1383,20 @@ func (x *Upload) GetComposite() bool {
 	return false
 }
 
+func (x *Upload) GetLock() *Lock {
+	if x != nil {
+		return x.Lock
+	}
+	return nil
+}
+
+func (x *Upload) GetDueNs() int64 {
+	if x != nil {
+		return x.DueNs
+	}
+	return 0
+}
+
 // Part is the value of a part row.
 type Part struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -701,7 +1413,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +1425,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +1438,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{7}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Part) GetFormat() uint32 {
@@ -792,7 +1504,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +1516,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,7 +1529,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{8}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Done) GetFormat() uint32 {
@@ -866,7 +1578,7 @@ type Checksum struct {
 
 func (x *Checksum) Reset() {
 	*x = Checksum{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -878,7 +1590,7 @@ func (x *Checksum) String() string {
 func (*Checksum) ProtoMessage() {}
 
 func (x *Checksum) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -891,7 +1603,7 @@ func (x *Checksum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checksum.ProtoReflect.Descriptor instead.
 func (*Checksum) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Checksum) GetAlgorithm() string {
@@ -934,7 +1646,7 @@ type Attributes struct {
 
 func (x *Attributes) Reset() {
 	*x = Attributes{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1658,7 @@ func (x *Attributes) String() string {
 func (*Attributes) ProtoMessage() {}
 
 func (x *Attributes) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1671,7 @@ func (x *Attributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attributes.ProtoReflect.Descriptor instead.
 func (*Attributes) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Attributes) GetContentType() []byte {
@@ -1042,7 +1754,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1054,7 +1766,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1067,7 +1779,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Tag) GetKey() []byte {
@@ -1101,7 +1813,7 @@ type Extents struct {
 
 func (x *Extents) Reset() {
 	*x = Extents{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1825,7 @@ func (x *Extents) String() string {
 func (*Extents) ProtoMessage() {}
 
 func (x *Extents) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1838,7 @@ func (x *Extents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extents.ProtoReflect.Descriptor instead.
 func (*Extents) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{12}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Extents) GetLayouts() []*Layout {
@@ -1185,7 +1897,7 @@ type Layout struct {
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1197,7 +1909,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1210,7 +1922,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{13}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Layout) GetStripeBytes() uint32 {
@@ -1260,7 +1972,7 @@ var File_s3gw_store_row_row_proto protoreflect.FileDescriptor
 const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\n" +
 	"\x18s3gw/store/row/row.proto\x12\n" +
-	"ashlar.row\"\xc8\x03\n" +
+	"ashlar.row\"\xc5\x04\n" +
 	"\x06Bucket\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
@@ -1277,28 +1989,91 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"versioning\x18\t \x01(\x0e2\x1d.ashlar.row.Bucket.VersioningR\n" +
 	"versioning\x12/\n" +
 	"\bsettings\x18\n" +
-	" \x03(\v2\x13.ashlar.row.SettingR\bsettings\">\n" +
+	" \x03(\v2\x13.ashlar.row.SettingR\bsettings\x12:\n" +
+	"\fdefault_lock\x18\v \x01(\v2\x17.ashlar.row.DefaultLockR\vdefaultLock\x123\n" +
+	"\tlifecycle\x18\f \x01(\v2\x15.ashlar.row.LifecycleR\tlifecycle\">\n" +
 	"\x05State\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x00\x12\f\n" +
 	"\bDELETING\x10\x01\x12\r\n" +
 	"\tREOPENING\x10\x02\x12\f\n" +
-	"\bDROPPING\x10\x03\"3\n" +
+	"\bDROPPING\x10\x03\"?\n" +
 	"\n" +
 	"Versioning\x12\t\n" +
 	"\x05NEVER\x10\x00\x12\v\n" +
 	"\aENABLED\x10\x01\x12\r\n" +
-	"\tSUSPENDED\x10\x02\"3\n" +
+	"\tSUSPENDED\x10\x02\x12\n" +
+	"\n" +
+	"\x06LOCKED\x10\x03\"b\n" +
+	"\vDefaultLock\x12)\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x15.ashlar.row.Lock.ModeR\x04mode\x12\x12\n" +
+	"\x04days\x18\x02 \x01(\rR\x04days\x12\x14\n" +
+	"\x05years\x18\x03 \x01(\rR\x05years\"\xcd\x01\n" +
+	"\x04Lock\x12)\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x15.ashlar.row.Lock.ModeR\x04mode\x12\x19\n" +
+	"\buntil_ns\x18\x02 \x01(\x03R\auntilNs\x12)\n" +
+	"\x04hold\x18\x03 \x01(\x0e2\x15.ashlar.row.Lock.HoldR\x04hold\"0\n" +
+	"\x04Mode\x12\b\n" +
+	"\x04NONE\x10\x00\x12\x0e\n" +
+	"\n" +
+	"GOVERNANCE\x10\x01\x12\x0e\n" +
+	"\n" +
+	"COMPLIANCE\x10\x02\"\"\n" +
+	"\x04Hold\x12\t\n" +
+	"\x05UNSET\x10\x00\x12\x06\n" +
+	"\x02ON\x10\x01\x12\a\n" +
+	"\x03OFF\x10\x02\"3\n" +
 	"\aSetting\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\"\x1e\n" +
 	"\x04Mark\x12\x16\n" +
-	"\x06format\x18\x01 \x01(\rR\x06format\"@\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\"\x8a\x01\n" +
+	"\rLifecycleMark\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x123\n" +
+	"\tlifecycle\x18\x02 \x01(\v2\x15.ashlar.row.LifecycleR\tlifecycle\x12\x16\n" +
+	"\x06bucket\x18\x03 \x01(\tR\x06bucket\x12\x14\n" +
+	"\x05owner\x18\x04 \x01(\tR\x05owner\"6\n" +
+	"\x06Agenda\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\fR\x05after\"R\n" +
+	"\x05Lease\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x16\n" +
+	"\x06holder\x18\x02 \x01(\fR\x06holder\x12\x19\n" +
+	"\buntil_ns\x18\x03 \x01(\x03R\auntilNs\"<\n" +
+	"\tLifecycle\x12/\n" +
+	"\x05rules\x18\x01 \x03(\v2\x19.ashlar.row.LifecycleRuleR\x05rules\"\x9f\x04\n" +
+	"\rLifecycleRule\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aenabled\x18\x02 \x01(\bR\aenabled\x12\x16\n" +
+	"\x06prefix\x18\x03 \x01(\tR\x06prefix\x12#\n" +
+	"\x04tags\x18\x04 \x03(\v2\x0f.ashlar.row.TagR\x04tags\x12\x1f\n" +
+	"\vhas_greater\x18\x05 \x01(\bR\n" +
+	"hasGreater\x12#\n" +
+	"\rgreater_bytes\x18\x06 \x01(\x04R\fgreaterBytes\x12\x19\n" +
+	"\bhas_less\x18\a \x01(\bR\ahasLess\x12\x1d\n" +
+	"\n" +
+	"less_bytes\x18\b \x01(\x04R\tlessBytes\x12\x12\n" +
+	"\x04days\x18\t \x01(\rR\x04days\x12\x17\n" +
+	"\adate_ns\x18\n" +
+	" \x01(\x03R\x06dateNs\x12!\n" +
+	"\flone_markers\x18\v \x01(\bR\vloneMarkers\x12'\n" +
+	"\x0fnoncurrent_days\x18\f \x01(\rR\x0enoncurrentDays\x12'\n" +
+	"\x0fnoncurrent_keep\x18\r \x01(\rR\x0enoncurrentKeep\x12\x1d\n" +
+	"\n" +
+	"abort_days\x18\x0e \x01(\rR\tabortDays\x122\n" +
+	"\x04form\x18\x0f \x01(\x0e2\x1e.ashlar.row.LifecycleRule.FormR\x04form\"2\n" +
+	"\x04Form\x12\n" +
+	"\n" +
+	"\x06FILTER\x10\x00\x12\a\n" +
+	"\x03AND\x10\x01\x12\n" +
+	"\n" +
+	"\x06PREFIX\x10\x02\x12\t\n" +
+	"\x05EMPTY\x10\x03\"@\n" +
 	"\x06Marker\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\"\xd7\x03\n" +
+	"generation\"\x94\x04\n" +
 	"\x06Object\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\fR\aversion\x12!\n" +
@@ -1318,10 +2093,12 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\x05owner\x18\v \x01(\tR\x05owner\x12-\n" +
 	"\aextents\x18\f \x01(\v2\x13.ashlar.row.ExtentsR\aextents\x12\x1a\n" +
 	"\bmanifest\x18\r \x01(\fR\bmanifest\x12\x17\n" +
-	"\anull_at\x18\x0e \x01(\fR\x06nullAt\"Q\n" +
+	"\anull_at\x18\x0e \x01(\fR\x06nullAt\x12$\n" +
+	"\x04lock\x18\x0f \x01(\v2\x10.ashlar.row.LockR\x04lock\x12\x15\n" +
+	"\x06due_ns\x18\x10 \x01(\x03R\x05dueNs\"Q\n" +
 	"\bManifest\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12-\n" +
-	"\aextents\x18\x02 \x01(\v2\x13.ashlar.row.ExtentsR\aextents\"\xda\x01\n" +
+	"\aextents\x18\x02 \x01(\v2\x13.ashlar.row.ExtentsR\aextents\"\x97\x02\n" +
 	"\x06Upload\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
 	"\n" +
@@ -1331,7 +2108,9 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"attributes\x18\x04 \x01(\v2\x16.ashlar.row.AttributesR\n" +
 	"attributes\x12-\n" +
 	"\x12checksum_algorithm\x18\x05 \x01(\tR\x11checksumAlgorithm\x12\x1c\n" +
-	"\tcomposite\x18\x06 \x01(\bR\tcomposite\"\xda\x01\n" +
+	"\tcomposite\x18\x06 \x01(\bR\tcomposite\x12$\n" +
+	"\x04lock\x18\a \x01(\v2\x10.ashlar.row.LockR\x04lock\x12\x15\n" +
+	"\x06due_ns\x18\b \x01(\x03R\x05dueNs\"\xda\x01\n" +
 	"\x04Part\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
@@ -1394,46 +2173,67 @@ func file_s3gw_store_row_row_proto_rawDescGZIP() []byte {
 	return file_s3gw_store_row_row_proto_rawDescData
 }
 
-var file_s3gw_store_row_row_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_s3gw_store_row_row_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_s3gw_store_row_row_proto_goTypes = []any{
-	(Bucket_State)(0),      // 0: ashlar.row.Bucket.State
-	(Bucket_Versioning)(0), // 1: ashlar.row.Bucket.Versioning
-	(*Bucket)(nil),         // 2: ashlar.row.Bucket
-	(*Setting)(nil),        // 3: ashlar.row.Setting
-	(*Mark)(nil),           // 4: ashlar.row.Mark
-	(*Marker)(nil),         // 5: ashlar.row.Marker
-	(*Object)(nil),         // 6: ashlar.row.Object
-	(*Manifest)(nil),       // 7: ashlar.row.Manifest
-	(*Upload)(nil),         // 8: ashlar.row.Upload
-	(*Part)(nil),           // 9: ashlar.row.Part
-	(*Done)(nil),           // 10: ashlar.row.Done
-	(*Checksum)(nil),       // 11: ashlar.row.Checksum
-	(*Attributes)(nil),     // 12: ashlar.row.Attributes
-	(*Tag)(nil),            // 13: ashlar.row.Tag
-	(*Extents)(nil),        // 14: ashlar.row.Extents
-	(*Layout)(nil),         // 15: ashlar.row.Layout
+	(Bucket_State)(0),       // 0: ashlar.row.Bucket.State
+	(Bucket_Versioning)(0),  // 1: ashlar.row.Bucket.Versioning
+	(Lock_Mode)(0),          // 2: ashlar.row.Lock.Mode
+	(Lock_Hold)(0),          // 3: ashlar.row.Lock.Hold
+	(LifecycleRule_Form)(0), // 4: ashlar.row.LifecycleRule.Form
+	(*Bucket)(nil),          // 5: ashlar.row.Bucket
+	(*DefaultLock)(nil),     // 6: ashlar.row.DefaultLock
+	(*Lock)(nil),            // 7: ashlar.row.Lock
+	(*Setting)(nil),         // 8: ashlar.row.Setting
+	(*Mark)(nil),            // 9: ashlar.row.Mark
+	(*LifecycleMark)(nil),   // 10: ashlar.row.LifecycleMark
+	(*Agenda)(nil),          // 11: ashlar.row.Agenda
+	(*Lease)(nil),           // 12: ashlar.row.Lease
+	(*Lifecycle)(nil),       // 13: ashlar.row.Lifecycle
+	(*LifecycleRule)(nil),   // 14: ashlar.row.LifecycleRule
+	(*Marker)(nil),          // 15: ashlar.row.Marker
+	(*Object)(nil),          // 16: ashlar.row.Object
+	(*Manifest)(nil),        // 17: ashlar.row.Manifest
+	(*Upload)(nil),          // 18: ashlar.row.Upload
+	(*Part)(nil),            // 19: ashlar.row.Part
+	(*Done)(nil),            // 20: ashlar.row.Done
+	(*Checksum)(nil),        // 21: ashlar.row.Checksum
+	(*Attributes)(nil),      // 22: ashlar.row.Attributes
+	(*Tag)(nil),             // 23: ashlar.row.Tag
+	(*Extents)(nil),         // 24: ashlar.row.Extents
+	(*Layout)(nil),          // 25: ashlar.row.Layout
 }
 var file_s3gw_store_row_row_proto_depIdxs = []int32{
 	0,  // 0: ashlar.row.Bucket.state:type_name -> ashlar.row.Bucket.State
 	1,  // 1: ashlar.row.Bucket.versioning:type_name -> ashlar.row.Bucket.Versioning
-	3,  // 2: ashlar.row.Bucket.settings:type_name -> ashlar.row.Setting
-	11, // 3: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
-	12, // 4: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
-	14, // 5: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
-	14, // 6: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
-	12, // 7: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
-	11, // 8: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
-	14, // 9: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
-	6,  // 10: ashlar.row.Done.object:type_name -> ashlar.row.Object
-	13, // 11: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
-	13, // 12: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
-	15, // 13: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	8,  // 2: ashlar.row.Bucket.settings:type_name -> ashlar.row.Setting
+	6,  // 3: ashlar.row.Bucket.default_lock:type_name -> ashlar.row.DefaultLock
+	13, // 4: ashlar.row.Bucket.lifecycle:type_name -> ashlar.row.Lifecycle
+	2,  // 5: ashlar.row.DefaultLock.mode:type_name -> ashlar.row.Lock.Mode
+	2,  // 6: ashlar.row.Lock.mode:type_name -> ashlar.row.Lock.Mode
+	3,  // 7: ashlar.row.Lock.hold:type_name -> ashlar.row.Lock.Hold
+	13, // 8: ashlar.row.LifecycleMark.lifecycle:type_name -> ashlar.row.Lifecycle
+	14, // 9: ashlar.row.Lifecycle.rules:type_name -> ashlar.row.LifecycleRule
+	23, // 10: ashlar.row.LifecycleRule.tags:type_name -> ashlar.row.Tag
+	4,  // 11: ashlar.row.LifecycleRule.form:type_name -> ashlar.row.LifecycleRule.Form
+	21, // 12: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
+	22, // 13: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
+	24, // 14: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
+	7,  // 15: ashlar.row.Object.lock:type_name -> ashlar.row.Lock
+	24, // 16: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
+	22, // 17: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
+	7,  // 18: ashlar.row.Upload.lock:type_name -> ashlar.row.Lock
+	21, // 19: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
+	24, // 20: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
+	16, // 21: ashlar.row.Done.object:type_name -> ashlar.row.Object
+	23, // 22: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
+	23, // 23: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
+	25, // 24: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_s3gw_store_row_row_proto_init() }
@@ -1446,8 +2246,8 @@ func file_s3gw_store_row_row_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_s3gw_store_row_row_proto_rawDesc), len(file_s3gw_store_row_row_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   14,
+			NumEnums:      5,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -99,6 +99,14 @@ func golden(t *testing.T) string {
 	sums := FromExtents(sampleExtents())
 	sums.PartSums = []byte{1, 2, 3, 4, 5, 6, 7, 8}
 	value("part sums", &Manifest{Format: 1, Extents: sums})
+	value("locked", &Object{
+		Format: 1, Version: v[:], ModifiedNs: 1e18, EtagMd5: md5, Lock: &Lock{Mode: Lock_COMPLIANCE, UntilNs: 2e18, Hold: Lock_OFF},
+	})
+	value("default", &Bucket{
+		Format: 1, Id: id[:], Owner: "me", Slots: []uint32{0}, Versioning: Bucket_LOCKED, DefaultLock: &DefaultLock{Mode: Lock_GOVERNANCE, Years: 7},
+	})
+	value("lock later", &Upload{Format: 1, StartedNs: 1e18, Lock: &Lock{Hold: Lock_ON}})
+	key("lock mark", s.Mark(MarkLocked))
 	fmt.Fprintf(&out, "slot of a/b: %d of 4, %d of 64; slots on 5 shards: %v\n",
 		SlotOf(id, "a/b", 4), SlotOf(id, "a/b", 64), SpreadSlots(id, 4, 5))
 	return out.String()
