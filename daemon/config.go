@@ -7,6 +7,7 @@ import (
 
 	"ashlar"
 	"ashlar/daemon/scrub"
+	"ashlar/segment"
 )
 
 // Config says who and where a host is. Everything that the cluster must agree
@@ -33,6 +34,10 @@ type Config struct {
 	// Engine is how bytes get to the disks: "auto" (also when empty), "pread" or
 	// "uring", which costs less CPU under many reads at once and more otherwise.
 	Engine string `toml:"engine"`
+	// Writers is the number of segments that are written at once on each disk. 0
+	// means one on a disk that rotates, which would seek between them, and one per
+	// core on others; which it is the machine said when the disk was claimed.
+	Writers int `toml:"writers"`
 	// ClaimBlank claims blank devices of Disks at start. It is for test clusters:
 	// a disk whose labels were wiped would come back as a new, empty one.
 	ClaimBlank bool `toml:"claim-blank"`
@@ -92,6 +97,10 @@ func (c *Config) Check() error {
 	}
 	if len(c.Disks) == 0 {
 		return ashlar.E("daemon: config", "disks", ashlar.Invalid, fmt.Errorf("disks is missing: list the devices of this host"))
+	}
+	if c.Writers < 0 || c.Writers > segment.WritersMax {
+		return ashlar.E("daemon: config", "writers", ashlar.Invalid,
+			fmt.Errorf("writers = %d: want 0, which chooses by the kind of disk, to %d", c.Writers, segment.WritersMax))
 	}
 	if c.ScrubPeriod < 0 || c.ScrubBytes < 0 {
 		return ashlar.E("daemon: config", "scrub", ashlar.Invalid, fmt.Errorf("scrub-period and scrub-bytes-per-second must not be negative"))

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"ashlar"
@@ -26,8 +27,8 @@ import (
 
 const (
 	// watchEvery is how often a disk is looked at, probeEvery how many looks lie
-	// between two readings of its label: these find a second owner, and a dead
-	// disk that nobody reads.
+	// between two readings of its label, besides one after each device that was
+	// plugged or pulled: these find a second owner, and a dead disk that nobody reads.
 	watchEvery = 250 * time.Millisecond
 	probeEvery = 20
 )
@@ -48,6 +49,10 @@ type disks struct {
 	engine      blockdev.Engine
 	plugs       uint64 // atomic: counts devices that came or went
 	slots       []*slot
+
+	// For tests: nothing is looked at on a schedule, and when the kernel is listened to.
+	eventsOnly bool
+	listening  func()
 }
 
 // slot is one device. Its watcher goroutine alone opens and retires it while
@@ -55,7 +60,8 @@ type disks struct {
 type slot struct {
 	name, path string
 	fault      blockdev.Fault
-	sought     uint64 // the plugs at the last search; the watcher's
+	// The plugs at the last search and at the last reading of the label; the watcher's.
+	sought, probed uint64
 
 	mu     sync.Mutex
 	id     ashlar.DiskID // zero until first opened
@@ -168,7 +174,7 @@ func (d *disks) openLog(ctx context.Context, s *slot, disk *diskmgr.Disk) (*segm
 	label := disk.Label()
 	wal, err := segment.Open(ctx, disk.Device(), segment.Options{
 		Disk: label.Disk, IndexDir: filepath.Join(d.cfg.Dir, "index", label.Disk.String()),
-		SegmentBytes: label.Geometry.SegmentBytes, Writers: writers(label.Rotating), Log: d.log.With("name", s.name),
+		SegmentBytes: label.Geometry.SegmentBytes, Writers: d.writers(label.Rotating), Log: d.log.With("name", s.name),
 	})
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
@@ -176,13 +182,15 @@ func (d *disks) openLog(ctx context.Context, s *slot, disk *diskmgr.Disk) (*segm
 	return wal, nil
 }
 
-// writers is the number of open segments of a disk: a rotating one would seek
-// between them.
-func writers(rotating bool) int {
-	if rotating {
+// writers is the number of open segments of a disk, see Config.Writers.
+func (d *disks) writers(rotating bool) int {
+	switch {
+	case d.cfg.Writers > 0:
+		return d.cfg.Writers
+	case rotating:
 		return 1
 	}
-	return runtime.GOMAXPROCS(0)
+	return min(runtime.GOMAXPROCS(0), segment.WritersMax)
 }
 
 // watch looks after one disk until ctx ends.
@@ -211,7 +219,9 @@ func (d *disks) watch(ctx context.Context, s *slot) {
 			if off {
 				s.fault.Kill()
 			}
-			d.judge(s, disk, wal, off || n%probeEvery == 0)
+			plugs := atomic.LoadUint64(&d.plugs)
+			d.judge(s, disk, wal, off || n%probeEvery == 0 && !d.eventsOnly || plugs != s.probed)
+			s.probed = plugs
 		}
 	}
 }

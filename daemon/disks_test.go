@@ -190,6 +190,7 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		"listen-rpc": func(c *Config) { c.ListenRPC = "nowhere" },
 		"placement":  func(c *Config) { c.Placement = nil },
 		"disks":      func(c *Config) { c.Disks = nil },
+		"writers":    func(c *Config) { c.Writers = 65 },
 	} {
 		bad := good
 		spoil(&bad)

@@ -29,7 +29,8 @@ func (d *disks) places(ctx context.Context) []string {
 // watchPlugs counts the devices that come and go, until ctx ends. Without the
 // kernel's messages disks are found by the searches alone.
 func (d *disks) watchPlugs(ctx context.Context) {
-	if err := diskmgr.WatchPlugs(ctx, func() { atomic.AddUint64(&d.plugs, 1) }); err != nil {
+	plugged := func(diskmgr.Plug) { atomic.AddUint64(&d.plugs, 1) }
+	if err := diskmgr.WatchPlugs(ctx, d.listening, plugged); err != nil {
 		d.log.Info("no messages about plugged devices; they are found later", "cause", err)
 	}
 }
@@ -43,7 +44,7 @@ func (d *disks) seek(ctx context.Context, s *slot, n int) {
 	id, path, missed := s.id, s.path, s.missed
 	s.mu.Unlock()
 	plugs := atomic.LoadUint64(&d.plugs)
-	if id == (ashlar.DiskID{}) || n%seekEvery != 0 && plugs == s.sought {
+	if id == (ashlar.DiskID{}) || (n%seekEvery != 0 || d.eventsOnly) && plugs == s.sought {
 		return // never opened: it is not known which disk it is
 	}
 	s.sought = plugs

@@ -77,18 +77,29 @@ func TestWhatAnErrorSaysOfTheDisk(t *testing.T) {
 }
 
 func TestOnlyBlockDevicesArePlugged(t *testing.T) {
-	for message, want := range map[string]bool{
-		"add@/devices/x/block/sdb\x00ACTION=add\x00SUBSYSTEM=block\x00SEQNUM=1\x00": true,
-		"remove@/devices/x/block/sdb\x00ACTION=remove\x00SUBSYSTEM=block\x00":       true,
-		"change@/devices/virtual/block/loop0\x00SUBSYSTEM=block\x00":                true,
-		"add@/devices/x/net/eth0\x00SUBSYSTEM=net\x00":                              false,
-		"bind@/devices/x\x00SUBSYSTEM=block\x00":                                    false,
-		"libudev\x00SUBSYSTEM=block\x00":                                            false,
-		"":                                                                          false,
-		"add@/devices/x\x00SUBSYSTEM=blocks\x00NOTE=SUBSYSTEM=block\x00":            false,
+	for message, want := range map[string]Plug{
+		"add@/devices/x/block/sdb\x00ACTION=add\x00SUBSYSTEM=block\x00SEQNUM=1\x00": {"add", "sdb"},
+		"remove@/devices/x/block/sdb/sdb1\x00ACTION=remove\x00SUBSYSTEM=block\x00":  {"remove", "sdb1"},
+		"change@/devices/virtual/block/loop0\x00SUBSYSTEM=block\x00":                {"change", "loop0"},
+		"add@/devices/x/net/eth0\x00SUBSYSTEM=net\x00":                              {},
+		"bind@/devices/x\x00SUBSYSTEM=block\x00":                                    {},
+		"libudev\x00SUBSYSTEM=block\x00":                                            {},
+		"":                                                                          {},
+		"add@/devices/x\x00SUBSYSTEM=blocks\x00NOTE=SUBSYSTEM=block\x00":            {},
 	} {
-		if plugged([]byte(message)) != want {
-			t.Errorf("%q: want %v", message, want)
+		got, ok := plugged([]byte(message))
+		if ok != (want != Plug{}) || ok && got != want {
+			t.Errorf("%q: %v, %v; want %v", message, got, ok, want)
 		}
 	}
+}
+
+// FuzzPlugged: whoever may send to the socket, nothing that he sends does harm.
+func FuzzPlugged(f *testing.F) {
+	f.Add([]byte("add@/devices/x/block/sdb\x00ACTION=add\x00SUBSYSTEM=block\x00SEQNUM=1\x00"))
+	f.Fuzz(func(t *testing.T, message []byte) {
+		if p, ok := plugged(message); ok && (p.Action == "" || p.Name == "") {
+			t.Errorf("%q: %+v", message, p)
+		}
+	})
 }

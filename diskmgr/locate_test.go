@@ -76,7 +76,7 @@ func TestAutoIsEveryDevice(t *testing.T) {
 func TestWatchingPlugsEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- diskmgr.WatchPlugs(ctx, func() {}) }()
+	go func() { ended <- diskmgr.WatchPlugs(ctx, nil, func(diskmgr.Plug) {}) }()
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("%v", err)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"path"
 
 	"golang.org/x/sys/unix"
 
@@ -14,11 +15,19 @@ import (
 // ueventBytesMax is more than the kernel puts into one message.
 const ueventBytesMax = 16 * ashlar.KiB
 
-// WatchPlugs calls changed after block devices came or went, until ctx ends. It
-// listens to the kernel's own messages, so no udev is needed; messages may be
-// lost under load, and in a container there may be none, so the caller looks by
-// itself now and then. Kinds: Denied, Unavailable.
-func WatchPlugs(ctx context.Context, changed func()) error {
+// Plug is a message of the kernel: a block device came, went or changed.
+type Plug struct {
+	Action string // add, remove or change
+	Name   string // of the kernel: sdb, sdb1
+}
+
+// WatchPlugs calls changed after each message about a block device, until ctx
+// ends, and listening, if not nil, once before the first: nothing that happens
+// from then on is missed. It listens to the kernel's own messages, so no udev is
+// needed; under load some may be lost, of which a Plug without a name tells, and
+// in a container there may be none, so the caller looks by itself now and then.
+// Kinds: Denied, Unavailable.
+func WatchPlugs(ctx context.Context, listening func(), changed func(Plug)) error {
 	const op = "diskmgr: uevents"
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_KOBJECT_UEVENT)
 	if err != nil {
@@ -35,6 +44,9 @@ func WatchPlugs(ctx context.Context, changed func()) error {
 		return ashlar.E(op, "", kind, err)
 	}
 	defer context.AfterFunc(ctx, func() { socket.Close() })()
+	if listening != nil {
+		listening()
+	}
 	buf := make([]byte, ueventBytesMax)
 	for {
 		n, err := socket.Read(buf)
@@ -42,33 +54,31 @@ func WatchPlugs(ctx context.Context, changed func()) error {
 		case ctx.Err() != nil:
 			return nil
 		case errors.Is(err, unix.ENOBUFS): // some were lost
-			changed()
+			changed(Plug{})
 		case err != nil:
 			return ashlar.E(op, "", ashlar.Unavailable, err)
-		case plugged(buf[:n]):
-			changed()
+		default:
+			if p, ok := plugged(buf[:n]); ok {
+				changed(p)
+			}
 		}
 	}
 }
 
-// plugged reports whether the message says that a block device came, went or
-// changed its size. A message is "action@path" and then KEY=value, each ended by a
-// zero byte.
-func plugged(message []byte) bool {
+// plugged reads a message about a block device that came, went or changed, its
+// size for example. A message is "action@path" and then KEY=value, each ended by
+// a zero byte.
+func plugged(message []byte) (p Plug, ok bool) {
 	head, rest, _ := bytes.Cut(message, []byte{0})
-	action, _, ok := bytes.Cut(head, []byte("@"))
-	if !ok {
-		return false
-	}
-	switch string(action) {
+	action, where, found := bytes.Cut(head, []byte("@"))
+	switch p.Action = string(action); p.Action {
 	case "add", "remove", "change":
 	default:
-		return false
+		return Plug{}, false
 	}
+	p.Name = path.Base(string(where))
 	for _, field := range bytes.Split(rest, []byte{0}) {
-		if string(field) == "SUBSYSTEM=block" {
-			return true
-		}
+		ok = ok || found && string(field) == "SUBSYSTEM=block"
 	}
-	return false
+	return p, ok
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/diskmgr/blockdev/looptest"
 	"ashlar/segment"
 	"ashlar/segment/segmenttest"
 )
@@ -26,7 +27,7 @@ func cpu() time.Duration {
 }
 
 func benchLog(b *testing.B) *segment.Log {
-	dev := segmenttest.Loop(b, ashlar.GiB)
+	dev := segmenttest.Loop(b, ashlar.GiB, looptest.Attach)
 	l, err := segment.Open(b.Context(), dev, segment.Options{Disk: ashlar.DiskID{1}, IndexDir: filepath.Join(b.TempDir(), "index"), Writers: 1})
 	if err != nil {
 		b.Fatal(err)

@@ -30,7 +30,9 @@ const (
 	// RecordDataMax bounds the data of one record; a segment may bound it further.
 	RecordDataMax = 32 * ashlar.MiB
 
-	writersMax      = 64
+	// WritersMax bounds Options.Writers.
+	WritersMax = 64
+
 	batchRecordsMax = 1024
 	writeTries      = 3 // in place, then the log is fenced
 	readTries       = 2 // for I/O errors and bad checksums

@@ -3,6 +3,7 @@ package segment_test
 import (
 	"testing"
 
+	"ashlar/diskmgr/blockdev/looptest"
 	"ashlar/segment"
 	"ashlar/segment/segmenttest"
 	"ashlar/segment/simdev"
@@ -17,7 +18,9 @@ func TestConformanceFile(t *testing.T) {
 }
 
 func TestConformanceLoopDevice(t *testing.T) {
-	segmenttest.Run(t, func(t *testing.T) segment.Device { return segmenttest.Loop(t, segmenttest.DeviceBytes) })
+	segmenttest.Run(t, func(t *testing.T) segment.Device {
+		return segmenttest.Loop(t, segmenttest.DeviceBytes, looptest.Attach)
+	})
 }
 
 func TestDefaultSegmentBytes(t *testing.T) {

@@ -48,7 +48,7 @@ func Open(ctx context.Context, dev Device, opt Options) (*Log, error) {
 		dev: dev, opt: opt, block: dev.BlockBytes(), hash: maphash.MakeSeed(),
 		reads: make(chan struct{}, opt.ReadsMax), closing: make(chan struct{}),
 	}
-	if opt.Writers < 1 || opt.Writers > writersMax || opt.IndexDir == "" {
+	if opt.Writers < 1 || opt.Writers > WritersMax || opt.IndexDir == "" {
 		return nil, l.fail("open", "", ashlar.Invalid, fmt.Errorf("%d writers, index in %q", opt.Writers, opt.IndexDir))
 	}
 	r := recovery{log: l, ctx: ctx, began: opt.hooks.now()}

@@ -297,13 +297,25 @@ func (d *Device) discard(off, length int64) error {
 	})
 }
 
+// rereadWait bounds how long those are waited for who look at a partition just
+// now, as udev does and every Discover on the machine.
+const (
+	rereadWait = 5 * time.Second
+	rereadTry  = 10 * time.Millisecond
+)
+
 // RereadPartitions asks the kernel to forget partitions that are no longer on
-// the device. On a regular file it does nothing.
+// the device; it refuses as long as one of them is open. On a regular file it
+// does nothing.
 func (d *Device) RereadPartitions() error {
 	if d.serve.regular {
 		return nil
 	}
 	err := d.ioctl(unix.BLKRRPART, nil)
+	for until := time.Now().Add(rereadWait); errors.Is(err, unix.EBUSY) && time.Now().Before(until); {
+		time.Sleep(rereadTry)
+		err = d.ioctl(unix.BLKRRPART, nil)
+	}
 	if err == nil || errors.Is(err, unix.EINVAL) { // EINVAL: a device without partitions
 		return nil
 	}

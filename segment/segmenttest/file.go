@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"unsafe"
 
@@ -98,13 +96,10 @@ func (d *File) BlockBytes() int { return d.block }
 
 var _ segment.Device = (*File)(nil)
 
-// Loop makes a loop device over a file of that length, or skips the test if
-// it may not. The test detaches it.
-func Loop(t testing.TB, bytes int64) *File {
+// Loop makes a file of that length, written through once, and a loop device
+// over it by attach, which is looptest.Attach.
+func Loop(t testing.TB, bytes int64, attach func(t testing.TB, file string, logical uint32) string) *File {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("loop devices need root")
-	}
 	path := filepath.Join(t.TempDir(), "backing")
 	f, err := os.Create(path)
 	if err != nil {
@@ -117,17 +112,7 @@ func Loop(t testing.TB, bytes int64) *File {
 			t.Fatal(err)
 		}
 	}
-	out, err := exec.Command("losetup", "--find", "--show", "--direct-io=on", "--sector-size=4096", path).CombinedOutput()
-	if err != nil {
-		t.Skipf("no loop device: %v: %s", err, out)
-	}
-	name := strings.TrimSpace(string(out))
-	t.Cleanup(func() {
-		if out, err := exec.Command("losetup", "--detach", name).CombinedOutput(); err != nil {
-			t.Errorf("detach %s: %v: %s", name, err, out)
-		}
-	})
-	return OpenFile(t, name, bytes)
+	return OpenFile(t, attach(t, path, 4096), bytes)
 }
 
 // Misalignment is how far the first multiple of block in memory lies behind

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/diskmgr/blockdev/looptest"
 	"ashlar/tools/faultdisk"
 )
 
@@ -37,9 +38,18 @@ func TestKilledWhileHung(t *testing.T) {
 		t.Fatal(err)
 	}
 	lines := bufio.NewScanner(out)
-	for lines.Scan() && lines.Text() != "hung" {
+	device := ""
+	for lines.Scan() && device == "" {
 		t.Log(lines.Text())
+		device, _ = strings.CutPrefix(lines.Text(), "hung ")
+		if device == lines.Text() {
+			device = ""
+		}
 	}
+	if device == "" {
+		t.Fatal("the child did not get so far")
+	}
+	t.Cleanup(func() { looptest.Detach(t, device) }) // the guard leaves an empty one behind
 	began := time.Now()
 	cmd.Process.Kill()
 	cmd.Wait()
@@ -80,6 +90,6 @@ func hang(t *testing.T) {
 	for d.Counts().Faults[faultdisk.Hang] == 0 {
 		time.Sleep(time.Millisecond)
 	}
-	fmt.Println("hung")
+	fmt.Println("hung", d.Path())
 	time.Sleep(time.Minute)
 }

@@ -39,9 +39,9 @@ const (
 	maxWriteBytes = ashlar.MiB
 	// backgroundMax is how many requests the kernel sends before it waits for
 	// an answer. Its default of 12 would let one hung disk stop the others.
-	backgroundMax  = 4096
-	unmountTries   = 100
-	unmountTryWait = 20 * time.Millisecond
+	backgroundMax = 4096
+	unmountWait   = time.Minute
+	unmountTry    = 20 * time.Millisecond
 )
 
 // New makes a rig. All of it is gone when the test ends, however it ends.
@@ -102,11 +102,10 @@ func (r *Rig) clear() {
 func (r *Rig) unmount(t testing.TB) {
 	r.clear()
 	var err error
-	for range unmountTries {
-		if err = r.server.Unmount(); err == nil {
+	for until := time.Now().Add(unmountWait); ; time.Sleep(unmountTry) {
+		if err = r.server.Unmount(); err == nil || time.Now().After(until) {
 			break
 		}
-		time.Sleep(unmountTryWait)
 	}
 	if err != nil {
 		t.Errorf("unmount %s: %v; something still has a disk open", r.dir, err)
