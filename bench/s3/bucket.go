@@ -71,19 +71,11 @@ func (c *conn) call(ctx context.Context, r *request) (body []byte, err error) {
 	}
 }
 
-func statusOf(err error) int {
-	var bad *statusError
-	if errors.As(err, &bad) {
-		return bad.status
-	}
-	return 0
-}
-
 // makeBucket makes the bucket and says whether it did not exist before.
 func (c *conn) makeBucket(ctx context.Context, bucket, region string) (made bool, err error) {
 	path := "/" + escape(bucket, false)
 	_, err = c.call(ctx, &request{method: "HEAD", path: path})
-	if err == nil || statusOf(err) != 404 {
+	if err == nil || Status(err) != 404 {
 		return false, err
 	}
 	r := request{method: "PUT", path: path}
@@ -97,7 +89,7 @@ func (c *conn) makeBucket(ctx context.Context, bucket, region string) (made bool
 
 func (c *conn) removeBucket(ctx context.Context, bucket string) error {
 	_, err := c.call(ctx, &request{method: "DELETE", path: "/" + escape(bucket, false)})
-	if statusOf(err) == 404 {
+	if Status(err) == 404 {
 		return nil
 	}
 	return err

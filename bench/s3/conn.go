@@ -2,6 +2,7 @@ package s3
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -30,6 +31,7 @@ type conn struct {
 	sign    *signer
 	signAll bool // sign the payload's SHA-256
 	timeout time.Duration
+	inBytes int // of the buffer for reading; zero is ioBytes
 
 	mu struct {
 		sync.Mutex
@@ -97,7 +99,7 @@ func (c *conn) connect() (net.Conn, error) {
 		nc = tls.Client(nc, c.to.tls)
 	}
 	if c.in == nil {
-		c.in = make([]byte, ioBytes)
+		c.in = make([]byte, cmp.Or(c.inBytes, ioBytes))
 	}
 	c.mu.net, c.pending, c.deadline = nc, nil, time.Time{}
 	return nc, nil

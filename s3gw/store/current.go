@@ -129,11 +129,36 @@ const (
 // was changed. An unconditional fn wins in the end: whoever disturbs a round
 // has won his own.
 func (s *Store) mutate(ctx context.Context, b *bucket, key string, fn func(*change) error) error {
-	sl := b.slotOf(key)
-	cur, err := s.current(ctx, sl, key)
+	cur, err := s.current(ctx, b.slotOf(key), key)
 	if err != nil {
 		return err
 	}
+	return s.mutateFrom(ctx, b, key, cur, fn)
+}
+
+// mutateNew is mutate for an fn that does not refuse where there is nothing. It
+// does not look first if the key is likely to be free.
+func (s *Store) mutateNew(ctx context.Context, b *bucket, key string, fn func(*change) error) error {
+	if !s.guess.free() {
+		cur, err := s.current(ctx, b.slotOf(key), key)
+		if err != nil {
+			return err
+		}
+		s.guess.saw(cur.row == nil)
+		return s.mutateFrom(ctx, b, key, cur, fn)
+	}
+	rounds := 0
+	err := s.mutateFrom(ctx, b, key, current{}, func(ch *change) error {
+		rounds++
+		return fn(ch)
+	})
+	s.guess.saw(rounds == 1)
+	return err
+}
+
+// mutateFrom is mutate behind the first look, which may have seen what is not so.
+func (s *Store) mutateFrom(ctx context.Context, b *bucket, key string, cur current, fn func(*change) error) error {
+	sl := b.slotOf(key)
 	state := b.rec.Versioning
 	for n := range attemptsMax {
 		ch := &change{s: s, bucket: b.Name, sl: sl, key: key, cur: cur, versioning: state, at: s.now()}

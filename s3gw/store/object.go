@@ -51,7 +51,11 @@ func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Obje
 		Bytes: r.bytes, EtagMd5: r.md5[:], Checksum: rowChecksum(r.sum),
 		Attributes: rowAttributes(&req.Attributes), Owner: req.Owner, Lock: rowLock(req.Lock),
 	}
-	err = s.mutate(ctx, b, req.Key, func(ch *change) error {
+	mutate := s.mutateNew
+	if len(req.Conditions.IfMatch) > 0 {
+		mutate = s.mutate
+	}
+	err = mutate(ctx, b, req.Key, func(ch *change) error {
 		if err := judgeWrite(req.Conditions, ch.cur.live(), ch.cur.etag()); err != nil {
 			return err
 		}

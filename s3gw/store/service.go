@@ -54,6 +54,7 @@ type Store struct {
 	log     *slog.Logger
 	region  string
 	buckets bucketCache
+	guess   guess
 
 	stats struct{ unknown, discarded, orphaned atomic.Uint64 }
 
