@@ -4,6 +4,7 @@
 //	ashlar bench s3 put|get    load an S3 endpoint (package bench/s3)
 //	ashlar bench keys DIR      fill a bucket with millions of keys and list it (package bench/keys)
 //	ashlar bench segment PATH  measure the log on a blank device (package bench/segment)
+//	ashlar bench rebuild PATH  rebuild a lost index from a device (package bench/segment)
 //	ashlar bench compare A B   compare two saved reports (package bench/report)
 //
 // A command turns flags into the options of a library, prints its report, saves
@@ -35,7 +36,7 @@ func Command() *cobra.Command {
 	s3 := &cobra.Command{Use: "s3", Short: "Load an S3 endpoint with puts or gets", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	s3.AddCommand(s3Command("put", "Store objects and measure"), s3Command("get", "Store a set of objects, read them and measure"))
-	root.AddCommand(s3, keysCommand(), segmentCommand(), compareCommand())
+	root.AddCommand(s3, keysCommand(), segmentCommand(), rebuildCommand(), compareCommand())
 	return root
 }
 

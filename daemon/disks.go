@@ -49,6 +49,7 @@ type disks struct {
 	engine      blockdev.Engine
 	plugs       uint64 // atomic: counts devices that came or went
 	slots       []*slot
+	status      func(string) // tells the service manager; nil where there is none
 
 	// For tests: nothing is looked at on a schedule, and when the kernel is listened to.
 	eventsOnly bool
@@ -68,8 +69,10 @@ type slot struct {
 	disk   *diskmgr.Disk // nil while failed
 	wal    *segment.Log  // nil while failed
 	reason string
-	missed bool        // its label was seen to be away since it failed
-	last   client.Disk // the newest report of the disk while it served
+	// rebuilt says how far the disk's index has been rebuilt, while it is.
+	rebuilt string
+	missed  bool        // its label was seen to be away since it failed
+	last    client.Disk // the newest report of the disk while it served
 }
 
 // openDisks opens every device of the configuration at the same time. One that
@@ -90,6 +93,8 @@ func openDisks(ctx context.Context, d *disks) error {
 	for i, path := range paths {
 		s := &slot{name: fmt.Sprintf("%s/d%02d", d.cfg.Name, i+1), path: path}
 		d.slots = append(d.slots, s)
+	}
+	for i, s := range d.slots {
 		wg.Go(func() { errs[i] = d.open(ctx, s) })
 	}
 	wg.Wait()
@@ -175,11 +180,40 @@ func (d *disks) openLog(ctx context.Context, s *slot, disk *diskmgr.Disk) (*segm
 	wal, err := segment.Open(ctx, disk.Device(), segment.Options{
 		Disk: label.Disk, IndexDir: filepath.Join(d.cfg.Dir, "index", label.Disk.String()),
 		SegmentBytes: label.Geometry.SegmentBytes, Writers: d.writers(label.Rotating), Log: d.log.With("name", s.name),
+		Progress: func(done, total int) { d.rebuilding(s, done, total) },
 	})
+	d.rebuilding(s, 0, 0)
 	if err != nil {
 		return nil, errors.Join(err, disk.Close())
 	}
 	return wal, nil
+}
+
+// rebuilding notes how far the index of a disk has been rebuilt, for the service
+// manager and, where the host has joined already, for the heartbeat. Of 0 in total
+// it is over.
+func (d *disks) rebuilding(s *slot, done, total int) {
+	s.mu.Lock()
+	s.rebuilt = ""
+	if total > 0 {
+		s.rebuilt = fmt.Sprintf("%s %d %%", s.name, done*100/total)
+		s.reason = fmt.Sprintf("its index is being rebuilt from the disk: segment %d of %d", done, total)
+	}
+	s.mu.Unlock()
+	if d.status == nil {
+		return
+	}
+	var all []string
+	for _, s := range d.slots {
+		s.mu.Lock()
+		if s.rebuilt != "" {
+			all = append(all, s.rebuilt)
+		}
+		s.mu.Unlock()
+	}
+	if len(all) > 0 {
+		d.status("rebuilding lost indexes: " + strings.Join(all, ", "))
+	}
 }
 
 // writers is the number of open segments of a disk, see Config.Writers.

@@ -60,6 +60,8 @@ type Options struct {
 	// Registry, if set, reaches the hosts of this process directly: the host
 	// registers itself there and opens no listener. Nil makes one of its own.
 	Registry *client.Hosts
+	// Status, if set, is told in a line what a start is busy with.
+	Status func(string)
 }
 
 // Host is a running daemon.
@@ -93,7 +95,7 @@ type Host struct {
 
 // Main runs a host until ctx ends.
 func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
-	h, err := Start(ctx, cfg, Options{Log: log})
+	h, err := Start(ctx, cfg, Options{Log: log, Status: notify.Status(log)})
 	if err != nil {
 		return err
 	}
@@ -144,7 +146,7 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 		Dir: filepath.Join(h.cfg.Dir, "scrub"), Period: time.Duration(h.cfg.ScrubPeriod), BytesPerSecond: h.cfg.ScrubBytes,
 		Report: h.missed, Log: h.log,
 	})
-	h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, scrub: h.scrub, log: h.log}
+	h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, scrub: h.scrub, log: h.log, status: opt.Status}
 	if err := openDisks(ctx, h.disks); err != nil {
 		return err
 	}

@@ -90,6 +90,7 @@ type recovery struct {
 	known  bool          // the index has seen the run before
 	seals  []seal
 	sink   sink
+	seen   *seen  // the keys that were entered, if the index began empty
 	top    uint64 // greatest sequence number seen
 	stats  struct{ scanned, records, bad, torn, unreadable, salvaged int }
 }
@@ -122,7 +123,7 @@ func (r *recovery) run() error {
 		return l.fail("open", "index", ashlar.Internal, err)
 	}
 	id, ok := l.index.identity()
-	r.known = ok && r.anchor.Count > 0 && id.disk == l.opt.Disk && (id.run == r.anchor.Run || id.next == r.anchor.Run)
+	r.known = ok && l.opt.Rebuild == RebuildIfLost && r.anchor.Count > 0 && id.disk == l.opt.Disk && (id.run == r.anchor.Run || id.next == r.anchor.Run)
 	if r.known && !l.index.complete() {
 		l.opt.Log.Warn("segment: the index has lost its end and is rebuilt", "disk", l.opt.Disk)
 		r.known = false
@@ -167,7 +168,9 @@ func (r *recovery) collect() error {
 	if r.known {
 		err = r.collectOpen()
 	} else if err = l.index.wipe(); err == nil {
+		r.seen = newSeen(l.hash, l.dev.Bytes())
 		err = r.collectAll()
+		r.seen = nil
 	}
 	if err != nil {
 		return err

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/minio/crc64nvme"
@@ -19,6 +18,8 @@ type verdict struct {
 	life    format.Life
 	trailer format.Trailer // if sealed
 	blank   bool           // all of them are zero
+	// unreadable counts those that could not be read.
+	unreadable int
 }
 
 // segmentReader reads one segment with a deadline on each read.
@@ -48,18 +49,18 @@ func (l *Log) window(ctx context.Context, i int) *window {
 }
 
 // examine reads the two headers and the trailer: the greatest generation holds.
-func (r *recovery) examine(i int) (verdict, error) {
+func (r *recovery) examine(ctx context.Context, i int) (verdict, error) {
 	l := r.log
-	read := l.segmentReader(r.ctx, i)
+	read := l.segmentReader(ctx, i)
 	v := verdict{state: segLost, blank: true}
 	block := int64(l.block)
 	p := aligned(l.block, l.block)
 	for _, off := range []int64{0, block, l.segBytes - block} {
 		if err := read(p, off); err != nil {
-			if r.ctx.Err() != nil {
+			if ctx.Err() != nil {
 				return v, l.fail("open", fmt.Sprintf("seg=%d", i), ashlar.Unavailable, err)
 			}
-			r.stats.unreadable++
+			v.unreadable++
 			v.blank = false
 			continue
 		}
@@ -138,10 +139,11 @@ func (r *recovery) collectOpen() error {
 		return l.wrapIndex("open", "", err)
 	}
 	for _, i := range open {
-		v, err := r.examine(i)
+		v, err := r.examine(r.ctx, i)
 		if err != nil {
 			return err
 		}
+		r.stats.unreadable += v.unreadable
 		s := known[i]
 		if v.life.Generation != s.generation || v.state == segLost || v.state == segFree {
 			// The header was never written or is damaged: the index knows the life.
@@ -165,57 +167,18 @@ func (r *recovery) noteLife(generation, top uint64) {
 // when their headers say nothing: the one that was opened last may be there.
 const salvageBeyond = 4
 
-const progressEvery = 10 * time.Second
-
-// collectAll rebuilds the index from the device.
-func (r *recovery) collectAll() error {
-	l := r.log
-	if r.anchor.Count > 0 || r.anchor.Run != 0 {
-		l.opt.Log.Warn("segment: rebuilding the index from the device", "disk", l.opt.Disk, "segments", len(l.table))
-	}
-	var silent []int
-	used, told := -1, time.Now()
-	for i := range l.table {
-		v, err := r.examine(i)
-		if err != nil {
-			return err
-		}
-		if v.state == segLost {
-			silent = append(silent, i)
-			continue
-		}
-		used = i
-		if err := r.adopt(i, v); err != nil {
-			return err
-		}
-		if time.Since(told) > progressEvery {
-			told = time.Now()
-			l.opt.Log.Info("segment: rebuilding the index", "disk", l.opt.Disk, "segment", i, "of", len(l.table), "records", r.stats.records)
-		}
-	}
-	for _, i := range silent {
-		if i > used+salvageBeyond {
-			break
-		}
-		if err := r.salvage(i); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // adopt enters a segment as its fixed places describe it.
-func (r *recovery) adopt(i int, v verdict) error {
-	l := r.log
+func (r *recovery) adopt(i int, c *contents) error {
+	l, life := r.log, c.verdict.life
 	s := &l.table[i]
-	s.generation.Store(v.life.Generation)
-	s.salt.Store(v.life.Salt)
-	r.noteLife(v.life.Generation, 0)
-	if v.state != segFree {
-		return r.replay(i, v)
+	s.generation.Store(life.Generation)
+	s.salt.Store(life.Salt)
+	r.noteLife(life.Generation, 0)
+	if c.verdict.state != segFree {
+		return r.take(i, c)
 	}
 	s.state.Store(uint32(segFree))
-	return r.sink(i, v.life, nil, &segRow{state: segFree, generation: v.life.Generation, salt: v.life.Salt})
+	return r.sink(i, life, nil, &segRow{state: segFree, generation: life.Generation, salt: life.Salt})
 }
 
 // salvage searches a segment that ought to have been used for batches.
@@ -234,43 +197,95 @@ func (r *recovery) salvage(i int) error {
 		return nil
 	}
 	r.stats.salvaged++
-	return r.adopt(i, verdict{state: segOpen, life: life})
+	c, err := r.load(r.ctx, i, verdict{state: segOpen, life: life}, nil)
+	if err != nil {
+		return err
+	}
+	return r.adopt(i, &c)
 }
 
-// replay enters the records of a sealed or open segment into the index.
-func (r *recovery) replay(i int, v verdict) error {
+// contents is what a segment was found to hold.
+type contents struct {
+	verdict verdict
+	// entries are those of a sealed segment; of another they are in found.
+	entries []format.Entry
+	scanned bool
+	found   found
+}
+
+// load reads what a sealed or open segment holds. It changes nothing, so several
+// segments may be loaded at once; scanners, if not nil, has room for those that may
+// read a whole one.
+func (r *recovery) load(ctx context.Context, i int, v verdict, scanners chan struct{}) (contents, error) {
 	l := r.log
-	s := &l.table[i]
-	if v.state == segSealed {
-		entries, err := l.footer(r.ctx, i, &v.trailer)
+	c := contents{verdict: v}
+	sealed := v.state == segSealed
+	if sealed && l.opt.Rebuild != RebuildFromRecords {
+		entries, err := l.footer(ctx, i, &v.trailer)
 		if err == nil {
-			s.state.Store(uint32(segSealed))
-			s.generation.Store(v.life.Generation)
-			s.salt.Store(v.life.Salt)
-			s.end.Store(v.trailer.End)
-			s.top.Store(v.trailer.SequenceTop)
-			r.noteLife(v.life.Generation, v.trailer.SequenceTop)
-			return r.sink(i, v.life, entries, &segRow{segSealed, v.life.Generation, v.life.Salt, v.trailer.End, v.trailer.SequenceTop})
+			c.entries = entries
+			return c, nil
 		}
-		if r.ctx.Err() != nil {
-			return l.fail("open", fmt.Sprintf("seg=%d", i), ashlar.Unavailable, err)
+		if ctx.Err() != nil {
+			return c, l.fail("open", fmt.Sprintf("seg=%d", i), ashlar.Unavailable, err)
 		}
 		l.opt.Log.Warn("segment: damaged footer, scanning", "disk", l.opt.Disk, "segment", i, "error", err)
+		sealed = false // it gets a new one
 	}
-	f, err := scan(l.window(r.ctx, i), v.life)
-	if err != nil || r.ctx.Err() != nil {
-		return l.fail("open", fmt.Sprintf("seg=%d", i), ashlar.Unavailable, errors.Join(err, r.ctx.Err()))
+	if scanners != nil {
+		scanners <- struct{}{}
+		defer func() { <-scanners }()
 	}
-	r.stats.scanned++
-	r.stats.bad += f.bad
-	r.stats.torn += f.torn
-	r.stats.unreadable += f.unreadable
-	r.noteLife(v.life.Generation, f.top)
+	w := l.window(ctx, i)
+	if !l.opt.hooks.direct {
+		defer w.readAhead()()
+	}
+	f, err := scan(w, v.life)
+	if err != nil || ctx.Err() != nil {
+		return c, l.fail("open", fmt.Sprintf("seg=%d", i), ashlar.Unavailable, errors.Join(err, ctx.Err()))
+	}
+	c.scanned, c.found = true, f
+	if sealed {
+		c.entries = f.entries
+	} else {
+		c.verdict.state = segOpen
+	}
+	return c, nil
+}
+
+// replay loads a sealed or open segment and enters its records into the index.
+func (r *recovery) replay(i int, v verdict) error {
+	c, err := r.load(r.ctx, i, v, nil)
+	if err != nil {
+		return err
+	}
+	return r.take(i, &c)
+}
+
+// take enters the records of a segment into the index.
+func (r *recovery) take(i int, c *contents) error {
+	l, v, f := r.log, &c.verdict, &c.found
+	s := &l.table[i]
 	s.generation.Store(v.life.Generation)
 	s.salt.Store(v.life.Salt)
+	if c.scanned {
+		r.stats.scanned++
+		r.stats.bad += f.bad
+		r.stats.torn += f.torn
+		r.stats.unreadable += f.unreadable
+	}
+	if v.state == segSealed {
+		s.state.Store(uint32(segSealed))
+		s.end.Store(v.trailer.End)
+		s.top.Store(v.trailer.SequenceTop)
+		r.noteLife(v.life.Generation, max(v.trailer.SequenceTop, f.top))
+		return r.sink(i, v.life, c.entries, &segRow{segSealed, v.life.Generation, v.life.Salt, v.trailer.End, v.trailer.SequenceTop})
+	}
+	r.noteLife(v.life.Generation, f.top)
 	s.top.Store(f.top)
 	claimed := len(f.entries) > 0
 	if !claimed {
+		var err error
 		if claimed, err = r.claimed(i, v.life.Generation); err != nil {
 			return err
 		}
@@ -280,7 +295,7 @@ func (r *recovery) replay(i int, v verdict) error {
 		return r.sink(i, v.life, nil, &segRow{state: segFree, generation: v.life.Generation, salt: v.life.Salt})
 	}
 	s.state.Store(uint32(segSealed))
-	r.seals = append(r.seals, seal{i, v.life, f})
+	r.seals = append(r.seals, seal{i, v.life, *f})
 	return r.sink(i, v.life, f.entries, nil)
 }
 
@@ -311,7 +326,13 @@ func (r *recovery) enter(i int, life format.Life, entries []format.Entry, seg *s
 		b := l.index.db.NewIndexedBatch()
 		var err error
 		for j := range entries[:n] {
-			if err = supersede(b, &row{entries[j], uint32(i), life.Generation}); err != nil {
+			x := &row{entries[j], uint32(i), life.Generation}
+			if r.seen.isNew(x.key()) {
+				err = set(b, x)
+			} else {
+				err = supersede(b, x)
+			}
+			if err != nil {
 				break
 			}
 		}

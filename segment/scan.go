@@ -18,8 +18,8 @@ type window struct {
 	block int64
 	limit int64 // length of the segment
 	buf   []byte
-	start int64 // of buf[:n] in the segment
-	n     int64
+	view  []byte // part of buf, or of the buffer that was read ahead
+	start int64  // of view in the segment
 	// careful is the end of the last long read that failed. Up to there no more
 	// is read at once than is needed: a long read before every block of it would
 	// fail again, and look like a disk that fails everywhere.
@@ -28,9 +28,14 @@ type window struct {
 	errs int
 	// trust is a planted bug: data is believed without its checksums.
 	trust bool
+	ahead *ahead // nil if nothing is read ahead
 }
 
-const windowBytes = 1 << 20
+const (
+	windowBytes = 1 << 20
+	// spanMax bounds what is looked at at once.
+	spanMax = windowBytes / 2
+)
 
 // unreadableMax is the number of unreadable spots in one segment beyond which
 // the device as a whole is taken to be failing.
@@ -43,35 +48,103 @@ func newWindow(read readSegment, block int, limit int64) *window {
 }
 
 // span returns the bytes [off, off+n), cut at the end of the segment. They are
-// valid until the next call. n is at most half a window. Where a long read
-// fails it is tried again with no more than the blocks that are needed.
+// valid until the next call. n is at most spanMax. Where a long read fails it is
+// tried again with no more than the blocks that are needed.
 func (w *window) span(off, n int64) ([]byte, error) {
 	end := min(off+n, w.limit)
 	if off >= end {
 		return nil, nil
 	}
-	if off < w.start || end > w.start+w.n {
+	if off < w.start || end > w.start+int64(len(w.view)) {
 		low := off &^ (w.block - 1)
 		if err := w.load(low, format.AlignUp(end, w.block)-low); err != nil {
-			w.n = 0
+			w.view = nil
 			w.errs++
 			return nil, err
 		}
 	}
-	return w.buf[off-w.start : end-w.start], nil
+	return w.view[off-w.start : end-w.start], nil
 }
 
-// load fills the buffer from low on, with n bytes at least.
+// load makes view begin at low, with n bytes at least.
 func (w *window) load(low, n int64) error {
-	w.start, w.n = low, min(int64(len(w.buf)), w.limit-low)
+	if w.ahead != nil && w.turn(low, n) {
+		return nil
+	}
+	w.start, w.view = low, w.buf[:min(int64(len(w.buf)), w.limit-low)]
 	if low >= w.careful {
-		if w.read(w.buf[:w.n], low) == nil {
+		if w.read(w.view, low) == nil {
+			w.fetchAhead()
 			return nil
 		}
-		w.careful = low + w.n
+		w.careful = low + int64(len(w.view))
 	}
-	w.n = n
-	return w.read(w.buf[:n], low)
+	w.view = w.buf[:n]
+	return w.read(w.view, low)
+}
+
+// ahead reads the bytes behind the view while these are looked at. There are two
+// buffers; in front of each is room for the end of the view before, so that the
+// next view is contiguous and no byte is read twice.
+type ahead struct {
+	bufs [2][]byte
+	next int        // the buffer that is being read into
+	at   int64      // what is being read is the bytes from here on
+	n    int64      // so many; 0 if nothing is
+	done chan error // capacity 1
+}
+
+// readAhead makes the window read ahead. The caller calls end when it looks at
+// no more.
+func (w *window) readAhead() (end func()) {
+	a := &ahead{done: make(chan error, 1)}
+	for i := range a.bufs {
+		a.bufs[i] = aligned(spanMax+len(w.buf), int(w.block))
+	}
+	w.ahead = a
+	return func() {
+		if a.n > 0 {
+			<-a.done
+		}
+	}
+}
+
+// fetchAhead begins to read what lies behind the view.
+func (w *window) fetchAhead() {
+	a := w.ahead
+	if a == nil {
+		return
+	}
+	a.at = w.start + int64(len(w.view))
+	if a.n = min(int64(len(w.buf)), w.limit-a.at); a.n <= 0 || a.at < w.careful {
+		a.n = 0
+		return
+	}
+	p, at := a.bufs[a.next][spanMax:spanMax+a.n], a.at
+	go func() { a.done <- w.read(p, at) }() // ends when the device answers
+}
+
+// turn makes what was read ahead the view, with the end of the view before in
+// front of it, and reports whether it could.
+func (w *window) turn(low, n int64) bool {
+	a := w.ahead
+	if a.n == 0 {
+		return false
+	}
+	err := <-a.done
+	got := a.n
+	a.n = 0
+	end := w.start + int64(len(w.view))
+	if err != nil || a.at != end || low < w.start || low > end || end-low > spanMax || low+n > end+got {
+		return false // it is read again, as carefully as it takes
+	}
+	buf := a.bufs[a.next]
+	front := spanMax - (end - low)
+	copy(buf[front:spanMax], w.view[low-w.start:])
+	w.start, w.view = low, buf[front:spanMax+got]
+	a.next = 1 - a.next
+	w.fetchAhead()
+	return true
 }
 
 // found is what a scan of a segment without a footer makes of it.

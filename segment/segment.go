@@ -163,5 +163,27 @@ type Options struct {
 	// IndexCacheBytes is the index's block cache. Zero means 8 MiB.
 	IndexCacheBytes int64
 
+	// Rebuild says what Open believes. Zero believes an index that fits the device.
+	Rebuild Rebuild
+	// Progress, if set, is told now and then how far a rebuild of the index has
+	// come, in segments, and once when it is over. It must not block.
+	Progress func(done, total int)
+
 	hooks hooks
+}
+
+// Rebuild says from what Open makes the index.
+type Rebuild uint8
+
+const (
+	// RebuildIfLost reads open segments only, if the index fits the device.
+	RebuildIfLost Rebuild = iota
+	// RebuildFromFooters believes no index.
+	RebuildFromFooters
+	// RebuildFromRecords believes no footer either: every byte is read.
+	RebuildFromRecords
+)
+
+func (r Rebuild) String() string {
+	return [...]string{"index", "footers", "records"}[min(r, RebuildFromRecords)]
 }

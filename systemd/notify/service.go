@@ -32,3 +32,16 @@ func Service(log *slog.Logger, status string, healthy func() bool) (stopping fun
 		warn(n.Stopping())
 	}
 }
+
+// Status returns what shows a line of status, for a start that takes its time.
+func Status(log *slog.Logger) func(text string) {
+	n, err := FromEnv(os.Getenv)
+	if err != nil {
+		return func(string) {} // Service says so
+	}
+	return func(text string) {
+		if err := n.Status(text); err != nil {
+			log.Warn("systemd was not told", "cause", err)
+		}
+	}
+}
