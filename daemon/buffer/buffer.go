@@ -162,7 +162,7 @@ func (s *Share) Lease(ctx context.Context, bytes int64) (*Lease, error) {
 		return nil, ashlar.E(op, "", ashlar.Busy, fmt.Errorf("no %d bytes of buffers free: %w", bytes, err))
 	}
 	s.used.Add(bytes)
-	return &Lease{share: s, free: bytes}, nil
+	return &Lease{share: s, bytes: bytes, free: bytes}, nil
 }
 
 // TryLease is Lease without waiting; it returns nil if the bytes are not free now.
@@ -171,7 +171,7 @@ func (s *Share) TryLease(bytes int64) *Lease {
 		return nil
 	}
 	s.used.Add(bytes)
-	return &Lease{share: s, free: bytes}
+	return &Lease{share: s, bytes: bytes, free: bytes}
 }
 
 func (s *Share) release(bytes int64) {
@@ -184,10 +184,14 @@ func (s *Share) release(bytes int64) {
 // Lease is memory that may be drawn without waiting. It is safe for concurrent use.
 type Lease struct {
 	share  *Share
+	bytes  int64
 	mu     sync.Mutex
 	free   int64
 	closed bool
 }
+
+// Bytes returns how many were leased.
+func (l *Lease) Bytes() int64 { return l.bytes }
 
 // Get returns a buffer of n bytes with one holder. Its contents are undefined.
 // The caller must have leased Size(n) bytes; a lease that is exhausted or

@@ -16,9 +16,8 @@ import (
 const (
 	// attemptsMax bounds the hosts that one request tries.
 	attemptsMax = 3
-	// replayMax is the length up to which a body is read before it is sent, so
-	// that another host can be given the same bytes.
-	replayMax = 64 * ashlar.KiB
+	// replayMax is how much of a body is read before it is sent.
+	replayMax = wire.BriefBytesMax
 )
 
 // Stripes is the wire.Stripes that gateways use: it finds a coordinator for
@@ -98,17 +97,19 @@ func (s *Stripes) WriteStripes(ctx context.Context, req wire.WriteRequest, body 
 		return ext, err
 	}
 	req.Epoch = m.Epoch
-	from := &touched{r: body}
-	if req.Bytes >= 0 && req.Bytes <= replayMax {
-		small := smalls.Get().(*[replayMax + 1]byte)
-		defer smalls.Put(small)
-		// One byte more than announced, to see the body's end and its verdict.
-		n, err := fill(small[:req.Bytes+1], body)
-		if err != nil && err != io.EOF {
-			return ext, err
-		}
-		from.replay = small[:n]
+	// The beginning is read before anything is asked of a host: whoever sends a body
+	// a byte at a time costs the hosts nothing, and another host can be given it too.
+	begin := beginnings.Get().(*[replayMax + 1]byte)
+	defer beginnings.Put(begin)
+	want, short := replayMax, req.Bytes >= 0 && req.Bytes <= replayMax
+	if short {
+		want = int(req.Bytes) + 1 // one byte more than announced, to see the body's end and its verdict
 	}
+	n, end := fill(begin[:want], body)
+	if end != nil && end != io.EOF {
+		return ext, end
+	}
+	from := &touched{begin: begin[:n], rest: body, whole: short || end == io.EOF}
 	err = s.try(ctx, hosts, from.rewind, func(host wire.Stripes) (err error) {
 		ext, err = host.WriteStripes(ctx, req, from.reader())
 		return err
@@ -116,8 +117,8 @@ func (s *Stripes) WriteStripes(ctx context.Context, req wire.WriteRequest, body 
 	return ext, err
 }
 
-// smalls recycles the memory of small bodies.
-var smalls = sync.Pool{New: func() any { return new([replayMax + 1]byte) }}
+// beginnings recycles the memory for what is read first of a body.
+var beginnings = sync.Pool{New: func() any { return new([replayMax + 1]byte) }}
 
 // fill reads until dst is full or the body ends, and returns the body's own
 // error. (io.ReadFull has one error for a body that is short and one that says
@@ -138,51 +139,29 @@ func fill(dst []byte, body io.Reader) (n int, err error) {
 // emptyReadsMax is how often a body may return nothing without an error.
 const emptyReadsMax = 100
 
-// touched is a body that knows whether somebody has begun to read it.
+// touched is a body whose beginning was read, and that knows whether somebody
+// has gone on from there.
 type touched struct {
-	r      io.Reader
-	replay []byte // the whole body, if it is small
-	read   bool
+	begin []byte
+	rest  io.Reader
+	whole bool // begin is all there is
+	read  bool
 }
 
 func (t *touched) reader() io.Reader {
-	if t.replay != nil {
-		return bytes.NewReader(t.replay)
+	if t.whole {
+		return bytes.NewReader(t.begin)
 	}
-	return t
+	return io.MultiReader(bytes.NewReader(t.begin), t)
 }
 
 // rewind reports whether another host can be given the body.
-func (t *touched) rewind() bool { return t.replay != nil || !t.read }
+func (t *touched) rewind() bool { return !t.read }
 
+// Read reads what follows the beginning.
 func (t *touched) Read(p []byte) (int, error) {
 	t.read = true
-	return t.r.Read(p)
-}
-
-// ReadStripes implements wire.Stripes.
-func (s *Stripes) ReadStripes(ctx context.Context, req wire.ReadRequest) (io.ReadCloser, error) {
-	part, off := uint32(0), req.Off
-	for _, e := range req.Extents {
-		if part = e.Part; off < e.Bytes {
-			break
-		}
-		off -= e.Bytes
-	}
-	m, hosts, err := s.homes("client: read", req.Bucket, req.Key, part)
-	if err != nil {
-		return nil, err
-	}
-	req.Epoch = m.Epoch
-	var body io.ReadCloser
-	err = s.try(ctx, hosts, always, func(host wire.Stripes) (err error) {
-		body, err = host.ReadStripes(ctx, req)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return body, nil
+	return t.rest.Read(p)
 }
 
 // DeleteStripes implements wire.Stripes.

@@ -134,7 +134,8 @@ func TestWritesGoOnOnlyWithAnUntouchedBody(t *testing.T) {
 		want  []int
 	}{
 		{"large, refused at once", 1_000_000, 0, []int{1, 2}},
-		{"large, refused later", 1_000_000, 10, []int{1}},
+		{"large, refused in its beginning", 1_000_000, 10, []int{1, 2}},
+		{"large, refused later", 1_000_000, replayMax + 10, []int{1}},
 		{"small, refused later", replayMax, 10, []int{1, 2}},
 		{"empty", 0, 10, []int{1, 2}},
 	} {

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"ashlar"
 	"ashlar/daemon/buffer"
@@ -30,14 +33,18 @@ func (c *Coordinator) ReadStripes(ctx context.Context, req wire.ReadRequest) (io
 			fmt.Errorf("%d bytes from %d of %d", req.Length, req.Off, total))
 	}
 	r := &stream{c: c, left: req.Length}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.ctx, r.cancel = context.WithCancel(ctx)
 	if req.Length == 0 {
 		return r, nil
 	}
 	if err := r.open(req); err != nil {
-		r.Close()
+		r.free()
 		return nil, err
 	}
+	r.handed()
+	c.streams.add(r)
 	return r, nil
 }
 
@@ -109,11 +116,17 @@ func rebuildWeight(code ashlar.Code, columns int) int64 {
 }
 
 // stream is one read under way. Its lease is taken before the first byte and
-// kept to the end: it never waits for memory while a consumer waits for it.
+// kept to the end, or until others need it more: it never waits for memory while
+// a consumer waits for it.
 type stream struct {
 	c      *Coordinator
 	ctx    context.Context
 	cancel context.CancelFunc
+	// idle is when the consumer got its last bytes, in Unix nanoseconds, or 0
+	// while it waits for some.
+	idle atomic.Int64
+
+	mu     sync.Mutex // held by the consumer's calls, but for its own writing, and by reclaim
 	cursor cursor
 	leases []*buffer.Lease // one, or two if there was memory for reading ahead
 	turn   int             // the lease that the next fetch uses
@@ -132,9 +145,12 @@ type fetched struct {
 
 // open leases memory and fetches the first window.
 func (r *stream) open(req wire.ReadRequest) error {
-	mem := r.c.cfg.Memory
+	share := r.c.cfg.Memory.Read
+	if req.Length <= wire.BriefBytesMax {
+		share = r.c.cfg.Memory.BriefRead
+	}
 	rows := max(1, r.c.cfg.WindowBytes/(8*ec.Cell))
-	if mem.Read.Used() > mem.Read.Budget()/2 {
+	if share.Used() > share.Budget()/2 {
 		rows = max(1, rows/4) // leave room for more streams than fit at full size
 	}
 	var need int64
@@ -142,14 +158,14 @@ func (r *stream) open(req wire.ReadRequest) error {
 		r.cursor = newCursor(req, rows)
 		var rebuild int64
 		need, rebuild = r.cursor.weight()
-		if rebuild <= mem.Rebuild.Budget() || rows == 1 {
-			if l := mem.Read.TryLease(need); l != nil {
+		if rebuild <= r.c.cfg.Memory.Rebuild.Budget() || rows == 1 {
+			if l := share.TryLease(need); l != nil {
 				r.leases = append(r.leases, l)
 				break
 			}
 		}
 		if rows == 1 {
-			l, err := mem.Read.Lease(r.ctx, need)
+			l, err := r.c.leaseRead(r.ctx, share, need)
 			if err != nil {
 				return err
 			}
@@ -163,7 +179,7 @@ func (r *stream) open(req wire.ReadRequest) error {
 	}
 	r.now = w
 	if r.cursor.left > 0 {
-		if l := mem.Read.TryLease(need); l != nil {
+		if l := share.TryLease(need); l != nil {
 			r.leases = append(r.leases, l)
 			r.readAhead()
 		}
@@ -224,8 +240,15 @@ func (r *stream) advance() error {
 	return r.err
 }
 
+// handed notes that the consumer has bytes to deal with.
+func (r *stream) handed() { r.idle.Store(time.Now().UnixNano()) }
+
 // Read copies the next bytes.
 func (r *stream) Read(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.idle.Store(0)
+	defer r.handed()
 	if err := r.advance(); err != nil {
 		return 0, err
 	}
@@ -241,8 +264,11 @@ func (r *stream) Read(p []byte) (int, error) {
 // WriteTo hands the remaining bytes to w, cell by cell, from where they were
 // read to.
 func (r *stream) WriteTo(w io.Writer) (int64, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var sum int64
 	for {
+		r.idle.Store(0)
 		switch err := r.advance(); {
 		case err == io.EOF:
 			return sum, nil
@@ -250,10 +276,8 @@ func (r *stream) WriteTo(w io.Writer) (int64, error) {
 			return sum, err
 		}
 		for s := range r.now.layout.Spans(r.now.off+r.done, r.now.n-r.done) {
-			n, err := w.Write(r.now.bytes(s))
+			n, err := r.write(w, s)
 			sum += int64(n)
-			r.done += n
-			r.left -= uint64(n)
 			if err != nil {
 				return sum, err
 			}
@@ -261,13 +285,33 @@ func (r *stream) WriteTo(w io.Writer) (int64, error) {
 	}
 }
 
+// write hands one cell to w. The memory of the others may be reclaimed meanwhile.
+func (r *stream) write(w io.Writer, s ec.Span) (int, error) {
+	b := r.now.bytes(s)
+	held := r.now.parts[s.Piece].buf.Retain()
+	r.handed()
+	r.mu.Unlock()
+	n, err := w.Write(b)
+	held.Release()
+	r.mu.Lock()
+	r.done += n
+	r.left -= uint64(n)
+	if err == nil {
+		err = r.err
+	}
+	return n, err
+}
+
 // Close ends the stream and gives its memory back.
 func (r *stream) Close() error {
-	if r.err == errClosed {
-		return nil
+	r.c.streams.remove(r)
+	r.cancel() // before the lock: a read under way ends
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != errClosed {
+		r.err = errClosed
+		r.free()
 	}
-	r.err = errClosed
-	r.free()
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"ashlar"
 )
@@ -18,6 +19,7 @@ var errBodyShort = errors.New("the body is shorter than announced")
 type source struct {
 	r   io.Reader
 	err error
+	got *atomic.Int64 // counts the bytes
 }
 
 // fill reads until dst is full. It returns what it got and the body's own
@@ -28,6 +30,7 @@ func (s *source) fill(dst []byte) (int, error) {
 		var n int
 		n, s.err = s.r.Read(dst[got:])
 		got += n
+		s.got.Add(int64(n))
 		if empty++; n > 0 {
 			empty = 0
 		}

@@ -23,10 +23,13 @@
 //
 // Memory. All buffers come from one pool, in three shares (Memory). The order
 // in which they may be waited for, which is why copying an object from and to
-// the same host cannot deadlock:
+// the same host cannot deadlock (a source that lost its memory waits for it again
+// under a write lease, and then takes it from a source whose writer still waits):
 //
-//	write    held while a body is read, so while a reader feeds it
-//	read     taken once, before the first byte; a started stream never waits for it again
+//	write    held while a body is read, so while a reader feeds it; a body that hardly
+//	         moves loses it if others wait
+//	read     taken once, before the first byte; a started stream never waits for it again,
+//	         and loses it if nobody takes its bytes while others wait (reclaim.go)
 //	rebuild  held only while disks answer, never while a consumer is waited for
 //
 // Time. Every call to a host has a deadline (Config); everything that outlives
@@ -84,14 +87,20 @@ type Missed struct {
 // use the same Memory.
 type Memory struct {
 	Write, Read, Rebuild *buffer.Share
+	// BriefWrite and BriefRead are for bodies of up to wire.BriefBytesMax: they are
+	// soon done, and need not wait behind long ones.
+	BriefWrite, BriefRead *buffer.Share
 }
 
-// NewMemory divides bytes of a pool: half for writing, three eighths for
-// reading, an eighth for rebuilding. It must hold a few stripes: at least
-// 8 × (k+m)/k × StripeBytes is advised; less than one stripe fails requests.
+// NewMemory divides bytes of a pool: half for writing and three eighths for
+// reading, a sixteenth of each for short bodies; an eighth for rebuilding. It must
+// hold a few stripes: at least 8 × (k+m)/k × StripeBytes is advised; less than one
+// stripe fails requests.
 func NewMemory(pool *buffer.Pool, bytes int64) *Memory {
+	brief := bytes / 32
 	return &Memory{
-		Write: pool.Share(bytes / 2), Read: pool.Share(bytes * 3 / 8), Rebuild: pool.Share(bytes / 8),
+		Write: pool.Share(bytes/2 - brief), Read: pool.Share(bytes*3/8 - brief), Rebuild: pool.Share(bytes / 8),
+		BriefWrite: pool.Share(brief), BriefRead: pool.Share(brief),
 	}
 }
 
@@ -129,6 +138,9 @@ type Coordinator struct {
 	sweep chan struct{} // one token for each delete that runs
 	late  *lateness
 	slow  *slowness
+
+	streams streams
+	uploads uploads
 
 	mu     sync.Mutex
 	closed bool

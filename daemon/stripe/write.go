@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"ashlar"
@@ -31,7 +32,7 @@ func (c *Coordinator) WriteStripes(ctx context.Context, req wire.WriteRequest, b
 	u := &upload{
 		c:       c,
 		req:     req,
-		body:    &source{r: body},
+		memory:  c.cfg.Memory.Write,
 		verdict: make(chan struct{}),
 		ext: ashlar.Extent{
 			Write:       ashlar.NewWriteID(),
@@ -42,11 +43,20 @@ func (c *Coordinator) WriteStripes(ctx context.Context, req wire.WriteRequest, b
 			Small:       m.Settings.Small,
 		},
 	}
+	if req.Bytes >= 0 && req.Bytes <= wire.BriefBytesMax {
+		u.memory = c.cfg.Memory.BriefWrite
+	}
+	u.body = &source{r: body, got: &u.receiving.bytes}
+	u.interrupt, _ = body.(wire.Interrupter)
+	c.uploads.add(u)
 	if req.Bytes >= 0 {
 		u.ext.Bytes = uint64(req.Bytes)
 		err = u.known(ctx)
 	} else {
 		err = u.unknown(ctx)
+	}
+	if c.uploads.remove(u) && err != nil {
+		err = errCrawls
 	}
 	if err == nil {
 		err = u.settle(ctx, 0)
@@ -64,6 +74,10 @@ type upload struct {
 	req  wire.WriteRequest
 	ext  ashlar.Extent
 	body *source
+
+	memory    *buffer.Share
+	interrupt wire.Interrupter // of the body; nil if it has none
+	receiving receiving
 
 	flights []*flight // all that were started, in order
 	settled int       // flights[:settled] have their quorum
@@ -110,6 +124,7 @@ func (u *upload) gathered(ctx context.Context, n uint32) (bool, error) {
 	}
 	defer gather.Release()
 	got, err := u.body.fill(gather.B)
+	u.receiving.end()
 	if err != nil && err != io.EOF {
 		return false, err
 	}
@@ -118,7 +133,7 @@ func (u *upload) gathered(ctx context.Context, n uint32) (bool, error) {
 	}
 	u.ext.Bytes += uint64(got)
 	s := u.ext.Stripe(u.req.Bucket, u.req.Key, n)
-	return err == nil, u.send(ctx, s, &source{r: &sliceReader{gather.B[:got]}}, lease)
+	return err == nil, u.send(ctx, s, &source{r: &sliceReader{gather.B[:got]}, got: new(atomic.Int64)}, lease)
 }
 
 // stripe leases memory for one stripe and sends it.
@@ -136,7 +151,15 @@ func (u *upload) lease(ctx context.Context, bytes int64) (*buffer.Lease, error) 
 	if err := u.settle(ctx, flightsMax-1); err != nil {
 		return nil, err
 	}
-	return u.c.cfg.Memory.Write.Lease(ctx, bytes)
+	waiting, got := context.WithCancel(ctx)
+	defer got()
+	timer := time.AfterFunc(reclaimAfter, func() { u.c.hurry(waiting) }) // ends with waiting
+	defer timer.Stop()
+	lease, err := u.memory.Lease(ctx, bytes)
+	if err == nil {
+		u.receiving.begin(time.Now())
+	}
+	return lease, err
 }
 
 // weight is the memory that a stripe's pieces need.
@@ -162,7 +185,9 @@ func (u *upload) send(ctx context.Context, s ashlar.Stripe, from *source, lease 
 		return err
 	}
 	defer p.release()
-	if err := p.read(from); err != nil {
+	err = p.read(from)
+	u.receiving.end()
+	if err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {

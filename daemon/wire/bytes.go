@@ -65,11 +65,14 @@ const (
 
 // Deadlines. A caller's earlier one holds.
 const (
-	callMax  = time.Minute      // of a call without a stream whose context has none
-	stallMax = time.Minute      // without a byte moving in a stream
-	dialMax  = 2 * time.Second  // to connect
-	headMax  = 10 * time.Second // for a request's header to arrive
-	idleMax  = 90 * time.Second // of a connection nobody uses
+	callMax  = time.Minute // of a call without a stream whose context has none
+	stallMax = time.Minute // without a byte moving in a stream
+	// takeMax is how long a caller may take no frame of what it reads. It opens the
+	// rest anew when it wants it; the host's memory is not for waiting.
+	takeMax = 2 * time.Second
+	dialMax = 2 * time.Second  // to connect
+	headMax = 10 * time.Second // for a request's header to arrive
+	idleMax = 90 * time.Second // of a connection nobody uses
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

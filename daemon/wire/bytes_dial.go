@@ -19,6 +19,7 @@ import (
 const (
 	idleConnsMax  = 16
 	connsMax      = 256
+	streamsMax    = 1024
 	connBufBytes  = 64 * ashlar.KiB
 	keepAliveEach = 15 * time.Second
 )
@@ -34,8 +35,12 @@ type BytesConn interface {
 // (host:port). It does not connect: calls do, within their deadlines. A failure
 // of the transport is of kind Unavailable. Close drops the idle connections.
 func DialBytes(addr string) BytesConn {
+	return &bytesConn{addr: addr, calls: newTransport(connsMax), streams: newTransport(streamsMax)}
+}
+
+func newTransport(connections int) *http.Transport {
 	dialer := &net.Dialer{Timeout: dialMax, KeepAlive: keepAliveEach}
-	return &bytesConn{addr: addr, transport: &http.Transport{
+	return &http.Transport{
 		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, network, addr)
 			if err != nil {
@@ -45,12 +50,12 @@ func DialBytes(addr string) BytesConn {
 		},
 		DisableCompression:    true,
 		MaxIdleConnsPerHost:   idleConnsMax,
-		MaxConnsPerHost:       connsMax,
+		MaxConnsPerHost:       connections,
 		IdleConnTimeout:       idleMax,
 		ExpectContinueTimeout: stallMax,
 		WriteBufferSize:       connBufBytes,
 		ReadBufferSize:        connBufBytes,
-	}}
+	}
 }
 
 // bulkConn sends what the transport copies to it in large writes; by itself the
@@ -82,14 +87,17 @@ func (c bulkConn) ReadFrom(r io.Reader) (sum int64, err error) {
 	}
 }
 
+// bytesConn keeps the connections of streams, whose pace clients set, apart from
+// those of calls about pieces.
 type bytesConn struct {
-	addr      string
-	transport *http.Transport
+	addr           string
+	calls, streams *http.Transport
 }
 
 // Close drops the idle connections; calls under way go on.
 func (b *bytesConn) Close() error {
-	b.transport.CloseIdleConnections()
+	b.calls.CloseIdleConnections()
+	b.streams.CloseIdleConnections()
 	return nil
 }
 
@@ -159,7 +167,11 @@ func (b *bytesConn) send(ctx context.Context, name string, body io.ReadCloser, l
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	resp, err := b.transport.RoundTrip(req)
+	transport := b.calls
+	if name == callRead || name == callWrite {
+		transport = b.streams
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return nil, ashlar.E(op, "host="+b.addr, ashlar.Unavailable, err)
 	}

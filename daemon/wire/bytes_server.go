@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"ashlar"
@@ -266,7 +267,8 @@ func (h *bytesHandler) write(in *incoming) error {
 		return err
 	}
 	defer cancel()
-	body := &frameReader{r: in.r.Body, op: in.op, tick: in.moving}
+	body := &interruptible{frameReader: frameReader{r: in.r.Body, op: in.op}, in: in}
+	body.tick = body.moving
 	ext, err := h.cfg.Stripes.WriteStripes(ctx, req, body)
 	if err != nil {
 		return err
@@ -274,6 +276,32 @@ func (h *bytesHandler) write(in *incoming) error {
 	c := &codec{}
 	c.extent(&ext)
 	return in.ok(c.b)
+}
+
+// interruptible is a body that can be given up while it is read.
+type interruptible struct {
+	frameReader
+	in *incoming
+
+	mu   sync.Mutex
+	over bool
+}
+
+// moving is incoming.moving until the body is given up.
+func (b *interruptible) moving() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.over {
+		b.in.moving()
+	}
+}
+
+// Interrupt implements Interrupter.
+func (b *interruptible) Interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.over = true
+	_ = b.in.control.SetReadDeadline(time.Now()) // a connection that is gone needs none
 }
 
 func (h *bytesHandler) read(in *incoming) error {
@@ -294,12 +322,12 @@ func (h *bytesHandler) read(in *incoming) error {
 	return out.end(err)
 }
 
-// movingWriter pushes the deadlines out whenever a frame is written.
+// movingWriter pushes the deadline out whenever a frame is written.
 type movingWriter struct{ in *incoming }
 
 func (m movingWriter) Write(p []byte) (int, error) {
 	if len(p) == frameHeader {
-		m.in.moving()
+		_ = m.in.control.SetWriteDeadline(time.Now().Add(takeMax)) // a connection that is gone says so itself
 	}
 	return m.in.w.Write(p)
 }

@@ -87,6 +87,14 @@ type WriteRequest struct {
 	Epoch ashlar.Epoch
 }
 
+// BriefBytesMax is the length up to which a body is complete when it is sent: the
+// caller of WriteStripes reads it first.
+const BriefBytesMax = 64 * ashlar.KiB
+
+// Interrupter is a body whose Read can be ended from elsewhere: a Read under way
+// and every later one fails soon.
+type Interrupter interface{ Interrupt() }
+
 // ReadRequest asks for bytes of an object: the concatenation of its extents.
 type ReadRequest struct {
 	Bucket  ashlar.BucketID
