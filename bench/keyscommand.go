@@ -52,7 +52,7 @@ that was interrupted goes on when it is started again. DIR is left as it is.`,
 	f.IntVar(&o.Listings, "listings", 300, "listings of each kind at a checkpoint")
 	f.IntVar(&o.Concurrent, "concurrent", 1024, "PUTs in flight")
 	f.BoolVar(&o.Processes, "processes", false, "run every service as a process of its own, over sockets")
-	f.StringVar(&o.Profile, "cpu-profile", "", "write a CPU profile of the cluster to this `FILE`")
+	f.StringVar(&o.Profile, "cpu-profile", "", "write a CPU profile of the cluster to this `FILE`, from its last start on")
 	f.Uint64Var(&o.Seed, "seed", 1, "seed of the keys' names")
 	f.StringVar(&o.Program, "program", "", "ashlar binary to run the cluster with (default this one)")
 	return c

@@ -19,9 +19,7 @@ type Backend interface {
 
 // Buckets makes, finds and lists buckets.
 type Buckets interface {
-	CreateBucket(ctx context.Context, owner, name, region string) error
-	// CreateLockedBucket makes one that has object lock.
-	CreateLockedBucket(ctx context.Context, owner, name, region string) error
+	CreateBucketWith(ctx context.Context, owner, name, region string, opt store.BucketOptions) error
 	HeadBucket(ctx context.Context, name string) (store.Bucket, error)
 	DeleteBucket(ctx context.Context, name string) error
 	SetVersioning(ctx context.Context, name string, v store.Versioning) error

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -95,14 +96,17 @@ func createBucket(c *call) error {
 	if location != "" && location != c.s.region {
 		return s3.E(s3.InvalidLocationConstraint, "").With("LocationConstraint", location)
 	}
-	create := c.s.backend.CreateBucket
+	opt := store.BucketOptions{}
+	if opt.Slots, err = c.shards(); err != nil {
+		return err
+	}
 	switch v := c.header("X-Amz-Bucket-Object-Lock-Enabled"); {
 	case strings.EqualFold(v, "true"):
-		create = c.s.backend.CreateLockedBucket
+		opt.Locked = true
 	case v != "" && !strings.EqualFold(v, "false"):
 		return invalidArgument("x-amz-bucket-object-lock-enabled", v, "Want true or false.")
 	}
-	err = create(c.ctx, c.auth.Account, string(c.bucket), c.s.region)
+	err = c.s.backend.CreateBucketWith(c.ctx, c.auth.Account, string(c.bucket), c.s.region, opt)
 	// AWS's oldest region answers 200 when you make your own bucket again.
 	if errors.Is(err, store.ErrBucketOwned) && c.s.region == usEast1 {
 		err = nil
@@ -112,6 +116,21 @@ func createBucket(c *call) error {
 	}
 	c.set("Location", "/"+string(c.bucket))
 	return c.empty(http.StatusOK)
+}
+
+// shards reads x-ashlar-shards, our own header: over how many shards the keys of
+// a new bucket are spread. Absent is 0.
+func (c *call) shards() (int, error) {
+	const name = "X-Ashlar-Shards"
+	if _, given := c.r.Header[name]; !given {
+		return 0, nil
+	}
+	text := c.header(name)
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n < 1 || n > store.SlotsMax {
+		return 0, invalidArgument("x-ashlar-shards", text, fmt.Sprintf("The number of shards of a bucket must be 1 to %d.", store.SlotsMax))
+	}
+	return int(n), nil
 }
 
 // withBucket adds the name to the answers that carry one.
@@ -134,6 +153,7 @@ func headBucket(c *call) error {
 	}
 	c.set("X-Amz-Bucket-Region", region)
 	c.set("X-Amz-Access-Point-Alias", "false")
+	c.set("X-Ashlar-Shards", strconv.Itoa(int(b.Shards)))
 	c.set("Content-Type", "application/xml")
 	return c.empty(http.StatusOK)
 }

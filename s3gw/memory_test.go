@@ -91,8 +91,12 @@ func (m *memory) CreateBucket(_ context.Context, owner, name, region string) err
 	return nil
 }
 
-func (m *memory) CreateLockedBucket(ctx context.Context, owner, name, region string) error {
-	return m.CreateBucket(ctx, owner, name, region)
+func (m *memory) CreateBucketWith(ctx context.Context, owner, name, region string, opt store.BucketOptions) error {
+	err := m.CreateBucket(ctx, owner, name, region)
+	if err == nil && opt.Slots > 0 {
+		m.buckets[name].Shards = uint8(opt.Slots)
+	}
+	return err
 }
 
 func (m *memory) HeadBucket(_ context.Context, name string) (store.Bucket, error) {

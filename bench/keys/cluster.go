@@ -87,6 +87,19 @@ func start(ctx context.Context, o *Options) (*cluster, error) {
 	return c, nil
 }
 
+// stop ends the cluster cleanly, so that it writes its profile.
+func (c *cluster) stop() {
+	if c.cmd.Process == nil {
+		return
+	}
+	_ = c.cmd.Process.Signal(os.Interrupt) // gone already is as good
+	select {
+	case <-c.ended:
+	case <-time.After(goneMax):
+	}
+	c.kill()
+}
+
 // kill sends SIGKILL to every process of the cluster and waits until they are gone.
 func (c *cluster) kill() {
 	if c.cmd.Process == nil {

@@ -178,6 +178,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err := r.count(ctx); err != nil {
 		return res, err
 	}
+	c.stop()
 	return res, res.save(o.Dir)
 }
 

@@ -8,9 +8,9 @@
 //
 // One Verifier stands in front of the router. It yields an Auth or an error and
 // nothing in between; a request without credentials is an error too. Beyond the
-// signature it insists that the host and every x-amz-* header that arrived are
-// signed, so that no handler can be steered by a header that somebody added on
-// the way. Signatures are compared in constant time; signing keys are cached
+// signature it insists that the host and every x-amz-* and x-ashlar-* header that
+// arrived are signed, so that no handler can be steered by a header that somebody
+// added on the way. Signatures are compared in constant time; signing keys are cached
 // per access key and day.
 //
 // The clock and the credentials are injected. The package does not look at
@@ -420,8 +420,11 @@ func unsignedAmz(h http.Header, signed string) string {
 	return strings.Join(missing, ", ")
 }
 
-func isAmz(name string) bool {
-	const prefix = "x-amz-"
+// isAmz reports whether a header must be signed: AWS's x-amz-*, and our own
+// x-ashlar-*.
+func isAmz(name string) bool { return hasFold(name, "x-amz-") || hasFold(name, "x-ashlar-") }
+
+func hasFold(name, prefix string) bool {
 	return len(name) > len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
 }
 

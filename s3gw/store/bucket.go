@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -231,16 +232,26 @@ func (s *Store) ListBuckets(ctx context.Context, owner, prefix, after string, li
 // CreateBucket makes a bucket. It returns ErrBucketOwned or ErrBucketExists if
 // the name is taken by the same or by another account.
 func (s *Store) CreateBucket(ctx context.Context, owner, name, region string) error {
-	return s.createBucket(ctx, owner, name, region, row.Bucket_NEVER)
+	return s.CreateBucketWith(ctx, owner, name, region, BucketOptions{})
 }
 
-// CreateLockedBucket is CreateBucket for a bucket that has object lock, and
-// with it versioning, from the beginning.
-func (s *Store) CreateLockedBucket(ctx context.Context, owner, name, region string) error {
-	return s.createBucket(ctx, owner, name, region, row.Bucket_LOCKED)
+// BucketOptions are what is decided about a bucket when it is made, and stays.
+type BucketOptions struct {
+	// Locked gives it object lock, and with it versioning, from the beginning.
+	Locked bool
+	// Slots is how many slots its keys are spread over, 1 to SlotsMax; 0 is what
+	// the cluster's settings say.
+	Slots int
 }
 
-func (s *Store) createBucket(ctx context.Context, owner, name, region string, state row.Bucket_Versioning) error {
+// SlotsMax is the largest number of slots of a bucket.
+const SlotsMax = row.SlotsMax
+
+// CreateBucketWith is CreateBucket with options. Kinds besides: Invalid.
+func (s *Store) CreateBucketWith(ctx context.Context, owner, name, region string, opt BucketOptions) error {
+	if opt.Slots < 0 || opt.Slots > SlotsMax {
+		return fail("create bucket", name, invalid("%d slots: want 1 to %d", opt.Slots, SlotsMax))
+	}
 	for n := range attemptsMax {
 		b, err := s.directory(ctx, name)
 		if err == nil && b != nil && b.rec.State != row.Bucket_ACTIVE {
@@ -257,7 +268,7 @@ func (s *Store) createBucket(ctx context.Context, owner, name, region string, st
 		case b != nil:
 			return fail("create bucket", name, ErrBucketExists)
 		}
-		err = s.tryCreate(ctx, owner, name, region, state)
+		err = s.tryCreate(ctx, owner, name, region, opt)
 		if _, _, taken := conditionAt(err); !taken {
 			return fail("create bucket", name, err)
 		}
@@ -268,7 +279,7 @@ func (s *Store) createBucket(ctx context.Context, owner, name, region string, st
 
 // tryCreate puts the markers of a fresh bucket and then claims the name. A
 // *meta.ConditionError says that the name was taken meanwhile.
-func (s *Store) tryCreate(ctx context.Context, owner, name, region string, state row.Bucket_Versioning) error {
+func (s *Store) tryCreate(ctx context.Context, owner, name, region string, opt BucketOptions) error {
 	m, err := s.formed()
 	if err != nil {
 		return err
@@ -276,9 +287,10 @@ func (s *Store) tryCreate(ctx context.Context, owner, name, region string, state
 	if region == "" {
 		region = s.region
 	}
-	slots := int(m.Settings.BucketShards)
-	if slots == 0 {
-		slots = slotsDefault
+	slots := cmp.Or(opt.Slots, int(m.Settings.BucketShards), slotsDefault)
+	state := row.Bucket_NEVER
+	if opt.Locked {
+		state = row.Bucket_LOCKED
 	}
 	id := ashlar.BucketID(ashlar.NewID())
 	b := &bucket{Bucket: Bucket{ID: id}, rec: &row.Bucket{

@@ -13,7 +13,7 @@ import (
 
 func (r *rig) locked(t *testing.T) {
 	t.Helper()
-	want(t, r.CreateLockedBucket(r.ctx, "me", "locked", ""), nil)
+	want(t, r.CreateBucketWith(r.ctx, "me", "locked", "", BucketOptions{Locked: true}), nil)
 }
 
 func (r *rig) putLocked(t *testing.T, key string, l Lock) Object {
