@@ -48,6 +48,12 @@ type Config struct {
 	BufferBytes int64 `toml:"buffer-bytes"`
 	// TrashGrace is how long the pieces of a deleted object are kept. 0 means TrashGraceDefault.
 	TrashGrace duration `toml:"trash-grace"`
+	// MissingAfter is the age from which a stripe is asked about after somebody
+	// came or went, whether all its pieces are there. 0 means rollcall.DefaultSettle.
+	MissingAfter duration `toml:"missing-after"`
+	// MissingPeriod is the time in which every stripe is asked about. 0 means
+	// rollcall.DefaultPeriod.
+	MissingPeriod duration `toml:"missing-period"`
 	// ScrubPeriod is the time in which every byte of a disk is verified. 0 means
 	// scrub.DefaultPeriod.
 	ScrubPeriod duration `toml:"scrub-period"`
@@ -104,6 +110,9 @@ func (c *Config) Check() error {
 	}
 	if c.ScrubPeriod < 0 || c.ScrubBytes < 0 {
 		return ashlar.E("daemon: config", "scrub", ashlar.Invalid, fmt.Errorf("scrub-period and scrub-bytes-per-second must not be negative"))
+	}
+	if c.MissingAfter < 0 || c.MissingPeriod < 0 {
+		return ashlar.E("daemon: config", "missing-after", ashlar.Invalid, fmt.Errorf("missing-after and missing-period must not be negative"))
 	}
 	if c.Rack == "" {
 		c.Rack = c.Name

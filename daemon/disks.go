@@ -16,6 +16,7 @@ import (
 
 	"ashlar"
 	"ashlar/daemon/piece"
+	"ashlar/daemon/rollcall"
 	"ashlar/daemon/scrub"
 	"ashlar/diskmgr"
 	"ashlar/diskmgr/blockdev"
@@ -45,6 +46,7 @@ type disks struct {
 	clusterName string
 	pieces      *piece.Store
 	scrub       *scrub.Scrubber
+	roll        *rollcall.Roll
 	log         *slog.Logger
 	engine      blockdev.Engine
 	plugs       uint64 // atomic: counts devices that came or went
@@ -142,6 +144,7 @@ func (d *disks) open(ctx context.Context, s *slot) error {
 	}
 	s.disk, s.wal, s.reason, s.missed = disk, wal, "", false
 	d.pieces.Add(s.id, wal)
+	d.roll.Add(s.id, wal)
 	d.scrub.Add(scrub.Disk{ID: s.id, Name: s.name, Log: wal, Well: func() bool {
 		state, _, _ := disk.Health()
 		return state == diskhealth.Good && wal.Err() == nil
@@ -303,6 +306,7 @@ func (d *disks) retire(s *slot, why string) {
 	}
 	d.pieces.Remove(s.id)
 	d.scrub.Remove(s.id)
+	d.roll.Remove(s.id)
 	if err := errors.Join(wal.Close(), disk.Close()); err != nil {
 		d.log.Warn("close disk", "disk", s.name, "cause", err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"ashlar"
 	"ashlar/daemon/piece"
+	"ashlar/daemon/rollcall"
 	"ashlar/daemon/scrub"
 	"ashlar/daemon/wire"
 	"ashlar/diskmgr/blockdev"
@@ -43,6 +44,7 @@ func testDisks(t *testing.T, n int) *disks {
 	return &disks{
 		cfg: cfg, cluster: ashlar.ClusterID{1}, clusterName: "test", log: slog.New(slog.DiscardHandler),
 		pieces: piece.NewStore(func() *topology.Map { return m }), scrub: scrub.New(scrub.Config{Dir: filepath.Join(dir, "scrub")}),
+		roll: rollcall.New(rollcall.Config{Dir: filepath.Join(dir, "rollcall"), Maps: func() *topology.Map { return m }}),
 	}
 }
 

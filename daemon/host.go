@@ -36,6 +36,7 @@ import (
 	"ashlar/daemon/meta/trash"
 	"ashlar/daemon/piece"
 	"ashlar/daemon/repair"
+	"ashlar/daemon/rollcall"
 	"ashlar/daemon/scrub"
 	"ashlar/daemon/stripe"
 	"ashlar/daemon/wire"
@@ -78,6 +79,7 @@ type Host struct {
 	id       ashlar.HostID
 	disks    *disks
 	scrub    *scrub.Scrubber
+	roll     *rollcall.Roll
 	coord    *stripe.Coordinator
 	repairs  atomic.Pointer[repair.Queue] // nil until assembled; the heartbeat reads it
 	shards   *replica.Host
@@ -146,7 +148,12 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 		Dir: filepath.Join(h.cfg.Dir, "scrub"), Period: time.Duration(h.cfg.ScrubPeriod), BytesPerSecond: h.cfg.ScrubBytes,
 		Report: h.missed, Log: h.log,
 	})
-	h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, scrub: h.scrub, log: h.log, status: opt.Status}
+	h.roll = rollcall.New(rollcall.Config{
+		Dir: filepath.Join(h.cfg.Dir, "rollcall"), Maps: h.place.Map, Dial: h.registry.Pieces, Missing: h.forgotten,
+		Settle: time.Duration(h.cfg.MissingAfter), Period: time.Duration(h.cfg.MissingPeriod), Log: h.log,
+	})
+	pieces.Stored = h.roll.Stored
+	h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, scrub: h.scrub, roll: h.roll, log: h.log, status: opt.Status}
 	if err := openDisks(ctx, h.disks); err != nil {
 		return err
 	}
@@ -194,7 +201,7 @@ func (h *Host) join(ctx, run context.Context, cluster ashlar.ClusterID) error {
 	h.wg.Go(func() {
 		err := h.place.Heartbeat(run, self, heartbeatEvery, func() placement.Report {
 			h.lastBeat.Store(time.Now().UnixNano())
-			r := placement.Report{Disks: h.disks.report()}
+			r := placement.Report{Disks: h.disks.report(), Checked: max(h.roll.Checked(), 1)}
 			if q := h.repairs.Load(); q != nil {
 				r.RepairPieces = q.Stats().Queued
 			}
@@ -236,6 +243,7 @@ func (h *Host) assemble(run context.Context) (err error) {
 		Local: h.id, Maps: h.place.Map, Dial: h.registry.Pieces, Missed: repairs.Add, Memory: memory, Log: h.log,
 	})
 	h.Stripes = h.coord
+	h.wg.Go(func() { h.roll.Run(run) })
 	h.link = replica.NewLink(h.registry.Shards, h.log)
 	h.shards, err = replica.Open(replica.Config{
 		Host: h.id, Dir: filepath.Join(h.cfg.Dir, "meta"), Transport: h.link, Map: h.place.Map(), Log: h.log,
@@ -259,6 +267,12 @@ func (h *Host) missed(m stripe.Missed) {
 	if q := h.repairs.Load(); q != nil {
 		q.Add(m)
 	}
+}
+
+// forgotten queues a piece that the roll call did not find where it belongs.
+func (h *Host) forgotten(m stripe.Missed) bool {
+	q := h.repairs.Load()
+	return q != nil && q.Take(m)
 }
 
 // followMap gives every new map to the metadata replicas.

@@ -159,6 +159,7 @@ func fromWire(req *wire.HeartbeatRequest) (state.Heartbeat, error) {
 	hb := state.Heartbeat{
 		Name: req.GetName(), Host: ashlar.HostID(req.GetHost()), Zone: req.GetZone(), Rack: req.GetRack(),
 		Addr: req.GetAddr(), RPC: req.GetRpc(), Full: req.GetFull(), RepairPieces: req.GetRepairPieces(),
+		Checked: ashlar.Epoch(req.GetCheckedEpoch()),
 	}
 	invalid := func(err error) (state.Heartbeat, error) {
 		return hb, ashlar.E("placement: heartbeat", req.GetName(), ashlar.Invalid, err)

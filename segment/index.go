@@ -287,7 +287,13 @@ func (x *index) segments(fn func(i int, s segRow)) error {
 
 // rows calls fn for every record row in key order until it returns false.
 func (x *index) rows(fn func(r *row, old bool) (bool, error)) error {
-	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: []byte{'r'}, UpperBound: []byte{'r' + 1}})
+	return x.rowsFrom(ashlar.StripeID{}, fn)
+}
+
+// rowsFrom is rows from a stripe on.
+func (x *index) rowsFrom(from ashlar.StripeID, fn func(r *row, old bool) (bool, error)) error {
+	var low [keyRowBytes]byte
+	it, err := x.db.NewIter(&pebble.IterOptions{LowerBound: Key{Stripe: from}.row(low[:]), UpperBound: []byte{'r' + 1}})
 	if err != nil {
 		return err
 	}

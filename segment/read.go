@@ -228,12 +228,18 @@ func (l *Log) isAt(h *format.Record, r *row) bool {
 // Each calls fn for every stored piece in the order of stripe ids until fn
 // returns false. It sees the log as of one moment, near its start.
 func (l *Log) Each(ctx context.Context, fn func(Info) bool) error {
+	return l.EachFrom(ctx, ashlar.StripeID{}, fn)
+}
+
+// EachFrom is Each from the pieces of a stripe on, so that a long walk can be
+// made in steps that hold nothing in between.
+func (l *Log) EachFrom(ctx context.Context, from ashlar.StripeID, fn func(Info) bool) error {
 	l.use.RLock()
 	defer l.use.RUnlock()
 	if l.closed {
 		return l.fail("each", "", ashlar.Unavailable, errClosed)
 	}
-	err := l.index.rows(func(r *row, old bool) (bool, error) {
+	err := l.index.rowsFrom(from, func(r *row, old bool) (bool, error) {
 		if err := ctx.Err(); err != nil {
 			return false, err
 		}

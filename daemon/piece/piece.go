@@ -42,6 +42,9 @@ type Log interface {
 // concurrent use.
 type Store struct {
 	maps func() *topology.Map
+	// Stored, if set before the store is used, is told of every piece that a disk
+	// took. It must not block, and may not keep Data.
+	Stored func(*wire.Piece)
 
 	mu    sync.RWMutex
 	disks map[ashlar.DiskID]Log // nil: known, but not serving
@@ -106,7 +109,7 @@ func (s *Store) PutPiece(ctx context.Context, p *wire.Piece) error {
 	if err != nil {
 		return err
 	}
-	return wrap(op, p.PieceID, log.Append(ctx, &segment.Record{
+	err = log.Append(ctx, &segment.Record{
 		Key:         key(p.PieceID),
 		Group:       p.Group,
 		Code:        p.Code,
@@ -114,7 +117,11 @@ func (s *Store) PutPiece(ctx context.Context, p *wire.Piece) error {
 		Owner:       p.Owner,
 		Written:     p.Written,
 		Data:        p.Data,
-	}))
+	})
+	if err == nil && s.Stored != nil {
+		s.Stored(p)
+	}
+	return wrap(op, p.PieceID, err)
 }
 
 // GetPiece implements wire.Pieces.

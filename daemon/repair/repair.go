@@ -21,7 +21,7 @@
 // Losing the queue loses no data and is tolerated: rows are written without
 // waiting for the disk (the last moments before a power cut are lost), and a
 // row beyond QueueMax is dropped and counted. A stripe that lacks a piece
-// without a row is found by the scrub of its other pieces, and by its reads.
+// without a row is found by the roll call, and by its reads.
 //
 //	row     stripe id (16) | piece (1)
 //	value   version (1) = 1 | k, m (1, 1) | stripe bytes (4) | bucket (16) |
@@ -205,11 +205,15 @@ func (q *Queue) noteLocked(m stripe.Missed) bool {
 
 // Add queues a missing piece. It does not block on any disk, and a piece that
 // is queued already is not queued twice. It fits stripe.Config.Missed.
-func (q *Queue) Add(m stripe.Missed) {
+func (q *Queue) Add(m stripe.Missed) { q.Take(m) }
+
+// Take is Add that tells whether the piece is on the queue now.
+func (q *Queue) Take(m stripe.Missed) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if !q.noteLocked(m) {
-		return
+		j := q.mu.stripes[m.Stripe]
+		return j != nil && int(m.Index) < len(j.missing) && j.missing[m.Index]
 	}
 	row, value := encode(m)
 	if err := q.db.Set(row, value, pebble.NoSync); err != nil {
@@ -219,6 +223,7 @@ func (q *Queue) Add(m stripe.Missed) {
 	case q.wake <- struct{}{}:
 	default:
 	}
+	return true
 }
 
 // forget takes a piece off the queue.

@@ -49,6 +49,8 @@ type Disk struct {
 type Report struct {
 	Disks        []Disk
 	RepairPieces uint64
+	// Checked is the epoch up to which the roll call owes nothing; 0: there is none.
+	Checked ashlar.Epoch
 }
 
 // Heartbeat sends report() every so often until ctx ends, and then returns
@@ -154,6 +156,7 @@ func (b *beat) request(r Report, full bool) *wire.HeartbeatRequest {
 	req := &wire.HeartbeatRequest{
 		Cluster: s.Cluster[:], Name: s.Name, Host: uint32(s.Host), Boot: s.Boot[:], Zone: s.Zone, Rack: s.Rack,
 		Addr: s.Addr, Rpc: s.RPC, EpochSeen: b.c.epoch(), RepairPieces: r.RepairPieces,
+		CheckedEpoch: uint64(r.Checked),
 	}
 	var changed []*wire.DiskReport
 	for _, d := range r.Disks {

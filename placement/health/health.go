@@ -7,7 +7,8 @@
 // The first line is the verdict, the second what the cluster survives now:
 //
 //	HEALTHY               nothing is missing
-//	HEALTHY, repairing    every disk answers, but pieces wait to be repaired
+//	HEALTHY, repairing    every disk answers, but pieces wait to be repaired, or
+//	                      hosts still ask whether any are missing
 //	DEGRADED              something is missing; further losses are survivable
 //	AT RISK               after at least one loss, the worst group survives
 //	                      none more, or after two losses only one more
@@ -65,6 +66,8 @@ type Status struct {
 	Worst  Worst `json:"worst"`
 	// RepairPieces wait on the hosts' repair lists.
 	RepairPieces uint64 `json:"repair_pieces"`
+	// HostsChecking still ask whether pieces are missing, after somebody came or went.
+	HostsChecking int `json:"hosts_checking"`
 	// Scrub is nil if no disk that answers reports a scrub.
 	Scrub *Scrub `json:"scrub,omitempty"`
 	Codes []Code `json:"codes"`
@@ -138,6 +141,8 @@ type Facts struct {
 	Disks map[topology.DiskNum]DiskFacts
 	// RepairPieces is the sum of what the hosts say.
 	RepairPieces uint64
+	// Unchecked hosts still ask whether pieces are missing.
+	Unchecked int
 	// Suspected names the hosts that were lost together.
 	Suspected []string
 	// Forming says what is missing before the cluster can be formed.

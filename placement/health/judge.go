@@ -8,7 +8,7 @@ import (
 func Judge(m *topology.Map, f Facts) Status {
 	st := Status{
 		Cluster: m.Name, Epoch: m.Epoch, Formed: m.Formed(), Code: m.Settings.Large.String(),
-		Groups: len(m.Groups), Shards: len(m.Shards), RepairPieces: f.RepairPieces, Capacity: capacity(m, f),
+		Groups: len(m.Groups), Shards: len(m.Shards), RepairPieces: f.RepairPieces, HostsChecking: f.Unchecked, Capacity: capacity(m, f),
 		Placement: Placement{Members: len(f.Members), Leader: f.Leader},
 	}
 	for _, member := range f.Members {
@@ -38,7 +38,7 @@ func verdict(st *Status, atRisk bool) Verdict {
 		return AtRisk
 	case !whole:
 		return Degraded
-	case st.RepairPieces > 0:
+	case st.RepairPieces > 0 || st.HostsChecking > 0:
 		return Repairing
 	}
 	return Healthy

@@ -31,6 +31,10 @@ func (st Status) Render(w io.Writer) error {
 	if st.RepairPieces > 0 {
 		line("Activity", "%s to repair", plural(int(st.RepairPieces), "piece"))
 	}
+	if n := st.HostsChecking; n > 0 {
+		line("Roll call", "%s whether pieces are missing since somebody came or went",
+			plural(n, "host")+map[bool]string{true: " asks", false: " ask"}[n == 1])
+	}
 	next := ""
 	for _, code := range st.Codes {
 		mark := "!"

@@ -30,6 +30,9 @@ func (s *Machine) Heartbeat(now time.Time, hb Heartbeat) (Answer, error) {
 	set(s, func(m *topology.Map) *string { return &m.Hosts[i].Rack }, hb.Rack)
 	set(s, func(m *topology.Map) *string { return &m.Hosts[i].Addr }, hb.Addr)
 	set(s, func(m *topology.Map) *string { return &m.Hosts[i].RPC }, hb.RPC)
+	if h.Boot != hb.Boot {
+		s.stirred = s.nextEpoch()
+	}
 	set(s, func(m *topology.Map) *ashlar.BootID { return &m.Hosts[i].Boot }, hb.Boot)
 
 	mem := s.heard[h.ID]
@@ -37,7 +40,7 @@ func (s *Machine) Heartbeat(now time.Time, hb Heartbeat) (Answer, error) {
 		mem = &heard{disks: map[ashlar.DiskID]bool{}}
 		s.heard[h.ID] = mem
 	}
-	mem.at, mem.repairPieces = now, hb.RepairPieces
+	mem.at, mem.repairPieces, mem.checked = now, hb.RepairPieces, hb.Checked
 	all := s.takeDisks(now, h.ID, mem, hb)
 	s.form(now)
 	return Answer{Host: h.ID, NeedFull: !mem.full || !all}, nil
@@ -162,6 +165,9 @@ func (s *Machine) takeDisk(now time.Time, host ashlar.HostID, r Disk) bool {
 	if owner := s.Map().Disks[i].Host; owner != host && s.holds(owner, r.ID) {
 		return false
 	}
+	if s.Map().Disks[i].Host != host {
+		s.stirred = s.nextEpoch()
+	}
 	set(s, func(m *topology.Map) *ashlar.HostID { return &m.Disks[i].Host }, host)
 	set(s, func(m *topology.Map) *string { return &m.Disks[i].Name }, r.Name)
 	set(s, func(m *topology.Map) *uint64 { return &m.Disks[i].Bytes }, r.Bytes)
@@ -189,6 +195,7 @@ func (s *Machine) holds(host ashlar.HostID, id ashlar.DiskID) bool {
 
 func (s *Machine) setDiskState(now time.Time, i int, to topology.DiskState) {
 	if d := s.Map().Disks[i]; d.State != to {
+		s.stirred = s.nextEpoch()
 		d := &s.edit().Disks[i]
 		d.State, d.Since = to, now.Round(0)
 	}

@@ -97,6 +97,9 @@ type Heartbeat struct {
 	Full         bool
 	Disks        []Disk
 	RepairPieces uint64
+	// Checked is the epoch up to which the host's roll call owes nothing, 0
+	// without one.
+	Checked ashlar.Epoch
 }
 
 // Disk is the report of one disk.
@@ -131,7 +134,10 @@ type Machine struct {
 	ticked    time.Time
 	// suspectedAt is when a host that is down was last one of many lost at once.
 	suspectedAt map[ashlar.HostID]time.Time
-	forming     string // what is missing before the cluster can be formed
+	// stirred is the epoch in which somebody last came or went, as far as this
+	// machine knows.
+	stirred ashlar.Epoch
+	forming string // what is missing before the cluster can be formed
 }
 
 // heard is what this machine heard of a host.
@@ -140,6 +146,7 @@ type heard struct {
 	full         bool                   // a full list arrived
 	disks        map[ashlar.DiskID]bool // those of the last full list, and since
 	repairPieces uint64
+	checked      ashlar.Epoch
 }
 
 // New takes over at a time, from the map that is in the quorum or from nil.
@@ -148,7 +155,9 @@ func New(cfg Config, m *topology.Map, now time.Time) *Machine {
 		cfg: cfg, written: m, heard: map[ashlar.HostID]*heard{}, reports: map[ashlar.DiskID]Disk{},
 		listening: now, ticked: now, suspectedAt: map[ashlar.HostID]time.Time{},
 	}
-	if m == nil {
+	if m != nil {
+		s.stirred = m.Epoch
+	} else {
 		s.next = &topology.Map{
 			Cluster: cfg.Cluster, Name: cfg.Name, Settings: cfg.Settings, NextHost: 1, NextReplica: 1,
 		}
@@ -251,6 +260,7 @@ func (s *Machine) lastHeard(id ashlar.HostID) time.Time {
 }
 
 func (s *Machine) setHostState(i int, to topology.HostState, now time.Time) {
+	s.stirred = s.nextEpoch()
 	h := &s.edit().Hosts[i]
 	h.State, h.Since = to, now.Round(0)
 }
@@ -284,12 +294,24 @@ func (s *Machine) Facts() health.Facts {
 		f.RepairPieces += h.repairPieces
 	}
 	for _, h := range m.Hosts {
+		if h.State == topology.HostUp && m.Formed() && s.unchecked(h.ID) {
+			f.Unchecked++
+		}
+	}
+	for _, h := range m.Hosts {
 		if s.suspected(h) {
 			f.Suspected = append(f.Suspected, h.Name)
 		}
 	}
 	slices.Sort(f.Suspected)
 	return f
+}
+
+// unchecked reports whether the roll call of a host may still find what was lost
+// when somebody came or went. One that was not heard yet may.
+func (s *Machine) unchecked(id ashlar.HostID) bool {
+	h := s.heard[id]
+	return h == nil || h.checked != 0 && h.checked < s.stirred
 }
 
 func refuse(name string, kind ashlar.Kind, format string, args ...any) error {

@@ -44,7 +44,10 @@ type HeartbeatRequest struct {
 	// Pieces that wait on the host's repair list.
 	RepairPieces uint64 `protobuf:"varint,12,opt,name=repair_pieces,json=repairPieces,proto3" json:"repair_pieces,omitempty"`
 	// A member passed this on; it is not passed on again.
-	Forwarded     bool `protobuf:"varint,13,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	Forwarded bool `protobuf:"varint,13,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	// Nothing is owed by the host's roll call of what happened up to this epoch;
+	// 0 from a host that calls no roll.
+	CheckedEpoch  uint64 `protobuf:"varint,16,opt,name=checked_epoch,json=checkedEpoch,proto3" json:"checked_epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -168,6 +171,13 @@ func (x *HeartbeatRequest) GetForwarded() bool {
 		return x.Forwarded
 	}
 	return false
+}
+
+func (x *HeartbeatRequest) GetCheckedEpoch() uint64 {
+	if x != nil {
+		return x.CheckedEpoch
+	}
+	return 0
 }
 
 type DiskReport struct {
@@ -1311,7 +1321,7 @@ var File_placement_proto protoreflect.FileDescriptor
 
 const file_placement_proto_rawDesc = "" +
 	"\n" +
-	"\x0fplacement.proto\x12\x13ashlar.placement.v1\"\xe3\x02\n" +
+	"\x0fplacement.proto\x12\x13ashlar.placement.v1\"\x88\x03\n" +
 	"\x10HeartbeatRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1327,7 +1337,8 @@ const file_placement_proto_rawDesc = "" +
 	" \x01(\bR\x04full\x125\n" +
 	"\x05disks\x18\v \x03(\v2\x1f.ashlar.placement.v1.DiskReportR\x05disks\x12#\n" +
 	"\rrepair_pieces\x18\f \x01(\x04R\frepairPieces\x12\x1c\n" +
-	"\tforwarded\x18\r \x01(\bR\tforwarded\"\xda\x02\n" +
+	"\tforwarded\x18\r \x01(\bR\tforwarded\x12#\n" +
+	"\rchecked_epoch\x18\x10 \x01(\x04R\fcheckedEpoch\"\xda\x02\n" +
 	"\n" +
 	"DiskReport\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +

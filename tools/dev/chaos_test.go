@@ -178,9 +178,9 @@ func (c *chaos) checkList() {
 	}
 }
 
-// countPieces says how many pieces the objects have. A piece may be missing
-// without a note if its coordinator was killed before it could make one; an
-// object with fewer than its quorum was never rightly acknowledged.
+// countPieces demands every piece of every object: the cluster said that it was
+// healthy, so the roll call has found what killed coordinators forgot. An object
+// with fewer than its quorum was never rightly acknowledged.
 func (c *chaos) countPieces() {
 	objects, pieces, missing := 0, 0, 0
 	for _, cl := range c.clients {
@@ -199,8 +199,8 @@ func (c *chaos) countPieces() {
 					has += map[bool]int{true: 1}[h == "yes"]
 				}
 				pieces, missing = pieces+len(s.has), missing+len(s.has)-has
-				if has < len(s.has) && testing.Verbose() {
-					c.logf("%s write %d: %v", k.key, k.only(), s)
+				if has < len(s.has) {
+					c.t.Errorf("%s write %d is not whole: %v", k.key, k.only(), s)
 				}
 				if has < s.Code.Quorum() {
 					c.t.Errorf("%s: fewer pieces than acknowledged it: %v", k.key, s)

@@ -436,6 +436,9 @@ func hostConfig(cfg *Config, spec hostSpec, members []string, bytes, rpc string)
 	if cfg.TrashGrace > 0 {
 		_ = h.TrashGrace.UnmarshalText([]byte(cfg.TrashGrace.String())) // a Duration always reads back
 	}
+	if cfg.MissingAfter > 0 {
+		_ = h.MissingAfter.UnmarshalText([]byte(cfg.MissingAfter.String()))
+	}
 	if cfg.ScrubPeriod > 0 {
 		_ = h.ScrubPeriod.UnmarshalText([]byte(cfg.ScrubPeriod.String()))
 	}

@@ -54,6 +54,9 @@ type Config struct {
 	// TrashGrace is how long the pieces of a deleted object are kept; 0 means
 	// the daemon's default.
 	TrashGrace time.Duration
+	// MissingAfter is the age from which a stripe is asked about, whether all its
+	// pieces are there; 0 means the daemon's default.
+	MissingAfter time.Duration
 	// ScrubPeriod is the time in which every byte of a disk is verified; 0 means
 	// the daemon's default.
 	ScrubPeriod time.Duration
