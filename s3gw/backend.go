@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"ashlar/s3gw/lifecycle"
 	"ashlar/s3gw/store"
 )
 
@@ -14,6 +15,7 @@ type Backend interface {
 	Buckets
 	Objects
 	Locks
+	Lifecycles
 	Uploads
 }
 
@@ -58,6 +60,12 @@ type Locks interface {
 	// SetRetention sets or, without a mode, takes off the retention of a version.
 	SetRetention(ctx context.Context, bucket, key, version string, mode store.LockMode, until time.Time, bypass bool) error
 	SetLegalHold(ctx context.Context, bucket, key, version string, on bool) error
+}
+
+// Lifecycles keep the lifecycle rules of buckets, nil for none.
+type Lifecycles interface {
+	Lifecycle(ctx context.Context, bucket string) (*lifecycle.Config, error)
+	SetLifecycle(ctx context.Context, bucket string, c *lifecycle.Config) error
 }
 
 // Uploads runs multipart uploads.

@@ -193,6 +193,7 @@ func postObject(c *call) error {
 	}
 	c.set("ETag", `"`+o.ETag+`"`)
 	c.versionHeader(o.Version)
+	c.expiryHeader(&o)
 	c.checksumHeaders(o.Checksum)
 	return c.formAnswer(f.fields, &o)
 }

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -39,6 +41,22 @@ type Config struct {
 	// credentials. Without them ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY are taken.
 	RootAccessKey  string `toml:"root-access-key"`
 	RootSecretFile string `toml:"root-secret-file"`
+	// LifecycleDay is how long the lifecycle worker takes a day to be: for test
+	// clusters. 24 hours, due at midnight, if zero.
+	LifecycleDay Duration `toml:"lifecycle-day"`
+}
+
+// Duration is a span of time that a configuration writes as text, such as "10s".
+type Duration time.Duration
+
+// MarshalText implements encoding.TextMarshaler.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
 }
 
 // Credentials are one access key and its secret.
@@ -104,16 +122,24 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	defer notify.Service(log, "serving S3 on "+strings.Join(names, " and "), func() bool { return accepts(doors) })()
 	return Run(ctx, doors, place.Map, registry, Options{
 		Credentials: root, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
-		Metrics: prometheus.DefaultRegisterer,
+		Metrics: prometheus.DefaultRegisterer, LifecycleDay: time.Duration(cfg.LifecycleDay),
 	})
 }
 
 // Run serves S3 on the doors, which it owns, over the hosts of a cluster until
-// ctx ends. It sets opt.Backend.
+// ctx ends, and takes its share of the lifecycle's work. It sets opt.Backend.
 func Run(ctx context.Context, doors []Door, maps func() *topology.Map, registry *hosts.Hosts, opt Options) error {
 	backend := store.New(hosts.NewMeta(maps, registry.Shards), hosts.NewStripes(maps, registry.Stripes, ""), maps,
-		store.Options{Log: opt.Log, Region: opt.Region})
+		store.Options{Log: opt.Log, Region: opt.Region, Day: opt.LifecycleDay})
 	defer backend.Close()
 	opt.Backend = backend
+	if opt.Metrics != nil {
+		opt.Metrics.MustRegister(storeMetrics(backend)...)
+	}
+	var work sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	work.Go(func() { backend.RunLifecycle(ctx, lifecycleEvery(opt.LifecycleDay)) })
+	defer work.Wait()
+	defer cancel()
 	return New(opt).Serve(ctx, doors...)
 }

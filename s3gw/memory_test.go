@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/s3gw/lifecycle"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/store"
 )
@@ -38,6 +39,7 @@ type memory struct {
 
 type memBucket struct {
 	store.Bucket
+	life    *lifecycle.Config
 	objects map[string]*memObject
 	uploads map[string]*memUpload
 }
@@ -95,6 +97,26 @@ func (m *memory) CreateBucketWith(ctx context.Context, owner, name, region strin
 	err := m.CreateBucket(ctx, owner, name, region)
 	if err == nil && opt.Slots > 0 {
 		m.buckets[name].Shards = uint8(opt.Slots)
+	}
+	return err
+}
+
+func (m *memory) Lifecycle(_ context.Context, name string) (*lifecycle.Config, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.bucket(name)
+	if err != nil {
+		return nil, err
+	}
+	return b.life, nil
+}
+
+func (m *memory) SetLifecycle(_ context.Context, name string, c *lifecycle.Config) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.bucket(name)
+	if err == nil {
+		b.life = c
 	}
 	return err
 }

@@ -4,7 +4,23 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"ashlar/s3gw/store"
 )
+
+// storeMetrics tell what the store does without being asked.
+func storeMetrics(s *store.Store) (list []prometheus.Collector) {
+	counter := func(name, help string, value func(store.Stats) int64) {
+		list = append(list, prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
+			func() float64 { return float64(value(s.Stats())) }))
+	}
+	counter("ashlar_lifecycle_expired_total", "Versions that lifecycle rules expired.", func(st store.Stats) int64 { return st.Expired })
+	counter("ashlar_lifecycle_aborted_total", "Multipart uploads that lifecycle rules ended.", func(st store.Stats) int64 { return st.Aborted })
+	counter("ashlar_lifecycle_visits_total", "Keys and uploads that the lifecycle worker looked at.", func(st store.Stats) int64 { return st.Visits })
+	return append(list, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "ashlar_lifecycle_behind_seconds", Help: "How late the entry was that the lifecycle worker took last.",
+	}, func() float64 { return s.Stats().Behind.Seconds() }))
+}
 
 type metrics struct {
 	requests *prometheus.CounterVec

@@ -36,6 +36,7 @@ func createUpload(c *call) error {
 	if err != nil {
 		return c.withKey(err)
 	}
+	c.abortHeaders(&u)
 	if alg != nil {
 		c.set("X-Amz-Checksum-Algorithm", alg.Name)
 		c.set("X-Amz-Checksum-Type", typeName(u.Composite))
@@ -258,6 +259,7 @@ func listParts(c *call) error {
 	if err != nil {
 		return c.withKey(err)
 	}
+	c.abortHeaders(&u)
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("ListPartsResult")
 		w.Text("Bucket", string(c.bucket))
@@ -401,6 +403,7 @@ func completeUpload(c *call) error {
 		return c.withKey(err)
 	}
 	c.versionHeader(o.Version)
+	c.expiryHeader(&o)
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("CompleteMultipartUploadResult")
 		w.Text("Location", c.location())

@@ -89,6 +89,7 @@ func getObject(c *call) error {
 	}
 	cond := s3.Conditions(c.r.Header, "")
 	c.objectHeaders(&o)
+	c.expiryHeader(&o)
 	if err := s3.JudgeRead(&cond, o.ETag, o.Modified, false); err != nil {
 		return err
 	}

@@ -121,7 +121,7 @@ func TestUnknownRequests(t *testing.T) {
 		code           string
 	}{
 		{"PUT", "/bucket?analytics", 501, "NotImplemented"}, {"PUT", "/bucket?policy", 501, "NotImplemented"}, {"PUT", "/bucket?acl", 501, "NotImplemented"},
-		{"DELETE", "/bucket?lifecycle", 501, "NotImplemented"}, {"DELETE", "/bucket?versions", 501, "NotImplemented"}, {"GET", "/bucket?inventory&id=x", 501, "NotImplemented"},
+		{"DELETE", "/bucket?metrics", 501, "NotImplemented"}, {"DELETE", "/bucket?versions", 501, "NotImplemented"}, {"GET", "/bucket?inventory&id=x", 501, "NotImplemented"},
 		{"POST", "/bucket/k?tagging", 501, "NotImplemented"}, {"PUT", "/bucket/k?renameObject", 501, "NotImplemented"}, {"POST", "/bucket/k?select&select-type=2", 501, "NotImplemented"},
 		{"POST", "/bucket/k?restore", 501, "NotImplemented"}, {"GET", "/bucket/k?torrent", 501, "NotImplemented"}, {"PUT", "/bucket/k?neverHeardOf", 501, "NotImplemented"},
 		{"PUT", "/bucket/k?never=heard", 501, "NotImplemented"}, {"GET", "/bucket?neverHeardOf", 501, "NotImplemented"}, {"DELETE", "/bucket/k?what", 501, "NotImplemented"},

@@ -108,6 +108,9 @@ type Options struct {
 	Limits Limits
 	// Metrics receives the gateway's collectors. Nil keeps them private.
 	Metrics prometheus.Registerer
+	// LifecycleDay is how long the lifecycle worker of Run takes a day to be; 24
+	// hours if zero.
+	LifecycleDay time.Duration
 }
 
 // Server is one gateway.

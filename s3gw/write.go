@@ -62,6 +62,7 @@ func putObject(c *call) error {
 	}
 	c.set("ETag", `"`+o.ETag+`"`)
 	c.versionHeader(o.Version)
+	c.expiryHeader(&o)
 	c.checksumHeaders(o.Checksum)
 	return c.empty(http.StatusOK)
 }
@@ -253,6 +254,7 @@ func copyObject(c *call) error {
 		return sourceError(err)
 	}
 	c.versionHeader(o.Version)
+	c.expiryHeader(&o)
 	if version != "" {
 		c.set("X-Amz-Copy-Source-Version-Id", version)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"ashlar"
 	"ashlar/daemon/meta"
+	"ashlar/s3gw/lifecycle"
 	"ashlar/s3gw/store/row"
 )
 
@@ -36,6 +37,7 @@ type bucket struct {
 	Bucket
 	rec     *row.Bucket
 	version uint64
+	life    *lifecycle.Config // nil: none is set
 }
 
 // slot is one slot of a bucket and the shard that it lies on.
@@ -110,7 +112,7 @@ func decodeBucket(name string, r *meta.Row) (*bucket, error) {
 	if err := row.Decode(r.Key, r.Value, rec); err != nil {
 		return nil, err
 	}
-	b := &bucket{rec: rec, version: r.Version}
+	b := &bucket{rec: rec, version: r.Version, life: lifecycleConfig(rec.Lifecycle)}
 	if len(rec.Id) != len(b.ID) || len(rec.Slots) < 1 || len(rec.Slots) > row.SlotsMax {
 		return nil, ashlar.E("store: directory", name, ashlar.Corrupt,
 			fmt.Errorf("id of %d bytes, %d slots", len(rec.Id), len(rec.Slots)))

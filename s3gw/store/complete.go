@@ -221,6 +221,7 @@ func (s *Store) commitUpload(ctx context.Context, b *bucket, a *assembled, cond 
 	}
 	o := object(b.ID, up.Key, a.object, a.extents)
 	o.Version = writtenVersion(a.object)
+	foretell(b, &o)
 	return o, nil
 }
 
@@ -229,6 +230,9 @@ func (ch *change) endUpload(up *openUpload, done *row.Done) error {
 	key := up.sl.Upload(up.Key, up.id)
 	ch.Conds = append(ch.Conds, meta.Cond{Key: key, Kind: meta.CondVersion, Version: up.version})
 	ch.Deletes = append(ch.Deletes, key)
+	if up.due != 0 {
+		ch.Deletes = append(ch.Deletes, up.sl.Agenda(up.due, row.AgendaUpload, row.UploadSubject(up.Key, up.id)))
+	}
 	ch.add(row.CountUploads, -1)
 	done.Format, done.Key, done.EndedNs = row.Format, []byte(up.Key), ch.at.UnixNano()
 	return ch.store(up.sl.Done(up.id), done)

@@ -115,6 +115,7 @@ func (s *Store) rewriteObject(ctx context.Context, req *CopyRequest) (o Object, 
 			}
 			o = object(b.ID, key, m, ch.cur.extents)
 			o.Modified = ch.at
+			foretell(b, &o)
 			return ch.rewrite(m)
 		})
 		if err == errNothing {

@@ -113,13 +113,16 @@ type change struct {
 	rows       []int          // conditions on versions that are not current
 	counts     map[byte]int64 // what to add to the counters, by counter
 	bypass     bool           // a retention in governance mode does not hold
+	life       ruleSet        // the lifecycle that the transaction is planned with
+	visited    bool           // next says when the key must be looked at
+	next       soonest
 }
 
 // The positions of the first conditions of every change.
 const (
 	condOpen   = 0 // the bucket's open marker
 	condObject = 1 // the key's current row
-	condMarks  = 2 // the versioning marks, one or two
+	condMarks  = 2 // the versioning marks, one or two, and the lifecycle mark
 )
 
 // mutate runs a read-decide-write round on a key until it is not disturbed:
@@ -160,13 +163,18 @@ func (s *Store) mutateNew(ctx context.Context, b *bucket, key string, fn func(*c
 func (s *Store) mutateFrom(ctx context.Context, b *bucket, key string, cur current, fn func(*change) error) error {
 	sl := b.slotOf(key)
 	state := b.rec.Versioning
+	life, err := s.rulesOf(ctx, b, sl)
+	if err != nil {
+		return err
+	}
 	for n := range attemptsMax {
-		ch := &change{s: s, bucket: b.Name, sl: sl, key: key, cur: cur, versioning: state, at: s.now()}
+		ch := &change{s: s, bucket: b.Name, sl: sl, key: key, cur: cur, versioning: state, life: life, at: s.now()}
 		cond := meta.Cond{Key: sl.Object(key), Kind: meta.CondAbsent}
 		if cur.row != nil {
 			cond.Kind, cond.Version = meta.CondVersion, cur.version
 		}
 		marks := versioningConds(sl, state)
+		marks = append(marks, life.cond(sl))
 		ch.Conds = append([]meta.Cond{{Key: sl.Header(row.KindOpen), Kind: meta.CondExists}, cond}, marks...)
 		err := fn(ch)
 		if err == nil {
@@ -183,6 +191,8 @@ func (s *Store) mutateFrom(ctx context.Context, b *bucket, key string, cur curre
 			err = s.revive(ctx, b)
 		case at == condObject || slices.Contains(ch.rows, at):
 			err = nil
+		case at == condMarks+len(marks)-1:
+			life, err = s.readRules(ctx, sl)
 		case at < condMarks+len(marks):
 			s.buckets.drop(b.Name)
 			state, err = s.slotVersioning(ctx, sl)
@@ -228,7 +238,7 @@ func (ch *change) put(ctx context.Context, m *row.Object, extents []ashlar.Exten
 		return err
 	}
 	ch.tally(m, true, 1)
-	return ch.store(ch.sl.Object(ch.key), m)
+	return ch.storeCurrent(m)
 }
 
 // stamp gives a new version its id and its time.
@@ -274,7 +284,7 @@ func (ch *change) displace(ctx context.Context, m *row.Object) error {
 func (ch *change) rewrite(m *row.Object) error {
 	ch.stamp(m)
 	m.Extents, m.Manifest = ch.cur.row.Extents, ch.cur.row.Manifest
-	return ch.store(ch.sl.Object(ch.key), m)
+	return ch.storeCurrent(m)
 }
 
 // remove deletes the current version, which must be there; the newest of the
@@ -285,10 +295,13 @@ func (ch *change) remove(ctx context.Context) error {
 	}
 	ch.Deletes = append(ch.Deletes, ch.sl.Object(ch.key))
 	ch.tally(ch.cur.row, true, -1)
-	if ch.versioning == row.Bucket_NEVER {
-		return nil
+	if ch.versioning != row.Bucket_NEVER {
+		if next, err := ch.promote(ctx); next || err != nil {
+			return err
+		}
 	}
-	return ch.promote(ctx)
+	ch.unplan()
+	return nil
 }
 
 // tally counts a version in or out: what is a current object, and what is not.

@@ -20,6 +20,7 @@ var (
 	errContended  = errors.New("too many concurrent changes of the same row")
 	errStale      = errors.New("the bucket changed its state meanwhile")
 	errNothing    = errors.New("there is nothing to change")
+	errIdle       = errors.New("nothing is due")
 	errVersioned  = errors.New("the object is a version that must stay as it is")
 	errMoved      = errors.New("the key changed between two reads")
 	errGone       = errors.New("the bucket's marker is gone")

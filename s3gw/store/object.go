@@ -67,6 +67,7 @@ func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Obje
 	}
 	o := object(b.ID, req.Key, m, r.extents)
 	o.Version = writtenVersion(m)
+	foretell(b, &o)
 	return o, nil
 }
 
@@ -132,6 +133,9 @@ func (s *Store) headObject(ctx context.Context, bucketName, key, version string)
 		o = object(b.ID, key, found.row, found.extents)
 		o.Version = versionIn(b.rec.Versioning, found.row)
 		o.PartSums = partSums(&o, found.sums)
+		if version == "" {
+			foretell(b, &o)
+		}
 		return nil
 	})
 	return o, err

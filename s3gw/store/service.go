@@ -11,6 +11,7 @@ import (
 	"ashlar/daemon/meta"
 	"ashlar/daemon/wire"
 	"ashlar/placement/topology"
+	"ashlar/s3gw/lifecycle"
 )
 
 // Bounds of the store's own work.
@@ -41,6 +42,8 @@ type Options struct {
 	Log *slog.Logger
 	// Region is given to buckets that are created without one.
 	Region string
+	// Day is how long the lifecycle worker takes a day to be; 24 hours if zero.
+	Day time.Duration
 }
 
 // Store carries out S3 requests. Its methods may be called from many
@@ -55,8 +58,14 @@ type Store struct {
 	region  string
 	buckets bucketCache
 	guess   guess
+	rules   ruleCache
+	days    lifecycle.Clock
+	id      [16]byte // names this Store in leases
 
-	stats struct{ unknown, discarded, orphaned atomic.Uint64 }
+	stats struct {
+		unknown, discarded, orphaned     atomic.Uint64
+		expired, aborted, visits, behind atomic.Int64
+	}
 
 	// background counts the goroutines that discard stripes; discards bounds them.
 	background sync.WaitGroup
@@ -73,13 +82,18 @@ type Stats struct {
 	// Orphaned uploads failed for certain, but their stripes could neither be
 	// removed nor put on the trash list. An orphan search will find them.
 	Orphaned uint64
+	// Expired versions and delete markers, Aborted uploads, and Visits of keys and
+	// uploads: what this Store's lifecycle worker did.
+	Expired, Aborted, Visits int64
+	// Behind is how late the entry was that the worker took last.
+	Behind time.Duration
 }
 
 // New returns a Store over the given metadata and stripes. The function maps
 // returns the newest map of the cluster, nil before there is one. Close the
 // Store when no call is running any more.
 func New(m meta.Store, stripes wire.Stripes, maps func() *topology.Map, opt Options) *Store {
-	s := &Store{meta: m, stripes: stripes, maps: maps, clock: opt.Clock, log: opt.Log, region: opt.Region}
+	s := &Store{meta: m, stripes: stripes, maps: maps, clock: opt.Clock, log: opt.Log, region: opt.Region, days: lifecycle.Clock{Day: opt.Day}, id: ashlar.NewID()}
 	if s.clock == nil {
 		s.clock = time.Now
 	}
@@ -100,6 +114,10 @@ func (s *Store) Stats() Stats {
 		Unknown:   s.stats.unknown.Load(),
 		Discarded: s.stats.discarded.Load(),
 		Orphaned:  s.stats.orphaned.Load(),
+		Expired:   s.stats.expired.Load(),
+		Aborted:   s.stats.aborted.Load(),
+		Visits:    s.stats.visits.Load(),
+		Behind:    time.Duration(s.stats.behind.Load()),
 	}
 }
 

@@ -85,7 +85,10 @@ func (s *Store) changeVersion(ctx context.Context, bucketName, key, version stri
 				return err
 			}
 			changed = versionIn(ch.versioning, m)
-			return ch.store(at, next)
+			if m == ch.cur.row {
+				return ch.storeCurrent(next)
+			}
+			return ch.changeOther(at, next)
 		})
 		if err == errNothing {
 			return s.absent(ctx, b.slotOf(key), missing)

@@ -128,6 +128,10 @@ type Object struct {
 	Owner string
 	// Lock is what keeps the version from being deleted.
 	Lock Lock
+	// ExpiresAt is when the rule ExpiryRule will expire it; zero: none will. It is
+	// set of current versions, but not in listings.
+	ExpiresAt  time.Time
+	ExpiryRule string
 	// Version is the id, or NullVersion; empty in a bucket that never had
 	// versioning.
 	Version string
@@ -244,6 +248,10 @@ type Upload struct {
 	Composite bool
 	// Lock is that of the object that it will be.
 	Lock Lock
+	// Aborts is when the rule AbortRule will end it; zero: none will. It is not
+	// set in listings.
+	Aborts    time.Time
+	AbortRule string
 }
 
 // Part is one stored part of an upload.

@@ -16,7 +16,7 @@ func uploadSubject(bucket, key, id string) string { return named(bucket, key) + 
 // CreateUpload starts a multipart upload and returns its id. Of up it takes
 // Bucket, Key, Owner, Attributes, Lock, ChecksumAlgorithm and Composite; SHA
 // algorithms are composite only, CRC64NVME never is. Errors: ErrNoSuchBucket,
-// ErrNoObjectLock.
+// ErrNoObjectLock. It sets Started, Aborts and AbortRule.
 func (s *Store) CreateUpload(ctx context.Context, up *Upload) (id string, err error) {
 	for n := range attemptsMax {
 		id, err = s.createUpload(ctx, up)
@@ -42,24 +42,36 @@ func (s *Store) createUpload(ctx context.Context, up *Upload) (string, error) {
 	now := s.now()
 	id := row.NewVersionID(now)
 	sl := b.slotOf(up.Key)
-	value, err := row.Encode(&row.Upload{
-		Format: row.Format, StartedNs: now.UnixNano(), Owner: up.Owner,
-		Attributes: rowAttributes(&up.Attributes), ChecksumAlgorithm: up.ChecksumAlgorithm, Composite: up.Composite,
-		Lock: rowLock(up.Lock),
-	})
+	life, err := s.rulesOf(ctx, b, sl)
 	if err != nil {
 		return "", err
 	}
+	m := &row.Upload{
+		Format: row.Format, StartedNs: now.UnixNano(), Owner: up.Owner,
+		Attributes: rowAttributes(&up.Attributes), ChecksumAlgorithm: up.ChecksumAlgorithm, Composite: up.Composite,
+		Lock: rowLock(up.Lock),
+	}
 	for n := range attemptsMax {
-		err := s.commit(ctx, sl.shard, &meta.Txn{
-			Conds: []meta.Cond{{Key: sl.Header(row.KindOpen), Kind: meta.CondExists}},
-			Puts:  []meta.Put{{Key: sl.Upload(up.Key, id), Value: value}},
+		txn := &meta.Txn{
+			Conds: []meta.Cond{{Key: sl.Header(row.KindOpen), Kind: meta.CondExists}, life.cond(sl)},
 			Adds:  []meta.Add{{Key: sl.Counter(row.CountUploads), Delta: 1}},
-		})
-		if _, _, refused := conditionAt(err); !refused {
-			return id.String(), err
 		}
-		if err := s.revive(ctx, b); err != nil {
+		if err := s.planUpload(txn, sl, up.Key, id, m, life); err != nil {
+			return "", err
+		}
+		err := s.commit(ctx, sl.shard, txn)
+		at, _, refused := conditionAt(err)
+		switch {
+		case !refused:
+			up.Started = now
+			foretellAbort(b, up)
+			return id.String(), err
+		case at == condOpen:
+			err = s.revive(ctx, b)
+		default:
+			life, err = s.readRules(ctx, sl)
+		}
+		if err != nil {
 			return "", err
 		}
 		pause(ctx, n)
@@ -73,6 +85,7 @@ type openUpload struct {
 	id      row.VersionID
 	sl      slot
 	version uint64
+	due     int64 // of its agenda row; 0: it has none
 }
 
 // findUpload returns the open upload, or ErrNoSuchUpload.
@@ -93,7 +106,7 @@ func (s *Store) findUpload(ctx context.Context, b *bucket, key, uploadID string)
 	if err := row.Decode(r.Key, r.Value, &m); err != nil {
 		return nil, err
 	}
-	return &openUpload{Upload: upload(b.Name, key, id, &m), id: id, sl: sl, version: r.Version}, nil
+	return &openUpload{Upload: upload(b.Name, key, id, &m), id: id, sl: sl, version: r.Version, due: m.DueNs}, nil
 }
 
 // withUpload runs fn on an open upload of the right incarnation of the bucket.
@@ -220,8 +233,9 @@ func decodePart(r *meta.Row) (storedPart, error) {
 // greater than after, in order, and whether there are more. With a max below 1
 // it returns the upload only. Errors: ErrNoSuchBucket, ErrNoSuchUpload.
 func (s *Store) ListParts(ctx context.Context, bucketName, key, uploadID string, after, max int) (up Upload, parts []Part, truncated bool, err error) {
-	err = s.withUpload(ctx, bucketName, key, uploadID, func(_ *bucket, found *openUpload) error {
+	err = s.withUpload(ctx, bucketName, key, uploadID, func(b *bucket, found *openUpload) error {
 		up = found.Upload
+		foretellAbort(b, &up)
 		parts, truncated, err = s.listParts(ctx, found, after, min(max, ListMax))
 		return err
 	})

@@ -288,10 +288,13 @@ func (ch *change) deleteVersion(ctx context.Context, version string, cond Condit
 	if err := ch.dropOther(old, at); err != nil {
 		return Deleted{}, err
 	}
+	next := proto.CloneOf(cur)
 	if old.row.NullVersion {
-		next := proto.CloneOf(cur)
 		next.NullAt = nil
-		err = ch.store(ch.sl.Object(ch.key), next)
+	}
+	// A delete marker that is alone now may be due.
+	if old.row.NullVersion || cur.DeleteMarker && ch.life.Touches(ch.key) {
+		err = ch.storeCurrent(next)
 	}
 	return Deleted{Version: version, Marker: old.row.DeleteMarker}, err
 }
@@ -361,23 +364,23 @@ func (ch *change) cover() (nullAt []byte, err error) {
 		nullAt = cur.Version
 	}
 	old := proto.CloneOf(cur)
-	old.NullAt = nil
+	old.NullAt, old.DueNs = nil, 0
 	ch.tally(cur, true, -1)
 	ch.tally(cur, false, 1)
 	return nullAt, ch.store(ch.sl.OldObject(ch.key, row.VersionID(cur.Version)), old)
 }
 
 // promote makes the newest of the older versions current, if there is one.
-func (ch *change) promote(ctx context.Context) error {
+func (ch *change) promote(ctx context.Context) (found bool, err error) {
 	start := ch.sl.OldObjects(ch.key)
 	page, err := ch.s.scan(ctx, ch.sl.shard, meta.ScanRequest{Start: start, End: row.Successor(start), Limit: 1})
 	if err != nil || len(page.Rows) == 0 {
-		return err
+		return false, err
 	}
 	r := &page.Rows[0]
 	m, err := decodeObject(r)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if at := ch.cur.row.NullAt; !bytes.Equal(at, m.Version) {
 		m.NullAt = at
@@ -386,5 +389,5 @@ func (ch *change) promote(ctx context.Context) error {
 	ch.Deletes = append(ch.Deletes, r.Key)
 	ch.tally(m, false, -1)
 	ch.tally(m, true, 1)
-	return ch.store(ch.sl.Object(ch.key), m)
+	return true, ch.storeCurrent(m)
 }

@@ -225,7 +225,7 @@ func (c *Cluster) serve(run context.Context) {
 	c.wg.Go(func() {
 		if err := s3gw.Run(run, c.doors, c.place.Map, c.registry, s3gw.Options{
 			Credentials: s3gw.Credentials{AccessKey: c.cfg.AccessKey, SecretKey: c.cfg.SecretKey},
-			HostID:      "dev", Log: c.log,
+			HostID:      "dev", Log: c.log, LifecycleDay: c.cfg.LifecycleDay,
 		}); err != nil {
 			c.log.Error("gateway", "cause", err)
 		}

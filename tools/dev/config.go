@@ -60,6 +60,9 @@ type Config struct {
 	// ScrubPeriod is the time in which every byte of a disk is verified; 0 means
 	// the daemon's default.
 	ScrubPeriod time.Duration
+	// LifecycleDay is how long the gateways take a day of a lifecycle rule to be; 0
+	// means 24 hours.
+	LifecycleDay time.Duration
 	// S3 and Admin are the addresses to listen on. TLS, if not empty, is one more for
 	// S3, with a self-signed certificate that is made in DIR/etc.
 	S3, Admin, TLS string
@@ -134,6 +137,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("--disks %d: want 1 to %d disks per host", c.Disks, disksMax)
 	case c.Members != 1 && c.Members != 3 && c.Members != 5 && c.Members != 7:
 		return fmt.Errorf("--members %d: a quorum has 1, 3, 5 or 7 members", c.Members)
+	case c.LifecycleDay < 0:
+		return fmt.Errorf("--lifecycle-day %v: want a time such as 10s", c.LifecycleDay)
 	case c.ScrubPeriod < 0:
 		return fmt.Errorf("--scrub-period %v: want a time such as 1m", c.ScrubPeriod)
 	case c.DiskBytes < diskBytesMin:

@@ -37,7 +37,10 @@
 //	'u'   H key 0x00 upload(16)                   Upload
 //	'p'   H upload(16) part(2)                    Part
 //	'd'   H upload(16)                            Done
-//	'v'   H mark(1)                               Mark      versioning and lock marks
+//	'v'   H mark(1)                               Mark      versioning, lock and lifecycle marks
+//	'v'   H 4                                     LifecycleMark
+//	'a'   'a' due(8) what(1) bucket(16) slot(1) subject  Agenda  every shard
+//	'e'   'e' name                                Lease     every shard
 //	't'   see daemon/meta/trash                   its own   every shard
 //
 // The values are the messages of row.proto; each begins with the version of its
@@ -94,6 +97,31 @@
 // is absent. The default retention lies in the directory row. A write in a
 // locked slot reads it there before it commits, so that it holds for each write
 // that begins after it was set.
+//
+// # Lifecycle
+//
+// Expiry is driven by an agenda, never by a scan of the bucket. A shard's agenda
+// rows are in the order of the time at which they are due, over all buckets; its
+// head is what there is to do. A key has at most one agenda row, and the field
+// due_ns of its current version says which: it is written, moved and deleted in
+// the transactions that write the current version. It says when the key must be
+// looked at, not what is to be done: whoever comes looks at all versions of the
+// key, judges the rules anew against the rows as they are, deletes what is due
+// by transactions that depend on those rows, and enters the next time. To come
+// too early or for nothing is harmless. An upload has an agenda row likewise.
+//
+// The rules lie in every slot: mark 4 holds them, mark 3 is written together with
+// it and tells by its version which rules hold. Each write requires the rules
+// that it was planned with: that mark 3 is absent (there were never any), or has
+// the version that was read. So no write can miss a rule that was set before,
+// whatever gateway it goes through. Setting the rules enters one agenda row a
+// slot that is due at once, the build: it walks the keys and uploads that were
+// there before, in steps, its value says how far it came, and enters each that a
+// rule could want. Rules that are removed stay as an empty list.
+//
+// The agenda of a bucket that is gone is thrown away when it is due. If agenda
+// rows are lost, setting the lifecycle again builds them anew. Leases only keep
+// two workers from doing the same work twice; correctness needs none.
 //
 // # Extents
 //

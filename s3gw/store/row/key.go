@@ -23,6 +23,8 @@ const (
 	KindPart     = 'p'
 	KindDone     = 'd'
 	KindMark     = 'v'
+	KindAgenda   = 'a'
+	KindLease    = 'e'
 )
 
 // The counters of a slot.
@@ -42,6 +44,8 @@ const (
 	MarkVersioned = 0 // versioning was set once
 	MarkEnabled   = 1 // versioning is enabled
 	MarkLocked    = 2 // and stays so: the bucket has object lock
+	MarkLifecycle = 3 // a lifecycle was set once; its version is that of the rules
+	MarkRules     = 4 // holds the lifecycle's rules, written together with mark 3
 )
 
 // HeaderBytes is the length of kind, bucket id and slot.
@@ -164,6 +168,55 @@ func (s Slot) Part(id VersionID, number uint16) []byte {
 
 // Done is the key of the row that remembers how an upload ended.
 func (s Slot) Done(id VersionID) []byte { return append(s.Header(KindDone), id[:]...) }
+
+// What an agenda row is about.
+const (
+	AgendaKey    = 'k' // a key whose versions are to be looked at
+	AgendaUpload = 'u' // a multipart upload
+	AgendaBuild  = 'b' // a slot whose keys and uploads are to be entered
+)
+
+// AgendaBytes is the length of what stands before the subject of an agenda row.
+const AgendaBytes = 1 + 8 + 1 + 16 + 1
+
+// Agenda is the key of an agenda row. Subject is the object key, or object key,
+// 0x00 and upload id, or empty.
+func (s Slot) Agenda(due int64, what byte, subject string) []byte {
+	b := make([]byte, 0, AgendaBytes+len(subject))
+	b = binary.BigEndian.AppendUint64(append(b, KindAgenda), uint64(due))
+	b = append(append(b, what), s.Bucket[:]...)
+	return append(append(b, s.Slot), subject...)
+}
+
+// AgendaEnd is the least key behind all agenda rows that are due at now.
+func AgendaEnd(now int64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{KindAgenda}, uint64(now)+1)
+}
+
+// AgendaEntry is what the key of an agenda row says.
+type AgendaEntry struct {
+	Slot
+	Due     int64
+	What    byte
+	Subject string
+}
+
+// ParseAgenda reads the key of an agenda row.
+func ParseAgenda(key []byte) (e AgendaEntry, ok bool) {
+	if len(key) < AgendaBytes || key[0] != KindAgenda {
+		return e, false
+	}
+	e.Due, e.What = int64(binary.BigEndian.Uint64(key[1:])), key[9]
+	copy(e.Bucket[:], key[10:])
+	e.Slot.Slot, e.Subject = key[26], string(key[AgendaBytes:])
+	return e, true
+}
+
+// UploadSubject is the subject of an upload's agenda row.
+func UploadSubject(key string, id VersionID) string { return key + "\x00" + string(id[:]) }
+
+// LeaseKey is the key of a shard's lease of the given name.
+func LeaseKey(name string) []byte { return append([]byte{KindLease}, name...) }
 
 // UserKey returns the object key inside the key of an object or upload row,
 // and what follows the terminator.

@@ -107,6 +107,20 @@ func golden(t *testing.T) string {
 	})
 	value("lock later", &Upload{Format: 1, StartedNs: 1e18, Lock: &Lock{Hold: Lock_ON}})
 	key("lock mark", s.Mark(MarkLocked))
+	key("agenda", s.Agenda(1e18, AgendaKey, "a/b"))
+	key("upload due", s.Agenda(1e18, AgendaUpload, UploadSubject("a/b", v)))
+	key("build", s.Agenda(1e18, AgendaBuild, ""))
+	key("lease", LeaseKey("lifecycle"))
+	key("rules", s.Mark(MarkRules))
+	rules := &Lifecycle{Rules: []*LifecycleRule{
+		{Id: "r", Enabled: true, Prefix: "p", Tags: tag("t", "v"), HasGreater: true, HasLess: true, LessBytes: 9, Days: 1, NoncurrentDays: 2, NoncurrentKeep: 3, Form: LifecycleRule_AND},
+		{Id: "s", Prefix: "q", DateNs: 1e18, LoneMarkers: true, AbortDays: 4, Form: LifecycleRule_PREFIX},
+	}}
+	value("rules", &LifecycleMark{Format: 1, Lifecycle: rules, Bucket: "photos", Owner: "me"})
+	value("agenda", &Agenda{Format: 1, After: []byte("a")})
+	value("lease", &Lease{Format: 1, Holder: v[:], UntilNs: 1e18})
+	value("due", &Object{Format: 1, Version: v[:], ModifiedNs: 1e18, EtagMd5: md5, DueNs: 2e18})
+	value("upload due", &Upload{Format: 1, StartedNs: 1e18, DueNs: 2e18})
 	fmt.Fprintf(&out, "slot of a/b: %d of 4, %d of 64; slots on 5 shards: %v\n",
 		SlotOf(id, "a/b", 4), SlotOf(id, "a/b", 64), SpreadSlots(id, 4, 5))
 	return out.String()
@@ -131,7 +145,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestUnknownFormatsAreRefused(t *testing.T) {
-	for _, m := range []Message{&Bucket{}, &Marker{}, &Object{}, &Manifest{}, &Upload{}, &Part{}, &Done{}, &Mark{}} {
+	for _, m := range []Message{&Bucket{}, &Marker{}, &Object{}, &Manifest{}, &Upload{}, &Part{}, &Done{}, &Mark{}, &LifecycleMark{}, &Agenda{}, &Lease{}} {
 		if _, err := Encode(m); err == nil {
 			t.Errorf("%T without a format was encoded", m)
 		}
