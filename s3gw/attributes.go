@@ -95,27 +95,27 @@ func getObjectAttributes(c *call) error {
 	})
 }
 
-// writeParts writes the parts of a multipart object. As on AWS, only those of an
-// object with checksums are listed one by one.
+// writeParts writes the parts of a multipart object. AWS lists them only where
+// they have checksums; their sizes are known anyway, and who asks gets them.
 func writeParts(w *s3.Writer, o *store.Object, page partsPage) {
 	w.Open("ObjectParts")
 	w.Int("PartsCount", int64(len(o.PartBytes)))
-	if len(o.PartSums) > 0 {
-		first := min(page.after, len(o.PartSums))
-		last := min(first+page.max, len(o.PartSums))
-		w.Int("PartNumberMarker", int64(page.after))
-		if last > first {
-			w.Int("NextPartNumberMarker", int64(last))
-		}
-		w.Int("MaxParts", int64(page.max))
-		w.Bool("IsTruncated", last < len(o.PartSums))
-		for i := first; i < last; i++ {
-			w.Open("Part")
-			w.Int("PartNumber", int64(i+1))
-			w.Int("Size", int64(o.PartBytes[i]))
+	first := min(page.after, len(o.PartBytes))
+	last := min(first+page.max, len(o.PartBytes))
+	w.Int("PartNumberMarker", int64(page.after))
+	if last > first {
+		w.Int("NextPartNumberMarker", int64(last))
+	}
+	w.Int("MaxParts", int64(page.max))
+	w.Bool("IsTruncated", last < len(o.PartBytes))
+	for i := first; i < last; i++ {
+		w.Open("Part")
+		w.Int("PartNumber", int64(i+1))
+		w.Int("Size", int64(o.PartBytes[i]))
+		if i < len(o.PartSums) {
 			w.Checksum(&store.Checksum{Algorithm: o.Checksum.Algorithm, Value: o.PartSums[i]}, false)
-			w.Close("Part")
 		}
+		w.Close("Part")
 	}
 	w.Close("ObjectParts")
 }

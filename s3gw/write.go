@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -72,8 +73,10 @@ func deleteObject(c *call) error {
 	if err != nil {
 		return err
 	}
-	cond := c.writeConditions()
-	cond.Bypass = c.bypass()
+	cond, err := c.deleteConditions()
+	if err != nil {
+		return err
+	}
 	d, err := c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(c.key), version, c.auth.Account, cond)
 	if err != nil && !(errors.Is(err, store.ErrNoSuchKey) && len(cond.IfMatch) == 0) {
 		return c.withKey(err)
@@ -83,6 +86,29 @@ func deleteObject(c *call) error {
 		c.set("X-Amz-Delete-Marker", "true")
 	}
 	return c.empty(http.StatusNoContent)
+}
+
+// deleteConditions reads the conditions of a DELETE. Size and time, which AWS
+// knows for directory buckets only, are judged for every bucket: a condition that
+// was sent is never ignored.
+func (c *call) deleteConditions() (store.Conditions, error) {
+	cond := c.writeConditions()
+	cond.Bypass = c.bypass()
+	if text := c.header("X-Amz-If-Match-Size"); text != "" {
+		n, err := strconv.ParseUint(text, 10, 63)
+		if err != nil {
+			return cond, invalidArgument("x-amz-if-match-size", text, "Want a number of bytes.")
+		}
+		cond.IfBytes = &n
+	}
+	if text := c.header("X-Amz-If-Match-Last-Modified-Time"); text != "" {
+		t, err := s3.ParseDate(text)
+		if err != nil {
+			return cond, invalidArgument("x-amz-if-match-last-modified-time", text, "Want a date.")
+		}
+		cond.IfModifiedAt = &t
+	}
+	return cond, nil
 }
 
 func deleteObjects(c *call) error {
@@ -157,6 +183,7 @@ func (c *call) deleteOne(k *s3.DeleteKey) (store.Deleted, error) {
 		}
 	}
 	cond := store.Conditions{Bypass: c.bypass()}
+	cond.IfBytes, cond.IfModifiedAt = k.Bytes, k.Modified
 	if k.ETag != "" {
 		cond.IfMatch = []string{k.ETag}
 	}

@@ -121,6 +121,14 @@ func CleanETag(e string) string {
 	return strings.Trim(e, `"`)
 }
 
+// ParseDate reads a date as HTTP writes it, or as XML does.
+func ParseDate(text string) (time.Time, error) {
+	if t, err := http.ParseTime(text); err == nil {
+		return t, nil
+	}
+	return time.Parse(time.RFC3339, text)
+}
+
 func date(values []string) *time.Time {
 	if len(values) == 0 {
 		return nil

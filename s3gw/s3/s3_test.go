@@ -298,8 +298,9 @@ func TestParseComplete(t *testing.T) {
 
 func TestParseDelete(t *testing.T) {
 	keys, quiet, err := ParseDelete([]byte(`<?xml version="1.0" encoding="UTF-8"?><Delete><Quiet>true</Quiet>` +
-		`<Object><Key>../a&amp;b</Key></Object><Object><Key> c </Key><VersionId>null</VersionId><ETag>"e"</ETag><Size>3</Size></Object></Delete>` + "\n"))
-	want := []DeleteKey{{Key: "../a&b"}, {Key: " c ", VersionID: "null", ETag: "e"}}
+		`<Object><Key>../a&amp;b</Key></Object><Object><Key> c </Key><VersionId>null</VersionId><ETag>"e"</ETag><Size>3</Size><LastModifiedTime>Thu, 01 Jan 2015 00:00:00 GMT</LastModifiedTime></Object></Delete>` + "\n"))
+	three, date := uint64(3), time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC)
+	want := []DeleteKey{{Key: "../a&b"}, {Key: " c ", VersionID: "null", ETag: "e", Bytes: &three, Modified: &date}}
 	if err != nil || !quiet || !reflect.DeepEqual(keys, want) {
 		t.Fatal(keys, quiet, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"ashlar/s3gw/store"
 )
@@ -156,6 +157,8 @@ func ParseVersioning(doc []byte) (store.Versioning, error) {
 // key fails alone and not the batch.
 type DeleteKey struct {
 	Key, VersionID, ETag string
+	Bytes                *uint64    // nil: no condition
+	Modified             *time.Time // nil: no condition
 }
 
 // ParseDelete reads the body of DeleteObjects.
@@ -210,7 +213,18 @@ func parseDeleteKey(n *node) (k DeleteKey, err error) {
 			k.VersionID = v
 		case "ETag":
 			k.ETag = CleanETag(v)
-		case "LastModifiedTime", "Size": // judged by directory buckets only
+		case "Size":
+			n, err := strconv.ParseUint(strings.TrimSpace(v), 10, 63)
+			if err != nil {
+				return k, malformed("size")
+			}
+			k.Bytes = &n
+		case "LastModifiedTime":
+			t, err := ParseDate(strings.TrimSpace(v))
+			if err != nil {
+				return k, malformed("time")
+			}
+			k.Modified = &t
 		default:
 			return k, malformed("element " + c.name)
 		}

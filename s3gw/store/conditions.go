@@ -3,6 +3,8 @@ package store
 import (
 	"slices"
 	"time"
+
+	"ashlar/s3gw/store/row"
 )
 
 // matches reports whether the list of ETags names the given one.
@@ -22,6 +24,21 @@ func judgeWrite(c Conditions, exists bool, etag string) error {
 		}
 	}
 	if len(c.IfNoneMatch) > 0 && exists && matches(c.IfNoneMatch, etag) {
+		return ErrPreconditionFailed
+	}
+	return nil
+}
+
+// judgeDelete says whether a deletion may take what is there, by its size and
+// time.
+func judgeDelete(c Conditions, there *row.Object) error {
+	if there == nil {
+		return nil
+	}
+	if c.IfBytes != nil && *c.IfBytes != there.Bytes {
+		return ErrPreconditionFailed
+	}
+	if c.IfModifiedAt != nil && !fromNS(there.ModifiedNs).Truncate(time.Second).Equal(c.IfModifiedAt.Truncate(time.Second)) {
 		return ErrPreconditionFailed
 	}
 	return nil

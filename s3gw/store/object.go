@@ -223,6 +223,9 @@ func (s *Store) deleteObject(ctx context.Context, bucketName, key, version, owne
 			if err := judgeWrite(cond, ch.cur.live(), ch.cur.etag()); err != nil {
 				return err
 			}
+			if err := judgeDelete(cond, ch.cur.row); err != nil {
+				return err
+			}
 			d, err = ch.deleteCurrent(ctx, owner)
 			return err
 		})

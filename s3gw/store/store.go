@@ -158,6 +158,11 @@ type Body interface {
 type Conditions struct {
 	IfMatch, IfNoneMatch               []string
 	IfModifiedSince, IfUnmodifiedSince *time.Time
+	// IfBytes and IfModifiedAt are conditions of a deletion: the size and the time,
+	// in whole seconds, of what is there, which may be a delete marker. They hold
+	// where nothing is there.
+	IfBytes      *uint64
+	IfModifiedAt *time.Time
 	// Bypass lets a deletion pass a retention in governance mode. The caller
 	// has judged the right to it.
 	Bypass bool

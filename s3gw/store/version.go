@@ -302,6 +302,9 @@ func (ch *change) deleteVersion(ctx context.Context, version string, cond Condit
 // judgeVersion judges the conditions of a DELETE of one version. A delete
 // marker has no ETag; only "*" means it.
 func judgeVersion(c Conditions, m *row.Object) error {
+	if err := judgeDelete(c, m); err != nil {
+		return err
+	}
 	if len(c.IfMatch) == 0 {
 		return nil
 	}

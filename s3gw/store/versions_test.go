@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"pgregory.net/rapid"
@@ -401,4 +402,32 @@ func TestSettings(t *testing.T) {
 	if err := r.PutSetting(r.ctx, "b", "x", make([]byte, settingBytesMax+1)); err == nil {
 		t.Error("a setting of any size is taken")
 	}
+}
+
+// A deletion by size or time is judged at the commit, against what is there: an
+// object, a delete marker, a version, or nothing.
+func TestDeleteBySizeAndTime(t *testing.T) {
+	r := newRig(t)
+	size := func(n uint64) Conditions { return Conditions{IfBytes: &n} }
+	at := func(m time.Time) Conditions { return Conditions{IfModifiedAt: &m} }
+	del := func(version string, c Conditions) error {
+		_, err := r.DeleteObject(r.ctx, "b", "k", version, "me", c)
+		return err
+	}
+	long := time.Date(2015, 1, 1, 0, 0, 0, 0, time.UTC)
+	want(t, del("", size(9)), nil) // nothing is there
+	o := r.put(t, "b", "k", "four")
+	want(t, del("", size(9)), ErrPreconditionFailed)
+	want(t, del("", at(long)), ErrPreconditionFailed)
+	want(t, del("", at(o.Modified.Truncate(time.Second))), nil)
+	r.put(t, "b", "k", "four")
+	want(t, del("", size(4)), nil)
+	want(t, r.SetVersioning(r.ctx, "b", VersioningEnabled), nil)
+	o = r.put(t, "b", "k", "four")
+	want(t, del(o.Version, size(9)), ErrPreconditionFailed)
+	want(t, del("", size(4)), nil)
+	want(t, del("", size(4)), ErrPreconditionFailed) // a delete marker has no bytes
+	want(t, del("", at(long)), ErrPreconditionFailed)
+	want(t, del(o.Version, size(4)), nil)
+	want(t, del(o.Version, size(9)), nil)
 }
