@@ -44,6 +44,9 @@ type Config struct {
 	// FaultDir is for test clusters: while it holds a file named after a disk
 	// (b1-d02 for b1/d02), all I/O of that disk fails. Empty: no such switches.
 	FaultDir string `toml:"fault-dir"`
+	// SmartDir is where ashlar-smart leaves what the disks say of themselves. Empty
+	// means smart.Dir.
+	SmartDir string `toml:"smart-dir"`
 	// BufferBytes bounds the memory of bodies on their way. 0 means BufferBytesDefault.
 	BufferBytes int64 `toml:"buffer-bytes"`
 	// TrashGrace is how long the pieces of a deleted object are kept. 0 means TrashGraceDefault.

@@ -21,6 +21,7 @@ import (
 	"ashlar/diskmgr"
 	"ashlar/diskmgr/blockdev"
 	diskhealth "ashlar/diskmgr/health"
+	"ashlar/diskmgr/smart"
 	"ashlar/placement/client"
 	placehealth "ashlar/placement/health"
 	"ashlar/segment"
@@ -73,8 +74,9 @@ type slot struct {
 	reason string
 	// rebuilt says how far the disk's index has been rebuilt, while it is.
 	rebuilt string
-	missed  bool        // its label was seen to be away since it failed
-	last    client.Disk // the newest report of the disk while it served
+	missed  bool                  // its label was seen to be away since it failed
+	last    client.Disk           // the newest report of the disk while it served
+	smart   placehealth.DiskSmart // what the disk said of itself at the last look
 }
 
 // openDisks opens every device of the configuration at the same time. One that
@@ -280,6 +282,10 @@ func FaultSwitch(dir, disk string) string {
 // judge retires the disk if it may not be used any more.
 func (d *disks) judge(s *slot, disk *diskmgr.Disk, wal *segment.Log, probe bool) {
 	if probe {
+		smart := d.smartOf(disk.Label().Serial)
+		s.mu.Lock()
+		s.smart = smart
+		s.mu.Unlock()
 		if err := disk.CheckOwner(); err != nil {
 			d.log.Warn("label not readable, or not ours any more", "disk", s.name, "path", s.path, "cause", err)
 		}
@@ -293,6 +299,19 @@ func (d *disks) judge(s *slot, disk *diskmgr.Disk, wal *segment.Log, probe bool)
 	}
 	d.log.Error("disk failed", "disk", s.name, "path", s.path, "why", why)
 	d.retire(s, why)
+}
+
+// smartOf is what the disk with that serial said of itself when the one who may
+// ask it did so last.
+func (d *disks) smartOf(serial string) placehealth.DiskSmart {
+	f, ok := smart.Read(cmp.Or(d.cfg.SmartDir, smart.Dir), serial, time.Now())
+	if !ok {
+		return placehealth.DiskSmart{}
+	}
+	return placehealth.DiskSmart{
+		Known: true, Serial: serial, Failing: f.Failing, Concern: strings.Join(f.Concerns(), ", "), Reallocated: f.Reallocated,
+		Pending: f.Pending, Uncorrectable: f.Uncorrectable, LinkCRC: f.LinkCRC, Wear: f.Wear, Temperature: f.Temperature,
+	}
 }
 
 // retire takes a disk out of service.
@@ -346,7 +365,7 @@ func (s *slot) report() (r client.Disk, known bool) {
 		ID: s.id, Name: s.name, CapacityBytes: uint64(usage.Capacity), UsedBytes: uint64(usage.Used),
 		FreeSegments: uint32(usage.SegmentsFree),
 		ReadErrors:   facts.Counters.Errors[diskhealth.Read], WriteErrors: facts.Counters.Errors[diskhealth.Write],
-		CorruptRecords: s.wal.Stats().CorruptReads,
+		CorruptRecords: s.wal.Stats().CorruptReads, Smart: s.smart,
 	}
 	return s.last, true
 }

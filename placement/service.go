@@ -180,7 +180,7 @@ func fromWire(req *wire.HeartbeatRequest) (state.Heartbeat, error) {
 		}
 		hb.Disks = append(hb.Disks, state.Disk{
 			ID: ashlar.DiskID(id), Name: d.GetName(), Failed: d.GetFailed(), Reason: d.GetReason(),
-			Bytes: d.GetCapacity(), Used: d.GetUsed(), Scrub: wire.ToScrub(d.GetScrub()),
+			Bytes: d.GetCapacity(), Used: d.GetUsed(), Scrub: wire.ToScrub(d.GetScrub()), Smart: wire.ToSmart(d.GetSmart()),
 		})
 	}
 	return hb, nil

@@ -5,11 +5,21 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
 
 var services = []string{"ashlar-daemon.service", "ashlar-placement.service", "ashlar-gateway.service"}
+
+// smartUnits ask the disks; nothing else has a capability.
+const (
+	smartService = "ashlar-smart.service"
+	smartTimer   = "ashlar-smart.timer"
+)
+
+// sandboxed are all units that run a program.
+var sandboxed = append(slices.Clone(services), smartService)
 
 // exposureMaxTenths is the ceiling of systemd-analyze security, in tenths.
 const exposureMaxTenths = "20"
@@ -51,7 +61,7 @@ func ours(t *testing.T, name string) []byte {
 func image(t *testing.T) string {
 	t.Helper()
 	root := t.TempDir()
-	for _, name := range append(services, "ashlar.target") {
+	for _, name := range append(slices.Clone(sandboxed), "ashlar.target", smartTimer) {
 		put(t, filepath.Join(root, "usr/lib/systemd/system", name), ours(t, name), 0o644)
 	}
 	put(t, filepath.Join(root, "usr/lib/sysusers.d/ashlar.conf"), ours(t, "ashlar.sysusers"), 0o644)
@@ -69,7 +79,7 @@ func image(t *testing.T) string {
 
 func verify(t *testing.T, root string) (string, error) {
 	t.Helper()
-	args := append([]string{"verify", "--man=no", "--root=" + root, "ashlar.target"}, services...)
+	args := append([]string{"verify", "--man=no", "--root=" + root, "ashlar.target", smartTimer}, sandboxed...)
 	out, err := exec.Command(need(t, "systemd-analyze"), args...).CombinedOutput()
 	return string(out), err
 }
@@ -99,7 +109,7 @@ func TestVerifyCanFail(t *testing.T) {
 func TestSandboxScore(t *testing.T) {
 	tool := need(t, "systemd-analyze")
 	overall := regexp.MustCompile(`Overall exposure level.*: ([0-9.]+)`)
-	for _, name := range services {
+	for _, name := range sandboxed {
 		path := filepath.Join(t.TempDir(), name)
 		put(t, path, ours(t, name), 0o644)
 		out, err := exec.Command(tool, "security", "--offline=true", "--no-pager", "--threshold="+exposureMaxTenths, path).CombinedOutput()
@@ -171,6 +181,40 @@ func TestTheServicesAreAlikeWhereTheyMust(t *testing.T) {
 	}
 }
 
+// TestOnlyTheHelperMayAskDisks: one unit has capabilities, those that it needs,
+// and no network; and the daemon hears the kernel say what is plugged.
+func TestOnlyTheHelperMayAskDisks(t *testing.T) {
+	line := func(name, key string) string {
+		m := regexp.MustCompile(`(?m)^` + key + `=(.*)$`).FindStringSubmatch(string(ours(t, name)))
+		if m == nil {
+			t.Errorf("%s says nothing of %s", name, key)
+			return ""
+		}
+		return m[1]
+	}
+	for _, name := range sandboxed {
+		want := ""
+		if name == smartService {
+			want = "CAP_SYS_RAWIO CAP_SYS_ADMIN"
+		}
+		if got := line(name, "CapabilityBoundingSet"); got != want {
+			t.Errorf("%s: capabilities %q, want %q", name, got, want)
+		}
+		if netlink := strings.Contains(line(name, "RestrictAddressFamilies"), "AF_NETLINK"); netlink != (name == "ashlar-daemon.service") {
+			t.Errorf("%s: netlink %v", name, netlink)
+		}
+	}
+	for key, want := range map[string]string{"Type": "oneshot", "PrivateNetwork": "yes", "RuntimeDirectory": "ashlar/smart",
+		"RuntimeDirectoryPreserve": "yes", "ExecStart": "/usr/bin/ashlar smart"} {
+		if got := line(smartService, key); got != want {
+			t.Errorf("%s: %s=%s, want %s", smartService, key, got, want)
+		}
+	}
+	if line(smartTimer, "WantedBy") != "ashlar.target" || line(smartTimer, "OnUnitActiveSec") != "30min" {
+		t.Error("the timer does not come again")
+	}
+}
+
 // neededCalls are system calls that a service cannot do without and that a
 // filter could take away by accident: those of raw I/O, of Go's runtime, of
 // Pebble and etcd, and those that start blkid.
@@ -212,7 +256,7 @@ func TestTheFilterLetsThroughWhatIsCalled(t *testing.T) {
 			expand(member, into)
 		}
 	}
-	for _, name := range services {
+	for _, name := range sandboxed {
 		allowed, denied := map[string]bool{}, map[string]bool{}
 		for _, m := range regexp.MustCompile(`(?m)^SystemCallFilter=(~?)(.*)$`).FindAllStringSubmatch(string(ours(t, name)), -1) {
 			for _, word := range strings.Fields(m[2]) {

@@ -43,6 +43,8 @@ type Disk struct {
 	ReadErrors, WriteErrors, CorruptRecords uint64
 	// Scrub is zero for a disk that is not scrubbed.
 	Scrub health.DiskScrub
+	// Smart is what the disk says of itself; zero if it was not asked lately.
+	Smart health.DiskSmart
 }
 
 // Report is the state of a host at one moment.
@@ -180,6 +182,6 @@ func report(d Disk) *wire.DiskReport {
 	return &wire.DiskReport{
 		Id: d.ID[:], Name: d.Name, Failed: d.Failed, Reason: d.Reason, Capacity: d.CapacityBytes, Used: d.UsedBytes,
 		FreeSegments: d.FreeSegments, ReadErrors: d.ReadErrors, WriteErrors: d.WriteErrors, CorruptRecords: d.CorruptRecords,
-		Scrub: wire.FromScrub(d.Scrub),
+		Scrub: wire.FromScrub(d.Scrub), Smart: wire.FromSmart(d.Smart),
 	}
 }

@@ -20,6 +20,7 @@ const (
 	HostDown           = "HOST_DOWN"
 	HostOut            = "HOST_OUT"
 	DiskFailed         = "DISK_FAILED"
+	DiskSmartCode      = "DISK_SMART"
 	WritesRefused      = "WRITES_REFUSED"
 	LayoutBroken       = "LAYOUT_BROKEN"
 	QuorumDegraded     = "QUORUM_DEGRADED"
@@ -45,6 +46,7 @@ func raise(m *topology.Map, f Facts, st *Status) []Code {
 	r.service()
 	r.hosts()
 	r.disks()
+	r.smart()
 	r.scrubs()
 	r.tables()
 	return r.out

@@ -157,6 +157,7 @@ type DiskFacts struct {
 	UsedBytes uint64
 	Reason    string // why it failed
 	Scrub     DiskScrub
+	Smart     DiskSmart
 }
 
 // Member is one placement member.

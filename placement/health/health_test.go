@@ -137,6 +137,15 @@ func TestRender(t *testing.T) {
 			f.Disks[1] = DiskFacts{UsedBytes: 768, Reason: "write EIO, three times"}
 			return m, f
 		},
+		"disk-smart": func(t *testing.T) (*topology.Map, Facts) { // fault 31
+			m, f := cluster(t, 3, 2, 4, dev), facts("p2")
+			f.Disks[3] = DiskFacts{Smart: DiskSmart{Known: true, Serial: "ZL2A7K10", Concern: "8 sectors cannot be read and wait to be replaced", Pending: 8}}
+			f.Disks[9] = DiskFacts{Smart: DiskSmart{Known: true, Serial: "ZL2A7KQ4", Failing: true, Concern: "it expects to fail: its self-assessment fails"}}
+			f.Disks[10] = DiskFacts{Smart: DiskSmart{Known: true, Serial: "ZL2A7KQ5", Reallocated: 3}}
+			m.Disks[1].State = topology.DiskFailed // said what it said, and is gone
+			f.Disks[1] = DiskFacts{Reason: "write EIO, three times", Smart: f.Disks[9].Smart}
+			return m, f
+		},
 		"two-disks-failed": func(t *testing.T) (*topology.Map, Facts) {
 			m := cluster(t, 3, 2, 4, dev)
 			m.Disks[m.Groups[0].Disks[0]].State = topology.DiskFailed

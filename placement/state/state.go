@@ -111,6 +111,7 @@ type Disk struct {
 	Bytes  uint64 // capacity
 	Used   uint64 // bytes
 	Scrub  health.DiskScrub
+	Smart  health.DiskSmart
 }
 
 // Answer is what a host is told, once the pending map is written.
@@ -287,7 +288,7 @@ func (s *Machine) Facts() health.Facts {
 	m := s.Map()
 	for i, d := range m.Disks {
 		if r, ok := s.reports[d.ID]; ok {
-			f.Disks[topology.DiskNum(i)] = health.DiskFacts{UsedBytes: r.Used, Reason: r.Reason, Scrub: r.Scrub}
+			f.Disks[topology.DiskNum(i)] = health.DiskFacts{UsedBytes: r.Used, Reason: r.Reason, Scrub: r.Scrub, Smart: r.Smart}
 		}
 	}
 	for _, h := range s.heard {

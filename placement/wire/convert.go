@@ -184,6 +184,26 @@ func ToScrub(w *ScrubReport) health.DiskScrub {
 	}
 }
 
+// FromSmart encodes what a disk says of itself; nil for one that was not asked.
+func FromSmart(s health.DiskSmart) *SmartReport {
+	if !s.Known {
+		return nil
+	}
+	return &SmartReport{
+		Serial: s.Serial, Failing: s.Failing, Concern: s.Concern, Reallocated: s.Reallocated, Pending: s.Pending,
+		Uncorrectable: s.Uncorrectable, LinkCrc: s.LinkCRC, WearPercent: s.Wear, Temperature: s.Temperature,
+	}
+}
+
+// ToSmart is the inverse of FromSmart.
+func ToSmart(w *SmartReport) health.DiskSmart {
+	return health.DiskSmart{
+		Known: w != nil, Serial: w.GetSerial(), Failing: w.GetFailing(), Concern: w.GetConcern(), Reallocated: w.GetReallocated(),
+		Pending: w.GetPending(), Uncorrectable: w.GetUncorrectable(), LinkCRC: w.GetLinkCrc(), Wear: w.GetWearPercent(),
+		Temperature: w.GetTemperature(),
+	}
+}
+
 // groupBitsMax bounds the group table at a million groups.
 const groupBitsMax = 20
 

@@ -195,7 +195,9 @@ type DiskReport struct {
 	// Why the disk failed, for people.
 	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
 	// How its scrub stands; missing if it has none.
-	Scrub         *ScrubReport `protobuf:"bytes,11,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	Scrub *ScrubReport `protobuf:"bytes,11,opt,name=scrub,proto3" json:"scrub,omitempty"`
+	// What it says of itself; missing if nobody asked it lately.
+	Smart         *SmartReport `protobuf:"bytes,12,opt,name=smart,proto3" json:"smart,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -307,6 +309,124 @@ func (x *DiskReport) GetScrub() *ScrubReport {
 	return nil
 }
 
+func (x *DiskReport) GetSmart() *SmartReport {
+	if x != nil {
+		return x.Smart
+	}
+	return nil
+}
+
+type SmartReport struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Serial string                 `protobuf:"bytes,1,opt,name=serial,proto3" json:"serial,omitempty"`
+	// It expects to fail.
+	Failing bool `protobuf:"varint,2,opt,name=failing,proto3" json:"failing,omitempty"`
+	// What wants action, in words; empty if all is well.
+	Concern string `protobuf:"bytes,3,opt,name=concern,proto3" json:"concern,omitempty"`
+	// Counts, percent and degrees Celsius; -1 if the disk does not report it.
+	Reallocated   int64 `protobuf:"zigzag64,4,opt,name=reallocated,proto3" json:"reallocated,omitempty"`
+	Pending       int64 `protobuf:"zigzag64,5,opt,name=pending,proto3" json:"pending,omitempty"`
+	Uncorrectable int64 `protobuf:"zigzag64,6,opt,name=uncorrectable,proto3" json:"uncorrectable,omitempty"`
+	LinkCrc       int64 `protobuf:"zigzag64,7,opt,name=link_crc,json=linkCrc,proto3" json:"link_crc,omitempty"`
+	WearPercent   int64 `protobuf:"zigzag64,8,opt,name=wear_percent,json=wearPercent,proto3" json:"wear_percent,omitempty"`
+	Temperature   int64 `protobuf:"zigzag64,9,opt,name=temperature,proto3" json:"temperature,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SmartReport) Reset() {
+	*x = SmartReport{}
+	mi := &file_placement_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SmartReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SmartReport) ProtoMessage() {}
+
+func (x *SmartReport) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SmartReport.ProtoReflect.Descriptor instead.
+func (*SmartReport) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SmartReport) GetSerial() string {
+	if x != nil {
+		return x.Serial
+	}
+	return ""
+}
+
+func (x *SmartReport) GetFailing() bool {
+	if x != nil {
+		return x.Failing
+	}
+	return false
+}
+
+func (x *SmartReport) GetConcern() string {
+	if x != nil {
+		return x.Concern
+	}
+	return ""
+}
+
+func (x *SmartReport) GetReallocated() int64 {
+	if x != nil {
+		return x.Reallocated
+	}
+	return 0
+}
+
+func (x *SmartReport) GetPending() int64 {
+	if x != nil {
+		return x.Pending
+	}
+	return 0
+}
+
+func (x *SmartReport) GetUncorrectable() int64 {
+	if x != nil {
+		return x.Uncorrectable
+	}
+	return 0
+}
+
+func (x *SmartReport) GetLinkCrc() int64 {
+	if x != nil {
+		return x.LinkCrc
+	}
+	return 0
+}
+
+func (x *SmartReport) GetWearPercent() int64 {
+	if x != nil {
+		return x.WearPercent
+	}
+	return 0
+}
+
+func (x *SmartReport) GetTemperature() int64 {
+	if x != nil {
+		return x.Temperature
+	}
+	return 0
+}
+
 type ScrubReport struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	PeriodNanos int64                  `protobuf:"varint,1,opt,name=period_nanos,json=periodNanos,proto3" json:"period_nanos,omitempty"`
@@ -329,7 +449,7 @@ type ScrubReport struct {
 
 func (x *ScrubReport) Reset() {
 	*x = ScrubReport{}
-	mi := &file_placement_proto_msgTypes[2]
+	mi := &file_placement_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -341,7 +461,7 @@ func (x *ScrubReport) String() string {
 func (*ScrubReport) ProtoMessage() {}
 
 func (x *ScrubReport) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[2]
+	mi := &file_placement_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -354,7 +474,7 @@ func (x *ScrubReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubReport.ProtoReflect.Descriptor instead.
 func (*ScrubReport) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{2}
+	return file_placement_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ScrubReport) GetPeriodNanos() int64 {
@@ -429,7 +549,7 @@ type HeartbeatReply struct {
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_placement_proto_msgTypes[3]
+	mi := &file_placement_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +561,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[3]
+	mi := &file_placement_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +574,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{3}
+	return file_placement_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *HeartbeatReply) GetHost() uint32 {
@@ -502,7 +622,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_placement_proto_msgTypes[4]
+	mi := &file_placement_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -514,7 +634,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[4]
+	mi := &file_placement_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -527,7 +647,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{4}
+	return file_placement_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchRequest) GetEpoch() uint64 {
@@ -548,7 +668,7 @@ type WatchReply struct {
 
 func (x *WatchReply) Reset() {
 	*x = WatchReply{}
-	mi := &file_placement_proto_msgTypes[5]
+	mi := &file_placement_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +680,7 @@ func (x *WatchReply) String() string {
 func (*WatchReply) ProtoMessage() {}
 
 func (x *WatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[5]
+	mi := &file_placement_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +693,7 @@ func (x *WatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
 func (*WatchReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{5}
+	return file_placement_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchReply) GetMap() *Map {
@@ -592,7 +712,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_placement_proto_msgTypes[6]
+	mi := &file_placement_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -604,7 +724,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[6]
+	mi := &file_placement_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -617,7 +737,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{6}
+	return file_placement_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *StatusRequest) GetForwarded() bool {
@@ -637,7 +757,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_placement_proto_msgTypes[7]
+	mi := &file_placement_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +769,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[7]
+	mi := &file_placement_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +782,7 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{7}
+	return file_placement_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StatusReply) GetStatus() []byte {
@@ -680,7 +800,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_placement_proto_msgTypes[8]
+	mi := &file_placement_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +812,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[8]
+	mi := &file_placement_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +825,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{8}
+	return file_placement_proto_rawDescGZIP(), []int{9}
 }
 
 type PingReply struct {
@@ -719,7 +839,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_placement_proto_msgTypes[9]
+	mi := &file_placement_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -731,7 +851,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[9]
+	mi := &file_placement_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -744,7 +864,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{9}
+	return file_placement_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *PingReply) GetName() string {
@@ -779,7 +899,7 @@ type Map struct {
 
 func (x *Map) Reset() {
 	*x = Map{}
-	mi := &file_placement_proto_msgTypes[10]
+	mi := &file_placement_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +911,7 @@ func (x *Map) String() string {
 func (*Map) ProtoMessage() {}
 
 func (x *Map) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[10]
+	mi := &file_placement_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +924,7 @@ func (x *Map) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Map.ProtoReflect.Descriptor instead.
 func (*Map) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{10}
+	return file_placement_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Map) GetCluster() []byte {
@@ -893,7 +1013,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_placement_proto_msgTypes[11]
+	mi := &file_placement_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1025,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[11]
+	mi := &file_placement_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1038,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{11}
+	return file_placement_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Settings) GetLarge() string {
@@ -994,7 +1114,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_placement_proto_msgTypes[12]
+	mi := &file_placement_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1126,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[12]
+	mi := &file_placement_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1139,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{12}
+	return file_placement_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Host) GetId() uint32 {
@@ -1099,7 +1219,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_placement_proto_msgTypes[13]
+	mi := &file_placement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1111,7 +1231,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[13]
+	mi := &file_placement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1124,7 +1244,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{13}
+	return file_placement_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Disk) GetId() []byte {
@@ -1179,7 +1299,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_placement_proto_msgTypes[14]
+	mi := &file_placement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1191,7 +1311,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[14]
+	mi := &file_placement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1204,7 +1324,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{14}
+	return file_placement_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Group) GetDisks() []uint32 {
@@ -1230,7 +1350,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_placement_proto_msgTypes[15]
+	mi := &file_placement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1242,7 +1362,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[15]
+	mi := &file_placement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1255,7 +1375,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{15}
+	return file_placement_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Shard) GetReplicas() []*Replica {
@@ -1275,7 +1395,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_placement_proto_msgTypes[16]
+	mi := &file_placement_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1407,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[16]
+	mi := &file_placement_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1420,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{16}
+	return file_placement_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -1338,7 +1458,7 @@ const file_placement_proto_rawDesc = "" +
 	"\x05disks\x18\v \x03(\v2\x1f.ashlar.placement.v1.DiskReportR\x05disks\x12#\n" +
 	"\rrepair_pieces\x18\f \x01(\x04R\frepairPieces\x12\x1c\n" +
 	"\tforwarded\x18\r \x01(\bR\tforwarded\x12#\n" +
-	"\rchecked_epoch\x18\x10 \x01(\x04R\fcheckedEpoch\"\xda\x02\n" +
+	"\rchecked_epoch\x18\x10 \x01(\x04R\fcheckedEpoch\"\x92\x03\n" +
 	"\n" +
 	"DiskReport\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
@@ -1353,7 +1473,18 @@ const file_placement_proto_rawDesc = "" +
 	"\x0fcorrupt_records\x18\t \x01(\x04R\x0ecorruptRecords\x12\x16\n" +
 	"\x06reason\x18\n" +
 	" \x01(\tR\x06reason\x126\n" +
-	"\x05scrub\x18\v \x01(\v2 .ashlar.placement.v1.ScrubReportR\x05scrub\"\x8e\x02\n" +
+	"\x05scrub\x18\v \x01(\v2 .ashlar.placement.v1.ScrubReportR\x05scrub\x126\n" +
+	"\x05smart\x18\f \x01(\v2 .ashlar.placement.v1.SmartReportR\x05smart\"\x9b\x02\n" +
+	"\vSmartReport\x12\x16\n" +
+	"\x06serial\x18\x01 \x01(\tR\x06serial\x12\x18\n" +
+	"\afailing\x18\x02 \x01(\bR\afailing\x12\x18\n" +
+	"\aconcern\x18\x03 \x01(\tR\aconcern\x12 \n" +
+	"\vreallocated\x18\x04 \x01(\x12R\vreallocated\x12\x18\n" +
+	"\apending\x18\x05 \x01(\x12R\apending\x12$\n" +
+	"\runcorrectable\x18\x06 \x01(\x12R\runcorrectable\x12\x19\n" +
+	"\blink_crc\x18\a \x01(\x12R\alinkCrc\x12!\n" +
+	"\fwear_percent\x18\b \x01(\x12R\vwearPercent\x12 \n" +
+	"\vtemperature\x18\t \x01(\x12R\vtemperature\"\x8e\x02\n" +
 	"\vScrubReport\x12!\n" +
 	"\fperiod_nanos\x18\x01 \x01(\x03R\vperiodNanos\x12&\n" +
 	"\x0flast_unix_nanos\x18\x02 \x01(\x03R\rlastUnixNanos\x12$\n" +
@@ -1447,49 +1578,51 @@ func file_placement_proto_rawDescGZIP() []byte {
 	return file_placement_proto_rawDescData
 }
 
-var file_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_placement_proto_goTypes = []any{
 	(*HeartbeatRequest)(nil), // 0: ashlar.placement.v1.HeartbeatRequest
 	(*DiskReport)(nil),       // 1: ashlar.placement.v1.DiskReport
-	(*ScrubReport)(nil),      // 2: ashlar.placement.v1.ScrubReport
-	(*HeartbeatReply)(nil),   // 3: ashlar.placement.v1.HeartbeatReply
-	(*WatchRequest)(nil),     // 4: ashlar.placement.v1.WatchRequest
-	(*WatchReply)(nil),       // 5: ashlar.placement.v1.WatchReply
-	(*StatusRequest)(nil),    // 6: ashlar.placement.v1.StatusRequest
-	(*StatusReply)(nil),      // 7: ashlar.placement.v1.StatusReply
-	(*PingRequest)(nil),      // 8: ashlar.placement.v1.PingRequest
-	(*PingReply)(nil),        // 9: ashlar.placement.v1.PingReply
-	(*Map)(nil),              // 10: ashlar.placement.v1.Map
-	(*Settings)(nil),         // 11: ashlar.placement.v1.Settings
-	(*Host)(nil),             // 12: ashlar.placement.v1.Host
-	(*Disk)(nil),             // 13: ashlar.placement.v1.Disk
-	(*Group)(nil),            // 14: ashlar.placement.v1.Group
-	(*Shard)(nil),            // 15: ashlar.placement.v1.Shard
-	(*Replica)(nil),          // 16: ashlar.placement.v1.Replica
+	(*SmartReport)(nil),      // 2: ashlar.placement.v1.SmartReport
+	(*ScrubReport)(nil),      // 3: ashlar.placement.v1.ScrubReport
+	(*HeartbeatReply)(nil),   // 4: ashlar.placement.v1.HeartbeatReply
+	(*WatchRequest)(nil),     // 5: ashlar.placement.v1.WatchRequest
+	(*WatchReply)(nil),       // 6: ashlar.placement.v1.WatchReply
+	(*StatusRequest)(nil),    // 7: ashlar.placement.v1.StatusRequest
+	(*StatusReply)(nil),      // 8: ashlar.placement.v1.StatusReply
+	(*PingRequest)(nil),      // 9: ashlar.placement.v1.PingRequest
+	(*PingReply)(nil),        // 10: ashlar.placement.v1.PingReply
+	(*Map)(nil),              // 11: ashlar.placement.v1.Map
+	(*Settings)(nil),         // 12: ashlar.placement.v1.Settings
+	(*Host)(nil),             // 13: ashlar.placement.v1.Host
+	(*Disk)(nil),             // 14: ashlar.placement.v1.Disk
+	(*Group)(nil),            // 15: ashlar.placement.v1.Group
+	(*Shard)(nil),            // 16: ashlar.placement.v1.Shard
+	(*Replica)(nil),          // 17: ashlar.placement.v1.Replica
 }
 var file_placement_proto_depIdxs = []int32{
 	1,  // 0: ashlar.placement.v1.HeartbeatRequest.disks:type_name -> ashlar.placement.v1.DiskReport
-	2,  // 1: ashlar.placement.v1.DiskReport.scrub:type_name -> ashlar.placement.v1.ScrubReport
-	10, // 2: ashlar.placement.v1.WatchReply.map:type_name -> ashlar.placement.v1.Map
-	11, // 3: ashlar.placement.v1.Map.settings:type_name -> ashlar.placement.v1.Settings
-	12, // 4: ashlar.placement.v1.Map.hosts:type_name -> ashlar.placement.v1.Host
-	13, // 5: ashlar.placement.v1.Map.disks:type_name -> ashlar.placement.v1.Disk
-	14, // 6: ashlar.placement.v1.Map.groups:type_name -> ashlar.placement.v1.Group
-	15, // 7: ashlar.placement.v1.Map.shards:type_name -> ashlar.placement.v1.Shard
-	16, // 8: ashlar.placement.v1.Shard.replicas:type_name -> ashlar.placement.v1.Replica
-	0,  // 9: ashlar.placement.v1.Placement.Heartbeat:input_type -> ashlar.placement.v1.HeartbeatRequest
-	4,  // 10: ashlar.placement.v1.Placement.Watch:input_type -> ashlar.placement.v1.WatchRequest
-	6,  // 11: ashlar.placement.v1.Placement.Status:input_type -> ashlar.placement.v1.StatusRequest
-	8,  // 12: ashlar.placement.v1.Placement.Ping:input_type -> ashlar.placement.v1.PingRequest
-	3,  // 13: ashlar.placement.v1.Placement.Heartbeat:output_type -> ashlar.placement.v1.HeartbeatReply
-	5,  // 14: ashlar.placement.v1.Placement.Watch:output_type -> ashlar.placement.v1.WatchReply
-	7,  // 15: ashlar.placement.v1.Placement.Status:output_type -> ashlar.placement.v1.StatusReply
-	9,  // 16: ashlar.placement.v1.Placement.Ping:output_type -> ashlar.placement.v1.PingReply
-	13, // [13:17] is the sub-list for method output_type
-	9,  // [9:13] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	3,  // 1: ashlar.placement.v1.DiskReport.scrub:type_name -> ashlar.placement.v1.ScrubReport
+	2,  // 2: ashlar.placement.v1.DiskReport.smart:type_name -> ashlar.placement.v1.SmartReport
+	11, // 3: ashlar.placement.v1.WatchReply.map:type_name -> ashlar.placement.v1.Map
+	12, // 4: ashlar.placement.v1.Map.settings:type_name -> ashlar.placement.v1.Settings
+	13, // 5: ashlar.placement.v1.Map.hosts:type_name -> ashlar.placement.v1.Host
+	14, // 6: ashlar.placement.v1.Map.disks:type_name -> ashlar.placement.v1.Disk
+	15, // 7: ashlar.placement.v1.Map.groups:type_name -> ashlar.placement.v1.Group
+	16, // 8: ashlar.placement.v1.Map.shards:type_name -> ashlar.placement.v1.Shard
+	17, // 9: ashlar.placement.v1.Shard.replicas:type_name -> ashlar.placement.v1.Replica
+	0,  // 10: ashlar.placement.v1.Placement.Heartbeat:input_type -> ashlar.placement.v1.HeartbeatRequest
+	5,  // 11: ashlar.placement.v1.Placement.Watch:input_type -> ashlar.placement.v1.WatchRequest
+	7,  // 12: ashlar.placement.v1.Placement.Status:input_type -> ashlar.placement.v1.StatusRequest
+	9,  // 13: ashlar.placement.v1.Placement.Ping:input_type -> ashlar.placement.v1.PingRequest
+	4,  // 14: ashlar.placement.v1.Placement.Heartbeat:output_type -> ashlar.placement.v1.HeartbeatReply
+	6,  // 15: ashlar.placement.v1.Placement.Watch:output_type -> ashlar.placement.v1.WatchReply
+	8,  // 16: ashlar.placement.v1.Placement.Status:output_type -> ashlar.placement.v1.StatusReply
+	10, // 17: ashlar.placement.v1.Placement.Ping:output_type -> ashlar.placement.v1.PingReply
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_placement_proto_init() }
@@ -1503,7 +1636,7 @@ func file_placement_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_placement_proto_rawDesc), len(file_placement_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

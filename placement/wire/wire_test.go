@@ -148,3 +148,29 @@ func TestScrubSurvives(t *testing.T) {
 		t.Errorf("no scrub became %+v", got)
 	}
 }
+
+// TestSmartSurvives sets every field of what a disk says of itself.
+func TestSmartSurvives(t *testing.T) {
+	want := health.DiskSmart{
+		Known: true, Serial: "s", Failing: true, Concern: "c", Reallocated: 1, Pending: 2, Uncorrectable: 3, LinkCRC: -1, Wear: 5, Temperature: 6,
+	}
+	b, err := proto.Marshal(FromSmart(want))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &SmartReport{}
+	if err := proto.Unmarshal(b, w); err != nil {
+		t.Fatal(err)
+	}
+	if got := ToSmart(w); got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+	for v, i := reflect.ValueOf(want), 0; i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("the sample leaves %s zero", v.Type().Field(i).Name)
+		}
+	}
+	if got := ToSmart(FromSmart(health.DiskSmart{})); got != (health.DiskSmart{}) {
+		t.Errorf("nothing became %+v", got)
+	}
+}

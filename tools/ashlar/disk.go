@@ -1,14 +1,17 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"ashlar/diskmgr"
+	"ashlar/diskmgr/smart"
 )
 
 func diskCommand() *cobra.Command {
@@ -19,6 +22,7 @@ func diskCommand() *cobra.Command {
 
 func diskListCommand() *cobra.Command {
 	var all, asJSON bool
+	var smartDir string
 	cmd := &cobra.Command{
 		Use:   "list [FILE...]",
 		Short: "List the devices of this host, what they are to us, and why",
@@ -34,7 +38,7 @@ for devices can be named.`,
 			rows := []diskRow{}
 			for _, f := range found {
 				if all || f.State == diskmgr.Blank || f.State == diskmgr.Ours {
-					rows = append(rows, newDiskRow(f))
+					rows = append(rows, newDiskRow(f, smartDir))
 				}
 			}
 			if asJSON {
@@ -44,6 +48,7 @@ for devices can be named.`,
 		},
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "also those that we cannot use, with the reason")
+	cmd.Flags().StringVar(&smartDir, "smart-dir", smart.Dir, "`DIR` where ashlar smart leaves its answers")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one line of JSON")
 	return cmd
 }
@@ -59,21 +64,31 @@ type diskRow struct {
 	// Disk is the name in the label of a disk that is ours.
 	Disk string `json:"disk,omitempty"`
 	Why  string `json:"why,omitempty"`
+	// Smart is what the disk said of itself lately, if it was asked.
+	Smart *smart.Facts `json:"smart,omitempty"`
 }
 
-func newDiskRow(f diskmgr.Found) diskRow {
-	return diskRow{
+func newDiskRow(f diskmgr.Found, smartDir string) diskRow {
+	row := diskRow{
 		Slot: f.Device.Slot, Device: f.Device.Path, Serial: f.Device.Serial, Model: f.Device.Model,
 		Bytes: f.Device.Bytes, State: f.State.String(), Disk: f.Label.Name, Why: f.Why,
 	}
+	if facts, ok := smart.Read(smartDir, cmp.Or(f.Label.Serial, f.Device.Serial), time.Now()); ok {
+		row.Smart = &facts
+	}
+	return row
 }
 
 func printDisks(out io.Writer, rows []diskRow) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "SLOT\tDEVICE\tSERIAL\tMODEL\tSIZE\tSTATE\tDISK\tWHY")
+	fmt.Fprintln(w, "SLOT\tDEVICE\tSERIAL\tMODEL\tSIZE\tSTATE\tDISK\tSMART\tWHY")
 	for _, r := range rows {
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.1f GB\t%s\t%s\t%s\n",
-			dash(r.Slot), r.Device, dash(r.Serial), dash(r.Model), float64(r.Bytes)/1e9, r.State, dash(r.Disk), r.Why)
+		smart := ""
+		if r.Smart != nil {
+			smart = r.Smart.Summary()
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%.1f GB\t%s\t%s\t%s\t%s\n",
+			dash(r.Slot), r.Device, dash(r.Serial), dash(r.Model), float64(r.Bytes)/1e9, r.State, dash(r.Disk), dash(smart), r.Why)
 	}
 	return w.Flush()
 }
