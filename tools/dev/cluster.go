@@ -42,6 +42,10 @@ type Options struct {
 	// Program is the ashlar binary that StartProcesses runs; empty means the one
 	// that is running.
 	Program string
+	// Isolate makes StartProcesses give every process a network namespace of its
+	// own, so that links can be cut (see Processes.Cut). It needs root and a new
+	// directory.
+	Isolate bool
 }
 
 func (o *Options) fill() {

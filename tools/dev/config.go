@@ -33,6 +33,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/tools/network"
 )
 
 // Config says what to run. Zero values mean the defaults that Defaults sets.
@@ -182,6 +183,8 @@ type state struct {
 	S3    string `json:"s3"`
 	Admin string `json:"admin"`
 	PID   int    `json:"pid"`
+
+	network *network.Network // nil: everything listens on the loopback
 }
 
 const (

@@ -74,6 +74,9 @@ func rpcAddrs(cfgs []placement.Config) []string {
 	return addrs
 }
 
+// listeners are the kinds of listeners of a process.
+var listeners = []string{".peer", ".rpc", ".bytes", ".s3"}
+
 // Ports are taken below the range that the kernel gives to outgoing
 // connections, so that none of those takes one while the cluster is down.
 const (
@@ -81,9 +84,18 @@ const (
 	portMax = 30_000
 )
 
-// addr returns the loopback address of a listener, choosing a free port at the
-// first call for the name.
+// addr returns the address of a listener, named as in p1.peer: on the loopback,
+// with a free port chosen at the first call for the name, or in the process's own
+// namespace, where all ports are free.
 func (s *state) addr(dir, name string) (string, error) {
+	if s.network != nil {
+		process, _, _ := strings.Cut(name, ".")
+		for i, suffix := range listeners {
+			if strings.HasSuffix(name, suffix) {
+				return fmt.Sprintf("%s:%d", s.network.IP(process), portMin+i), nil
+			}
+		}
+	}
 	if port, ok := s.Ports[name]; ok {
 		return fmt.Sprintf("127.0.0.1:%d", port), nil
 	}

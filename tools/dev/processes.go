@@ -14,6 +14,7 @@ import (
 	"ashlar/placement/health"
 	"ashlar/placement/topology"
 	"ashlar/s3gw"
+	"ashlar/tools/network"
 )
 
 // Processes is a cluster whose every service is a child process of this one,
@@ -26,7 +27,9 @@ type Processes struct {
 	place *placeclient.Client
 	adm   net.Listener
 	s3    []string
-	tls   string // the address with TLS of the first gateway, or empty
+	net   *network.Network // nil unless Options.Isolate
+	rpc   []string         // the members' gRPC addresses
+	tls   string           // the address with TLS of the first gateway, or empty
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -41,6 +44,11 @@ func StartProcesses(ctx context.Context, cfg Config, opt Options) (*Processes, e
 		return nil, err
 	}
 	p := &Processes{cfg: cfg, st: st, specs: cfg.layout(), super: newSupervisor(opt.Log, opt.Program)}
+	if opt.Isolate {
+		if err := p.isolate(); err != nil {
+			return nil, err
+		}
+	}
 	run, stop := context.WithCancel(context.Background())
 	p.stop = stop
 	begin, cancel := context.WithTimeout(ctx, startTimeout)
@@ -66,6 +74,7 @@ func (p *Processes) start(ctx, run context.Context, opt Options, out *progress) 
 	if err != nil {
 		return err
 	}
+	p.rpc = members
 	if p.place, err = placeclient.New(placeclient.Config{Members: members, Log: opt.Log}); err != nil {
 		return err
 	}
@@ -264,22 +273,15 @@ func (p *Processes) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stop()
-	var groups [3][]string
-	for i := range p.cfg.Gateways {
-		groups[0] = append(groups[0], fmt.Sprintf("g%d", i+1))
-	}
-	for _, s := range p.specs {
-		groups[1] = append(groups[1], s.Name)
-	}
-	for i := range p.cfg.Members {
-		groups[2] = append(groups[2], fmt.Sprintf("p%d", i+1))
-	}
-	p.super.close(groups[:]...)
+	p.super.close(p.GatewayNames(), p.HostNames(), p.MemberNames())
 	if p.adm != nil {
 		p.adm.Close()
 	}
 	p.wg.Wait()
 	if p.place != nil {
 		p.place.Close()
+	}
+	if p.net != nil {
+		p.net.Close()
 	}
 }

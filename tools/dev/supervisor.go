@@ -2,6 +2,7 @@ package dev
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -24,6 +25,8 @@ type supervisor struct {
 	log     *slog.Logger
 	program string      // empty: the one that is running
 	spawn   chan func() // run by the one thread that forks; closed by close
+	// enter calls a function where the named child shall live
+	enter func(name string, f func()) error
 
 	mu struct {
 		sync.Mutex
@@ -45,6 +48,7 @@ type child struct {
 
 func newSupervisor(log *slog.Logger, program string) *supervisor {
 	s := &supervisor{log: log, program: program, spawn: make(chan func())}
+	s.enter = func(_ string, f func()) error { f(); return nil }
 	s.mu.children = map[string]*child{}
 	s.wg.Add(1)
 	go func() {
@@ -99,7 +103,11 @@ func (s *supervisor) forkLocked(c *child) error {
 	cmd.Stdout, cmd.Stderr = io.Writer(out), out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	started := make(chan error)
-	s.spawn <- func() { started <- cmd.Start() }
+	s.spawn <- func() {
+		var err error
+		left := s.enter(c.name, func() { err = cmd.Start() })
+		started <- errors.Join(left, err)
+	}
 	if err := <-started; err != nil {
 		return err
 	}
@@ -187,14 +195,19 @@ func (s *supervisor) close(groups ...[]string) {
 	s.wg.Wait()
 }
 
-func (s *supervisor) signal(name string, sig os.Signal) {
+// signal sends a signal to a child and reports whether it ran.
+func (s *supervisor) signal(name string, sig os.Signal) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c := s.mu.children[name]; c != nil && c.cmd != nil {
-		if err := c.cmd.Process.Signal(sig); err != nil {
-			s.log.Debug("signal", "name", name, "cause", err)
-		}
+	c := s.mu.children[name]
+	if c == nil || c.cmd == nil {
+		return false
 	}
+	if err := c.cmd.Process.Signal(sig); err != nil {
+		s.log.Debug("signal", "name", name, "cause", err)
+		return false
+	}
+	return true
 }
 
 func (s *supervisor) waitOrKill(ctx context.Context, name string) {

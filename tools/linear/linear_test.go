@@ -1,0 +1,240 @@
+package linear
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"ashlar"
+	"ashlar/placement/health"
+	"ashlar/tools/dev"
+)
+
+var (
+	operations = flag.Int("linear.operations", 0, "operations that TestLinear sends; 0 means as many as fit its duration")
+	duration   = flag.Duration("linear.duration", 25*time.Second, "how long TestLinear breaks things, unless operations are given")
+	seedFlag   = flag.Uint64("linear.seed", 0, "seed of TestLinear; 0 chooses one")
+	clients    = flag.Int("linear.clients", 32, "clients of TestLinear")
+	keepDir    = flag.String("linear.dir", "", "directory that TestLinear leaves its cluster in")
+	memory     = flag.String("linear.memory", "", "directory on a tmpfs for the cluster, for example /dev/shm")
+)
+
+// healBound is how long the cluster may take from the last fault to HEALTHY
+// with nothing to repair, on a busy machine.
+const healBound = 2 * time.Minute
+
+var binaries string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	var err error
+	if binaries, err = os.MkdirTemp("", "ashlar-linear"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(binaries)
+	os.Exit(code)
+}
+
+var buildOnce = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(binaries, "ashlar")
+	out, err := exec.Command("go", "build", "-o", path, "ashlar/tools/ashlar").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("go build: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// start brings up a cluster of processes: six hosts in three zones, three
+// members and two gateways.
+func start(t *testing.T, isolate bool) *dev.Processes {
+	t.Helper()
+	program, err := buildOnce()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := dev.Defaults()
+	cfg.Disks, cfg.Members, cfg.Gateways, cfg.DiskBytes = 1, 3, 2, 4*ashlar.GiB
+	cfg.S3, cfg.Admin, cfg.AccessKey, cfg.SecretKey = "127.0.0.1:0", "127.0.0.1:0", "tester", "a secret of the tests"
+	cfg.TrashGrace = 3 * time.Second // freeing a live piece must show
+	cfg.Dir = clusterDir(t)
+	p, err := dev.StartProcesses(t.Context(), cfg, dev.Options{Program: program, Isolate: isolate})
+	if err != nil {
+		printLogs(t, cfg.Dir)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Close()
+		if t.Failed() {
+			printLogs(t, cfg.Dir)
+		}
+	})
+	return p
+}
+
+func clusterDir(t *testing.T) string {
+	switch {
+	case *keepDir != "":
+		return *keepDir
+	case *memory == "":
+		return filepath.Join(t.TempDir(), "cluster")
+	}
+	dir, err := os.MkdirTemp(*memory, "ashlar-linear")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "cluster")
+}
+
+const logTailBytes = 3 << 10
+
+func printLogs(t *testing.T, dir string) {
+	files, _ := filepath.Glob(filepath.Join(dir, "log", "*.log"))
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Log(err)
+			continue
+		}
+		t.Logf("end of %s:\n%s", filepath.Base(name), b[max(0, len(b)-logTailBytes):])
+	}
+}
+
+// gateways are clients of all gateways; the bucket is made.
+func gateways(t *testing.T, p *dev.Processes, connections int) (all []*S3) {
+	t.Helper()
+	cfg := p.Config()
+	for _, url := range p.Gateways() {
+		g := NewS3(url, cfg.AccessKey, cfg.SecretKey, connections)
+		t.Cleanup(g.Close)
+		all = append(all, g)
+	}
+	eventually(t, time.Minute, func() error { return all[0].MakeBucket(t.Context(), Bucket) })
+	return all
+}
+
+func eventually(t *testing.T, bound time.Duration, f func() error) {
+	t.Helper()
+	begin := time.Now()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Since(begin) > bound {
+			t.Fatalf("still not so after %v: %v", bound, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func awaitHealthy(t *testing.T, p *dev.Processes) {
+	t.Helper()
+	eventually(t, healBound, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		s, err := p.Status(ctx)
+		if err == nil && (s.Verdict != health.Healthy || s.RepairPieces != 0) {
+			err = fmt.Errorf("%s, %d pieces to repair, %v", s.Verdict, s.RepairPieces, s.Codes)
+		}
+		return err
+	})
+}
+
+func chooseSeed() uint64 {
+	if *seedFlag != 0 {
+		return *seedFlag
+	}
+	return rand.Uint64()
+}
+
+// TestLinear races clients for keys through two gateways while a nemesis kills,
+// pauses and cuts, and judges every key's history.
+func TestLinear(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("the processes are put into network namespaces, which needs root")
+	}
+	seed := chooseSeed()
+	replay := fmt.Sprintf("go test ./tools/linear -run '^TestLinear$' -v -timeout 30m -linear.operations=%d -linear.duration=%v -linear.seed=%d",
+		*operations, *duration, seed)
+	t.Logf("seed %d: %s", seed, replay)
+	p := start(t, true)
+	load := &Load{
+		Seed: seed, Clients: *clients, Live: 24, Gateways: gateways(t, p, *clients), LargeMax: 3 << 20, LargeEvery: 100,
+	}
+	began := time.Now()
+	logf := func(format string, args ...any) {
+		t.Logf("%9.3f s  %s", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
+	nemesis := NewNemesis(p, seed, logf)
+	stopLoad, stopFaults := make(chan struct{}), make(chan struct{})
+	var breaking sync.WaitGroup
+	breaking.Go(func() { nemesis.Run(stopFaults) })
+	count, bound := *operations, 20*time.Minute
+	if count == 0 {
+		count, bound = math.MaxInt, *duration
+	}
+	timer := time.AfterFunc(bound, func() { close(stopLoad) })
+	load.Run(count, stopLoad)
+	timer.Stop()
+	took := time.Since(began)
+	close(stopFaults)
+	breaking.Wait()
+
+	begin := time.Now()
+	awaitHealthy(t, p)
+	logf("healthy, nothing to repair, %.1f s after the last fault", time.Since(begin).Seconds())
+	if err := load.Settle(healBound); err != nil {
+		t.Error(err)
+	}
+	logf("every key was read back")
+	begin = time.Now()
+	found := load.Judge()
+	for i, f := range found {
+		if i < findingsMax {
+			t.Errorf("%v", &f)
+		}
+	}
+	if err := load.Err(); err != nil {
+		t.Error(err)
+	}
+	logf("judged in %.1f s", time.Since(begin).Seconds())
+	t.Logf("seed %d, %.1f s, %.0f operations/s", seed, took.Seconds(), float64(load.Operations())/took.Seconds())
+	t.Log(load.Report())
+	t.Log(nemesis.Report())
+	t.Logf("%d violations", len(found))
+	if t.Failed() {
+		t.Logf("replay: %s", replay)
+	}
+	enough(t, load, nemesis)
+}
+
+// enough fails the test if something that had to be tried was never tried.
+func enough(t *testing.T, load *Load, nemesis *Nemesis) {
+	t.Helper()
+	for k := range kinds {
+		if load.counts[k]-load.open[k] == 0 {
+			t.Errorf("no answered %v: nothing was tested", k)
+		}
+	}
+	if load.refused == 0 {
+		t.Error("no condition was refused: nothing was tested")
+	}
+	sum := 0
+	for _, n := range nemesis.Counts() {
+		sum += n
+	}
+	if sum < 3 {
+		t.Errorf("%d faults: nothing was tested", sum)
+	}
+}
