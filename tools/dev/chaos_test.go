@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	placeclient "ashlar/placement/client"
+	"ashlar/tools/recount"
 )
 
 var (
@@ -82,6 +83,7 @@ func TestChaos(t *testing.T) {
 	run.logf("healthy, nothing to repair, %.1f s after the last fault", time.Since(begin).Seconds())
 	run.readBack()
 	run.checkList()
+	run.checkCounters()
 	run.countPieces()
 	run.report()
 }
@@ -176,6 +178,22 @@ func (c *chaos) checkList() {
 			c.t.Errorf("LIST through gateway %d: %v", i+1, err)
 		}
 	}
+}
+
+// checkCounters compares the bucket's counters with a scan of all its rows. A
+// write that was not answered may end only now.
+func (c *chaos) checkCounters() {
+	var b *recount.Bucket
+	eventually(c.t, healBound, func() (err error) {
+		ctx, cancel := context.WithTimeout(context.Background(), requestBound)
+		defer cancel()
+		if b, err = recount.Of(ctx, c.inspect.meta, bucketName); err != nil {
+			return err
+		}
+		return b.Err()
+	})
+	c.logf("counters: %v", b.Counters)
+	c.logf("rows:     %v", b.Rows)
 }
 
 // countPieces demands every piece of every object: the cluster said that it was

@@ -24,7 +24,7 @@ var (
 	seedFlag   = flag.Uint64("linear.seed", 0, "seed of TestLinear; 0 chooses one")
 	clients    = flag.Int("linear.clients", 32, "clients of TestLinear")
 	keepDir    = flag.String("linear.dir", "", "directory that TestLinear leaves its cluster in")
-	memory     = flag.String("linear.memory", "", "directory on a tmpfs for the cluster, for example /dev/shm")
+	memoryDir  = flag.String("linear.memory", "", "directory on a tmpfs for the cluster, for example /dev/shm")
 )
 
 // healBound is how long the cluster may take from the last fault to HEALTHY
@@ -85,10 +85,10 @@ func clusterDir(t *testing.T) string {
 	switch {
 	case *keepDir != "":
 		return *keepDir
-	case *memory == "":
+	case *memoryDir == "":
 		return filepath.Join(t.TempDir(), "cluster")
 	}
-	dir, err := os.MkdirTemp(*memory, "ashlar-linear")
+	dir, err := os.MkdirTemp(*memoryDir, "ashlar-linear")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,6 +198,7 @@ func TestLinear(t *testing.T) {
 		t.Error(err)
 	}
 	logf("every key was read back")
+	checkCounters(t, p)
 	begin = time.Now()
 	found := load.Judge()
 	for i, f := range found {
