@@ -83,6 +83,7 @@ type Host struct {
 	coord    *stripe.Coordinator
 	repairs  atomic.Pointer[repair.Queue] // nil until assembled; the heartbeat reads it
 	shards   *replica.Host
+	metadata atomic.Pointer[replica.Host] // shards once assembled, for the heartbeat
 	link     *replica.Link
 	arrivals *buffer.Share // pieces between the network and the disks
 	servers  []io.Closer
@@ -205,6 +206,9 @@ func (h *Host) join(ctx, run context.Context, cluster ashlar.ClusterID) error {
 			if q := h.repairs.Load(); q != nil {
 				r.RepairPieces = q.Stats().Queued
 			}
+			if shards := h.metadata.Load(); shards != nil {
+				reportShards(&r, shards)
+			}
 			return r
 		})
 		if err != nil {
@@ -224,6 +228,16 @@ func (h *Host) join(ctx, run context.Context, cluster ashlar.ClusterID) error {
 		h.wg.Go(func() { h.disks.watch(run, s) })
 	}
 	return nil
+}
+
+// reportShards says what the host leads and which of its replicas are lost.
+func reportShards(r *placement.Report, shards *replica.Host) {
+	for _, c := range shards.Configs() {
+		r.Shards = append(r.Shards, placement.Shard{
+			Shard: c.Shard, Index: c.Index, Leader: c.Leader, Voters: c.Voters, Learners: c.Learners, Outgoing: c.Outgoing,
+		})
+	}
+	r.Lost = shards.Lost()
 }
 
 // assemble puts the rooms together, from the disks upwards.
@@ -252,6 +266,7 @@ func (h *Host) assemble(run context.Context) (err error) {
 		return err
 	}
 	h.Shards = h.shards
+	h.metadata.Store(h.shards)
 	h.wg.Go(func() { h.followMap(run) })
 	worker := &trash.Worker{
 		Store: client.NewMeta(h.place.Map, h.registry.Shards), Stripes: h.coord, Led: h.shards.Led,

@@ -29,6 +29,7 @@ type scheduler struct {
 	claim   *claim
 	machine *state.Machine
 	queue   chan *beat
+	moves   chan *move
 	ended   chan struct{} // closed by run's owner when nobody reads queue any more
 	view    atomic.Pointer[view]
 	pings   pings
@@ -45,6 +46,16 @@ type beatReply struct {
 	answer state.Answer
 	m      *topology.Map
 	err    error
+}
+
+// move is an order to move a replica.
+type move struct {
+	shard    ashlar.ShardID
+	from, to string
+	done     chan struct{} // closed when what follows is set
+	answer   state.Moved
+	epoch    ashlar.Epoch
+	err      error
 }
 
 // view is what Status is computed from. It is never changed.
@@ -77,7 +88,7 @@ func (m *Member) lead(changed <-chan struct{}, term uint64) error {
 	if err != nil {
 		return err
 	}
-	s := &scheduler{m: m, claim: c, queue: make(chan *beat, queueLenMax), ended: make(chan struct{})}
+	s := &scheduler{m: m, claim: c, queue: make(chan *beat, queueLenMax), moves: make(chan *move), ended: make(chan struct{})}
 	s.machine = state.New(m.stateConfig(), current, time.Now())
 	if err := s.commit(ctx); err != nil {
 		return err
@@ -116,6 +127,18 @@ func (s *scheduler) run(ctx context.Context, changed <-chan struct{}) error {
 			if err := s.beats(ctx, b); err != nil {
 				return err
 			}
+		case mv := <-s.moves:
+			mv.answer, mv.err = s.machine.Move(time.Now(), mv.shard, mv.from, mv.to)
+			err := s.commit(ctx)
+			if mv.err == nil {
+				mv.err = err
+			}
+			mv.epoch = s.machine.Map().Epoch
+			close(mv.done)
+			if err != nil {
+				return err
+			}
+			s.publish()
 		case <-tick.C:
 			// A leader that lost its majority is told so by nobody.
 			if !s.m.leadsEngine() {
@@ -204,6 +227,20 @@ func (s *scheduler) offer(ctx context.Context, hb state.Heartbeat) (beatReply, e
 	case <-ctx.Done():
 		return beatReply{}, ashlar.E("placement: heartbeat", hb.Name, ashlar.Unavailable, ctx.Err())
 	}
+}
+
+// order hands an order to the scheduler and waits until it is in the map.
+func (s *scheduler) order(ctx context.Context, mv *move) error {
+	mv.done = make(chan struct{})
+	select {
+	case s.moves <- mv:
+	case <-s.ended:
+		return ashlar.E("placement: move replica", "", ashlar.Unavailable, errNotLeading)
+	case <-ctx.Done():
+		return ashlar.E("placement: move replica", "", ashlar.Unavailable, ctx.Err())
+	}
+	<-mv.done // the scheduler took it and bounds its write
+	return mv.err
 }
 
 // pings remembers when each member was last seen to follow this one. A member

@@ -131,6 +131,44 @@ func (s *service) Status(ctx context.Context, req *wire.StatusRequest) (*wire.St
 	return s.lastStatus(err)
 }
 
+// MoveReplica lets the scheduler judge the order, or passes it on to the leader.
+func (s *service) MoveReplica(ctx context.Context, req *wire.MoveReplicaRequest) (*wire.MoveReplicaReply, error) {
+	if sched := s.m.sched.Load(); sched != nil {
+		mv := &move{shard: ashlar.ShardID(req.GetShard()), from: req.GetFrom(), to: req.GetTo()}
+		if err := sched.order(ctx, mv); err != nil {
+			return nil, wire.Status(err)
+		}
+		return &wire.MoveReplicaReply{Epoch: uint64(mv.epoch), Replica: uint64(mv.answer.Replica), Done: mv.answer.Done}, nil
+	}
+	leader, err := s.leader("placement: move replica", req.GetForwarded())
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	req.Forwarded = true
+	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	defer cancel()
+	return leader.MoveReplica(ctx, req)
+}
+
+// Shards lists the metadata shards as the leader sees them.
+func (s *service) Shards(ctx context.Context, req *wire.ShardsRequest) (*wire.ShardsReply, error) {
+	if sched := s.m.sched.Load(); sched != nil {
+		v := sched.view.Load()
+		b, err := json.Marshal(health.Shards(v.m, v.facts))
+		if err != nil {
+			return nil, wire.Status(err)
+		}
+		return &wire.ShardsReply{Shards: b}, nil
+	}
+	leader, err := s.leader("placement: shards", req.GetForwarded())
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+	defer cancel()
+	return leader.Shards(ctx, &wire.ShardsRequest{Forwarded: true})
+}
+
 // lastStatus judges the last map, because there is no leader to ask.
 func (s *service) lastStatus(cause error) (*wire.StatusReply, error) {
 	m := s.m.Map()
@@ -183,5 +221,20 @@ func fromWire(req *wire.HeartbeatRequest) (state.Heartbeat, error) {
 			Bytes: d.GetCapacity(), Used: d.GetUsed(), Scrub: wire.ToScrub(d.GetScrub()), Smart: wire.ToSmart(d.GetSmart()),
 		})
 	}
+	for _, r := range req.GetShards() {
+		hb.Shards = append(hb.Shards, state.ShardReport{
+			Shard: ashlar.ShardID(r.GetShard()), Index: r.GetIndex(), Leader: ashlar.ReplicaID(r.GetLeader()),
+			Voters: replicaIDs(r.GetVoters()), Learners: replicaIDs(r.GetLearners()), Outgoing: replicaIDs(r.GetOutgoing()),
+		})
+	}
+	hb.Lost = replicaIDs(req.GetLostReplicas())
 	return hb, nil
+}
+
+func replicaIDs(ids []uint64) []ashlar.ReplicaID {
+	var out []ashlar.ReplicaID
+	for _, id := range ids {
+		out = append(out, ashlar.ReplicaID(id))
+	}
+	return out
 }

@@ -192,7 +192,7 @@ func (m *Meta) candidates(op string, shard ashlar.ShardID) ([]ashlar.HostID, err
 		first = append(first, leader)
 	}
 	m.mu.Unlock()
-	for _, r := range tm.Shards[shard].Replicas {
+	for _, r := range tm.Shards[shard].All() {
 		if h := tm.Host(r.Host); h != nil && h.State == topology.HostUp {
 			up = append(up, r.Host)
 		} else {

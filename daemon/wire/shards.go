@@ -50,20 +50,37 @@ type RaftMessage struct {
 	From, To ashlar.ReplicaID
 	Raft     *raftpb.Message
 	Birth    *Birth
+	// Durable is how far the life of the sender is on its disk. It rides on
+	// messages of raft.
+	Durable Position
 }
 
-// Birth is the talk of a replica that has no state yet with the others of its
-// shard; meta/replica says what it decides.
+// Position is a point in the life of a replica: the term that it has reached
+// and, within that term, the last log index that it vouched for. It never goes
+// back, unless the replica's disk was set back in time.
+type Position struct{ Term, Index uint64 }
+
+// Before reports whether p lies before o.
+func (p Position) Before(o Position) bool {
+	return p.Term < o.Term || p.Term == o.Term && p.Index < o.Index
+}
+
+// Birth is the talk of a replica that starts with the others of its shard;
+// meta/replica says what it decides.
 type Birth struct {
-	// Reply is false in a question and true in an answer. A question has no
-	// other field set.
+	// Reply is false in a question and true in an answer.
 	Reply bool
-	// Born says that the answering replica has state.
+	// Born says that whoever speaks has state.
 	Born bool
 	// Heard says that the answering replica was ever told anything by the asker.
 	Heard bool
 	// Voters are the voters with which the answering replica was born.
 	Voters []ashlar.ReplicaID
+	// Position, in a question of a replica that has state, is what it finds on its
+	// disk: the term, and the last index of its log.
+	Position Position
+	// Behind says in an answer that the asker was further once.
+	Behind bool
 }
 
 // SnapshotChunk is a part of the state of a shard at one log index.

@@ -145,10 +145,13 @@ func batchToPB(b *RaftBatch) (*shardspb.RaftBatch, error) {
 			if err != nil {
 				return nil, err
 			}
-			pm.Raft = raw
+			pm.Raft, pm.Durable = raw, positionToPB(msg.Durable)
 		}
 		if msg.Birth != nil {
-			pm.Birth = &shardspb.Birth{Reply: msg.Birth.Reply, Born: msg.Birth.Born, Heard: msg.Birth.Heard}
+			pm.Birth = &shardspb.Birth{
+				Reply: msg.Birth.Reply, Born: msg.Birth.Born, Heard: msg.Birth.Heard, Behind: msg.Birth.Behind,
+				Position: positionToPB(msg.Birth.Position),
+			}
 			for _, v := range msg.Birth.Voters {
 				pm.Birth.Voters = append(pm.Birth.Voters, uint64(v))
 			}
@@ -165,12 +168,15 @@ func batchFromPB(m *shardspb.RaftBatch) (*RaftBatch, error) {
 			Shard: ashlar.ShardID(pm.Shard), From: ashlar.ReplicaID(pm.From), To: ashlar.ReplicaID(pm.To),
 		}
 		if pm.Birth != nil {
-			msg.Birth = &Birth{Reply: pm.Birth.Reply, Born: pm.Birth.Born, Heard: pm.Birth.Heard}
+			msg.Birth = &Birth{
+				Reply: pm.Birth.Reply, Born: pm.Birth.Born, Heard: pm.Birth.Heard, Behind: pm.Birth.Behind,
+				Position: positionFromPB(pm.Birth.Position),
+			}
 			for _, v := range pm.Birth.Voters {
 				msg.Birth.Voters = append(msg.Birth.Voters, ashlar.ReplicaID(v))
 			}
 		} else {
-			msg.Raft = new(raftpb.Message)
+			msg.Raft, msg.Durable = new(raftpb.Message), positionFromPB(pm.Durable)
 			if err := proto.Unmarshal(pm.Raft, msg.Raft); err != nil {
 				return nil, ashlar.E("meta: deliver", "", ashlar.Invalid, err)
 			}
@@ -178,6 +184,17 @@ func batchFromPB(m *shardspb.RaftBatch) (*RaftBatch, error) {
 		b.Messages = append(b.Messages, msg)
 	}
 	return b, nil
+}
+
+func positionToPB(p Position) *shardspb.Position {
+	if p == (Position{}) {
+		return nil
+	}
+	return &shardspb.Position{Term: p.Term, Index: p.Index}
+}
+
+func positionFromPB(p *shardspb.Position) Position {
+	return Position{Term: p.GetTerm(), Index: p.GetIndex()}
 }
 
 func chunkToPB(c *SnapshotChunk) (*shardspb.SnapshotChunk, error) {

@@ -179,6 +179,36 @@ func (c *Client) Status(ctx context.Context) (health.Status, error) {
 	return st, nil
 }
 
+// Shards lists the metadata shards, their replicas and leaders.
+func (c *Client) Shards(ctx context.Context) ([]health.Shard, error) {
+	const op = "placement: shards"
+	reply, _, err := hedge(ctx, c, op, 0, func(ctx context.Context, m member) (*wire.ShardsReply, error) {
+		return m.rpc.Shards(ctx, &wire.ShardsRequest{})
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []health.Shard
+	if err := json.Unmarshal(reply.GetShards(), &all); err != nil {
+		return nil, ashlar.E(op, "", ashlar.Corrupt, err)
+	}
+	return all, nil
+}
+
+// MoveReplica orders a new replica of the shard on host to in the place of the
+// one on host from; both are names. When it returns the order stands in the map
+// of the epoch; done says that nothing is left to do. What is unsafe now is
+// refused with kind Denied and the reason. Asking again is safe.
+func (c *Client) MoveReplica(ctx context.Context, shard ashlar.ShardID, from, to string) (id ashlar.ReplicaID, epoch ashlar.Epoch, done bool, err error) {
+	reply, _, err := hedge(ctx, c, "placement: move replica", 0, func(ctx context.Context, m member) (*wire.MoveReplicaReply, error) {
+		return m.rpc.MoveReplica(ctx, &wire.MoveReplicaRequest{Shard: uint32(shard), From: from, To: to})
+	})
+	if err != nil {
+		return 0, 0, false, err
+	}
+	return ashlar.ReplicaID(reply.GetReplica()), ashlar.Epoch(reply.GetEpoch()), reply.GetDone(), nil
+}
+
 // refused reports whether a member judged the call, so that no other will differ.
 func refused(err error) bool {
 	return ashlar.Is(err, ashlar.Invalid) || ashlar.Is(err, ashlar.Exists) || ashlar.Is(err, ashlar.Denied)

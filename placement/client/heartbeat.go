@@ -53,6 +53,21 @@ type Report struct {
 	RepairPieces uint64
 	// Checked is the epoch up to which the roll call owes nothing; 0: there is none.
 	Checked ashlar.Epoch
+	// Shards are the metadata shards that the host leads; Lost its replicas whose
+	// data is gone or cannot be trusted.
+	Shards []Shard
+	Lost   []ashlar.ReplicaID
+}
+
+// Shard is the committed configuration of a metadata shard, as its leader knows it.
+type Shard struct {
+	Shard ashlar.ShardID
+	// Index is its place in the shard's log.
+	Index  uint64
+	Leader ashlar.ReplicaID
+	Voters []uint64
+	// Learners do not vote yet, Outgoing will cease to.
+	Learners, Outgoing []uint64
 }
 
 // Heartbeat sends report() every so often until ctx ends, and then returns
@@ -159,6 +174,15 @@ func (b *beat) request(r Report, full bool) *wire.HeartbeatRequest {
 		Cluster: s.Cluster[:], Name: s.Name, Host: uint32(s.Host), Boot: s.Boot[:], Zone: s.Zone, Rack: s.Rack,
 		Addr: s.Addr, Rpc: s.RPC, EpochSeen: b.c.epoch(), RepairPieces: r.RepairPieces,
 		CheckedEpoch: uint64(r.Checked),
+	}
+	for _, sh := range r.Shards {
+		req.Shards = append(req.Shards, &wire.ShardReport{
+			Shard: uint32(sh.Shard), Index: sh.Index, Leader: uint64(sh.Leader),
+			Voters: sh.Voters, Learners: sh.Learners, Outgoing: sh.Outgoing,
+		})
+	}
+	for _, id := range r.Lost {
+		req.LostReplicas = append(req.LostReplicas, uint64(id))
 	}
 	var changed []*wire.DiskReport
 	for _, d := range r.Disks {

@@ -27,6 +27,9 @@ const (
 	DiskFull           = "DISK_FULL"
 	ScrubOverdue       = "SCRUB_OVERDUE"
 	DiskUnused         = "DISK_UNUSED"
+	ReplicasLost       = "REPLICAS_LOST"
+	ReplicasNoHost     = "REPLICAS_NO_HOST"
+	ReplicasMoving     = "REPLICAS_MOVING"
 )
 
 // fullPercent of a disk's capacity in use raises DISK_FULL.
@@ -48,6 +51,7 @@ func raise(m *topology.Map, f Facts, st *Status) []Code {
 	r.disks()
 	r.smart()
 	r.scrubs()
+	r.replicas()
 	r.tables()
 	return r.out
 }
@@ -62,7 +66,7 @@ type raiser struct {
 
 func (r *raiser) add(code, subject, next, summary string, args ...any) {
 	r.out = append(r.out, Code{
-		Code: code, Subject: subject, Next: next, Summary: fmt.Sprintf(summary, args...), Note: code == DiskUnused,
+		Code: code, Subject: subject, Next: next, Summary: fmt.Sprintf(summary, args...), Note: code == DiskUnused || code == ReplicasMoving,
 	})
 }
 
@@ -114,7 +118,8 @@ func (r *raiser) hosts() {
 		}
 		if h.State == topology.HostOut {
 			r.add(HostOut, h.Name, "systemctl status ashlar-daemon on "+h.Name,
-				"%s (%s) is given up since %s. Its groups keep their disks: this version moves nothing.", h.Name, place(h), clock(h))
+				"%s (%s) is given up since %s. Its %s; groups keep their disks.",
+				h.Name, place(h), clock(h), r.replicasOn(h.ID))
 			continue
 		}
 		r.add(HostDown, h.Name, "systemctl status ashlar-daemon on "+h.Name,
@@ -178,6 +183,51 @@ func (r *raiser) disks() {
 			"%s came after the cluster was formed and %s nothing: this version does not rebalance.",
 			plural(unused, "disk"), map[bool]string{true: "holds", false: "hold"}[unused == 1])
 	}
+}
+
+// replicas raises what the replicas of metadata shards suffer from.
+func (r *raiser) replicas() {
+	lost, moving := 0, 0
+	for i := range r.m.Shards {
+		sh := &r.m.Shards[i]
+		moving += one(sh.Changing())
+		for _, rep := range sh.Replicas {
+			lost += one(r.f.Replicas[rep.ID] == ReplicaLost)
+		}
+	}
+	if lost > 0 {
+		r.add(ReplicasLost, "", "ashlar shard list", "%s of metadata shards lost their data and stay silent; new ones take their place.",
+			plural(lost, "replica"))
+	}
+	if n := r.f.NoSeat; n > 0 {
+		r.add(ReplicasNoHost, "", "bring a host back or add one",
+			"%s a replica, and there is no host that could take it: each replica needs a host of its own.", misses(n, "metadata shard"))
+	}
+	if moving > 0 {
+		r.add(ReplicasMoving, "", "ashlar shard list", "%s being changed.", map[bool]string{
+			true: "The replicas of 1 metadata shard are", false: fmt.Sprintf("The replicas of %d metadata shards are", moving)}[moving == 1])
+	}
+}
+
+// replicasOn says what becomes of the metadata replicas of a host that is out.
+func (r *raiser) replicasOn(id ashlar.HostID) string {
+	n := 0
+	for i := range r.m.Shards {
+		for _, rep := range r.m.Shards[i].Replicas {
+			n += one(rep.Host == id)
+		}
+	}
+	if n == 0 {
+		return "metadata replicas are on other hosts"
+	}
+	return plural(n, "metadata replica") + " wait for other hosts"
+}
+
+func misses(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun + " misses"
+	}
+	return plural(n, noun) + " miss"
 }
 
 // tables raises what the group table and the quorum suffer from.

@@ -147,6 +147,11 @@ type Facts struct {
 	Suspected []string
 	// Forming says what is missing before the cluster can be formed.
 	Forming string
+	// Replicas is the state of those replicas of shards of which more is known
+	// than that their host is up or not. NoSeat counts the shards that miss a
+	// replica for which there is no host.
+	Replicas map[ashlar.ReplicaID]ReplicaState
+	NoSeat   int
 	// Members are the placement members, Leader the name of theirs or empty.
 	Members []Member
 	Leader  string

@@ -269,7 +269,7 @@ func TestSurvivalIsExact(t *testing.T) {
 		if rapid.Bool().Draw(t, "host down") {
 			down(m, rapid.IntRange(0, len(m.Hosts)-1).Draw(t, "which"))
 		}
-		c := count(m)
+		c := count(m, Facts{})
 		for _, tt := range []struct {
 			name string
 			need func(ashlar.Code) int

@@ -20,7 +20,7 @@ func Judge(m *topology.Map, f Facts) Status {
 		st.Verdict = Unavailable
 		st.Reads, st.Writes = Survival{-1, -1, -1}, Survival{-1, -1, -1}
 	} else {
-		c := count(m)
+		c := count(m, f)
 		st.Reads, st.Writes, st.Worst = c.reads, c.writes, c.worst
 		st.Verdict = verdict(&st, c.atRisk)
 	}

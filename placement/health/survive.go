@@ -17,7 +17,7 @@ type census struct {
 }
 
 // count walks the group table and the shards of a formed map.
-func count(m *topology.Map) census {
+func count(m *topology.Map, f Facts) census {
 	all := int(^uint(0) >> 1)
 	c := census{reads: Survival{all, all, all}, writes: Survival{all, all, all}}
 	codes := []ashlar.Code{m.Settings.Large}
@@ -28,7 +28,7 @@ func count(m *topology.Map) census {
 		c.group(m, &m.Groups[i], codes)
 	}
 	for i := range m.Shards {
-		c.shard(m, &m.Shards[i])
+		c.shard(m, f, &m.Shards[i])
 	}
 	return c
 }
@@ -62,17 +62,18 @@ func (c *census) group(m *topology.Map, g *topology.Group, codes []ashlar.Code) 
 
 // shard judges one metadata shard: it lives while a majority of its replicas
 // does. Its rows are on the hosts, not on the claimed disks.
-func (c *census) shard(m *topology.Map, sh *topology.Shard) {
+func (c *census) shard(m *topology.Map, f Facts, sh *topology.Shard) {
 	hosts, zones := map[ashlar.HostID]int{}, map[string]int{}
+	voters := votersOf(f, sh)
 	live := 0
-	for _, r := range sh.Replicas {
-		if h := m.Host(r.Host); h != nil && h.State == topology.HostUp {
+	for _, r := range voters {
+		if h := m.Host(r.Host); h != nil && h.State == topology.HostUp && f.Replicas[r.ID] != ReplicaLost {
 			live++
 			hosts[h.ID]++
 			zones[h.Zone]++
 		}
 	}
-	left := live - (len(sh.Replicas)/2 + 1)
+	left := live - (len(voters)/2 + 1)
 	s := spread{live: live, hosts: sorted(hosts), zones: sorted(zones)}.survives(left)
 	if left >= 0 {
 		s.Disks = c.reads.Disks // no disk holds it
@@ -83,7 +84,7 @@ func (c *census) shard(m *topology.Map, sh *topology.Shard) {
 	}
 	c.writes = c.writes.worst(s)
 	c.worst.NoMajority += one(left < 0)
-	c.worst.ShardsEdge += one(left == 0 && live < len(sh.Replicas))
+	c.worst.ShardsEdge += one(left == 0 && live < len(voters))
 }
 
 func spreadOf(m *topology.Map, pieces []topology.DiskNum) spread {

@@ -41,6 +41,7 @@ func (s *Machine) Heartbeat(now time.Time, hb Heartbeat) (Answer, error) {
 		s.heard[h.ID] = mem
 	}
 	mem.at, mem.repairPieces, mem.checked = now, hb.RepairPieces, hb.Checked
+	s.hearShards(now, h.ID, mem, hb)
 	all := s.takeDisks(now, h.ID, mem, hb)
 	s.form(now)
 	return Answer{Host: h.ID, NeedFull: !mem.full || !all}, nil

@@ -40,12 +40,17 @@
 // are down, so that callers avoid them, but never marked out. Health says so.
 // When enough of them are back the rest get the whole grace anew.
 //
+// # Metadata shards
+//
+// The replicas of a shard follow the hosts: one whose host is out, or whose data
+// its host reports lost, is replaced by a new one with a new id. shards.go says
+// how a change is ordered, when it is known to be done, and why it is safe.
+//
 // # What it does not do
 //
-// Nothing moves: groups keep their disks whatever becomes of these. Out is
-// recorded for people and for the planner that will come. A failed disk stays
-// failed until its daemon says otherwise; disks that arrive after the cluster
-// was formed are listed and hold nothing.
+// Groups keep their disks whatever becomes of these. A failed disk stays failed
+// until its daemon says otherwise; disks that arrive after the cluster was
+// formed are listed and hold nothing.
 package state
 
 import (
@@ -100,6 +105,10 @@ type Heartbeat struct {
 	// Checked is the epoch up to which the host's roll call owes nothing, 0
 	// without one.
 	Checked ashlar.Epoch
+	// Shards are the metadata shards that the host leads; Lost its replicas whose
+	// data is gone or cannot be trusted.
+	Shards []ShardReport
+	Lost   []ashlar.ReplicaID
 }
 
 // Disk is the report of one disk.
@@ -137,8 +146,10 @@ type Machine struct {
 	suspectedAt map[ashlar.HostID]time.Time
 	// stirred is the epoch in which somebody last came or went, as far as this
 	// machine knows.
-	stirred ashlar.Epoch
-	forming string // what is missing before the cluster can be formed
+	stirred  ashlar.Epoch
+	forming  string // what is missing before the cluster can be formed
+	shards   map[ashlar.ShardID]shardHeard
+	improved time.Time // when improve last looked
 }
 
 // heard is what this machine heard of a host.
@@ -148,6 +159,7 @@ type heard struct {
 	disks        map[ashlar.DiskID]bool // those of the last full list, and since
 	repairPieces uint64
 	checked      ashlar.Epoch
+	lost         []ashlar.ReplicaID
 }
 
 // New takes over at a time, from the map that is in the quorum or from nil.
@@ -155,6 +167,7 @@ func New(cfg Config, m *topology.Map, now time.Time) *Machine {
 	s := &Machine{
 		cfg: cfg, written: m, heard: map[ashlar.HostID]*heard{}, reports: map[ashlar.DiskID]Disk{},
 		listening: now, ticked: now, suspectedAt: map[ashlar.HostID]time.Time{},
+		shards: map[ashlar.ShardID]shardHeard{}, improved: now,
 	}
 	if m != nil {
 		s.stirred = m.Epoch
@@ -237,6 +250,7 @@ func (s *Machine) Tick(now time.Time) {
 		}
 	}
 	s.form(now)
+	s.tendShards(now)
 }
 
 // graceFrom is when the grace of a host that is down began: when it went down,
@@ -305,6 +319,7 @@ func (s *Machine) Facts() health.Facts {
 		}
 	}
 	slices.Sort(f.Suspected)
+	s.shardFacts(&f)
 	return f
 }
 

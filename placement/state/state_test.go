@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/placement/health"
 	"ashlar/placement/layout"
 	"ashlar/placement/topology"
 )
@@ -30,6 +32,11 @@ var rewrite = flag.Bool("rewrite", false, "write the scripts' answers anew")
 //	sleep DURATION        time passes without ticks: the machine itself was stopped
 //	takeover              a new machine goes on from the written map
 //	facts                 what health is told
+//	lead                  from now on the leaders of shards report, in run, if a
+//	                      majority of the voters is among the named hosts
+//	settle                the leaders make the map's lists the voters
+//	lost NAME [N…]        the host says from now on that these replicas are lost
+//	move SHARD FROM TO    an order to move a replica
 //
 // What it prints is the answer and what changed in the map.
 func TestScripts(t *testing.T) {
@@ -98,6 +105,41 @@ type stage struct {
 	now   time.Time
 	seen  *topology.Map
 	hosts map[string]Heartbeat // what each host said last
+	// voters of the shards, whose log grows with every report; nil until they report.
+	voters map[ashlar.ShardID][]topology.Replica
+	index  uint64
+}
+
+// settle is what the leaders do with the lists of the map.
+func (st *stage) settle() {
+	for i, sh := range st.seen.Shards {
+		st.voters[ashlar.ShardID(i)] = slices.Clone(sh.Replicas)
+	}
+}
+
+// reports are those of the shards whose first living voter is on the host, if a
+// majority lives.
+func (st *stage) reports(host ashlar.HostID, living []string) (all []ShardReport) {
+	for i := range len(st.voters) {
+		shard := ashlar.ShardID(i)
+		r := ShardReport{Shard: shard}
+		live, leader := 0, ashlar.HostID(0)
+		for _, v := range st.voters[shard] {
+			r.Voters = append(r.Voters, v.ID)
+			if !slices.Contains(living, st.seen.Host(v.Host).Name) {
+				continue
+			}
+			if live++; leader == 0 {
+				leader, r.Leader = v.Host, v.ID
+			}
+		}
+		if leader == host && live > len(r.Voters)/2 {
+			st.index++
+			r.Index = st.index
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 func (st *stage) command(words []string) string {
@@ -123,6 +165,24 @@ func (st *stage) command(words []string) string {
 		st.s = New(st.cfg, st.seen, st.now)
 	case "facts":
 		return st.facts()
+	case "lead":
+		st.voters = map[ashlar.ShardID][]topology.Replica{}
+		st.settle()
+	case "settle":
+		st.settle()
+	case "lost":
+		hb := st.hosts[names[0]]
+		hb.Lost = nil
+		for _, n := range names[1:] {
+			hb.Lost = append(hb.Lost, ashlar.ReplicaID(st.number(n, 0)))
+		}
+		st.hosts[names[0]] = hb
+	case "move":
+		moved, err := st.s.Move(st.now, ashlar.ShardID(st.number(names[0], 0)), names[1], names[2])
+		if err != nil {
+			return fmt.Sprintf("refused, %v: %v\n", ashlar.KindOf(err), err) + st.changes()
+		}
+		return fmt.Sprintf("replica %d, done %v\n", moved.Replica, moved.Done) + st.changes()
 	default:
 		st.t.Fatalf("unknown command %q", words[0])
 	}
@@ -223,7 +283,7 @@ func (st *stage) run(words []string) string {
 		st.now = st.now.Add(250 * time.Millisecond)
 		for _, name := range words[1:] {
 			hb := st.hosts[name]
-			hb.Full, hb.Disks = false, nil
+			hb.Full, hb.Disks, hb.Shards = false, nil, st.reports(hb.Host, words[1:])
 			if _, err := st.s.Heartbeat(st.now, hb); err != nil {
 				st.t.Fatal(err)
 			}
@@ -240,6 +300,14 @@ func (st *stage) facts() string {
 	fmt.Fprintf(&out, "suspected %v, %d pieces to repair\n", f.Suspected, f.RepairPieces)
 	if f.Forming != "" {
 		fmt.Fprintf(&out, "forming: %s\n", f.Forming)
+	}
+	for _, id := range slices.Sorted(maps.Keys(f.Replicas)) {
+		if state := f.Replicas[id]; state != health.ReplicaLeads {
+			fmt.Fprintf(&out, "replica %d %s\n", id, state)
+		}
+	}
+	if f.NoSeat > 0 {
+		fmt.Fprintf(&out, "%d shards without a seat\n", f.NoSeat)
 	}
 	for n := range st.s.Map().Disks {
 		if d, ok := f.Disks[topology.DiskNum(n)]; ok {
@@ -287,9 +355,50 @@ func (st *stage) changes() string {
 		say("formed: %d groups, %d shards, next replica %d", len(m.Groups), len(m.Shards), m.NextReplica)
 		st.check(m)
 	}
+	for i, sh := range m.Shards {
+		if old.Formed() && !slices.Equal(sh.All(), old.Shards[i].All()) || sh.Moved != 0 && sh.Moved != old.Shards[i].Moved {
+			say("shard %d: %s", i, sayShard(m, sh))
+			st.checkShard(i, sh, old.Shards[i])
+		}
+	}
 	st.seen = m
 	st.s.Written()
 	return out.String()
+}
+
+func sayShard(m *topology.Map, sh topology.Shard) string {
+	var words []string
+	for k, r := range sh.All() {
+		if k == len(sh.Replicas) {
+			words = append(words, "leaving")
+		}
+		words = append(words, fmt.Sprintf("%d@%s", r.ID, m.Host(r.Host).Name))
+	}
+	return strings.Join(words, " ")
+}
+
+// checkShard demands that a list differs from the one before in one replica at
+// most, that nobody is on a host twice, and that whoever goes is still named.
+func (st *stage) checkShard(i int, sh, was topology.Shard) {
+	fresh := 0
+	hosts := map[ashlar.HostID]bool{}
+	for _, r := range sh.Replicas {
+		if !slices.Contains(was.Replicas, r) {
+			fresh++
+		}
+		if hosts[r.Host] {
+			st.t.Errorf("shard %d: two replicas on host %d", i, r.Host)
+		}
+		hosts[r.Host] = true
+	}
+	for _, r := range was.Replicas {
+		if !slices.Contains(sh.All(), r) {
+			st.t.Errorf("shard %d: replica %d went without leaving", i, r.ID)
+		}
+	}
+	if fresh > 1 || len(sh.Replicas) != len(was.Replicas) {
+		st.t.Errorf("shard %d: %d new replicas, %d instead of %d", i, fresh, len(sh.Replicas), len(was.Replicas))
+	}
 }
 
 func (st *stage) check(m *topology.Map) {

@@ -94,8 +94,24 @@ type Replica struct {
 
 // Shard is one metadata shard.
 type Shard struct {
+	// Replicas are those that it should have, the preferred leader first.
 	Replicas []Replica
+	// Leaving are those that a change of the list took out and that may still
+	// vote: they keep their data until the change is known to be done.
+	Leaving []Replica
+	// Moved is the epoch at which a replica was last put into the list, 0 if none
+	// was since the cluster was formed. It orders the lists of a shard.
+	Moved ashlar.Epoch
 }
+
+// All returns the replicas that may hold the shard's data: those of the list,
+// then those that leave.
+func (s *Shard) All() []Replica {
+	return append(slices.Clone(s.Replicas), s.Leaving...)
+}
+
+// Changing reports whether a change of the list is not known to be done.
+func (s *Shard) Changing() bool { return len(s.Leaving) > 0 }
 
 // Settings are the cluster-wide choices that everybody must share.
 type Settings struct {
@@ -217,6 +233,7 @@ func (m *Map) Clone() *Map {
 	c.Shards = slices.Clone(m.Shards)
 	for i := range c.Shards {
 		c.Shards[i].Replicas = slices.Clone(m.Shards[i].Replicas)
+		c.Shards[i].Leaving = slices.Clone(m.Shards[i].Leaving)
 	}
 	return &c
 }

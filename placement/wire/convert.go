@@ -40,11 +40,7 @@ func FromMap(m *topology.Map) *Map {
 		w.Groups[i] = &Group{Disks: disks, Moved: uint64(g.Moved)}
 	}
 	for i, s := range m.Shards {
-		replicas := make([]*Replica, len(s.Replicas))
-		for j, r := range s.Replicas {
-			replicas[j] = &Replica{Id: uint64(r.ID), Host: uint32(r.Host)}
-		}
-		w.Shards[i] = &Shard{Replicas: replicas}
+		w.Shards[i] = &Shard{Replicas: fromReplicas(s.Replicas), Leaving: fromReplicas(s.Leaving), Moved: uint64(s.Moved)}
 	}
 	return w
 }
@@ -125,16 +121,32 @@ func toTables(m *topology.Map, w *Map) error {
 	}
 	m.Shards = make([]topology.Shard, len(w.GetShards()))
 	for i, s := range w.GetShards() {
-		replicas := make([]topology.Replica, len(s.GetReplicas()))
-		for j, r := range s.GetReplicas() {
-			if m.Host(ashlar.HostID(r.GetHost())) == nil {
-				return fmt.Errorf("shard %d: no host %d", i, r.GetHost())
-			}
-			replicas[j] = topology.Replica{ID: ashlar.ReplicaID(r.GetId()), Host: ashlar.HostID(r.GetHost())}
+		m.Shards[i] = topology.Shard{
+			Replicas: toReplicas(s.GetReplicas()), Leaving: toReplicas(s.GetLeaving()), Moved: ashlar.Epoch(s.GetMoved()),
 		}
-		m.Shards[i] = topology.Shard{Replicas: replicas}
+		for _, r := range m.Shards[i].All() {
+			if m.Host(r.Host) == nil {
+				return fmt.Errorf("shard %d: no host %d", i, r.Host)
+			}
+		}
 	}
 	return nil
+}
+
+func fromReplicas(replicas []topology.Replica) []*Replica {
+	out := make([]*Replica, len(replicas))
+	for i, r := range replicas {
+		out[i] = &Replica{Id: uint64(r.ID), Host: uint32(r.Host)}
+	}
+	return out
+}
+
+func toReplicas(replicas []*Replica) []topology.Replica {
+	var out []topology.Replica
+	for _, r := range replicas {
+		out = append(out, topology.Replica{ID: ashlar.ReplicaID(r.GetId()), Host: ashlar.HostID(r.GetHost())})
+	}
+	return out
 }
 
 func fromSettings(s topology.Settings) *Settings {

@@ -47,7 +47,10 @@ type HeartbeatRequest struct {
 	Forwarded bool `protobuf:"varint,13,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
 	// Nothing is owed by the host's roll call of what happened up to this epoch;
 	// 0 from a host that calls no roll.
-	CheckedEpoch  uint64 `protobuf:"varint,16,opt,name=checked_epoch,json=checkedEpoch,proto3" json:"checked_epoch,omitempty"`
+	CheckedEpoch uint64 `protobuf:"varint,16,opt,name=checked_epoch,json=checkedEpoch,proto3" json:"checked_epoch,omitempty"`
+	// The metadata shards that the host leads, and its replicas whose data is lost.
+	Shards        []*ShardReport `protobuf:"bytes,14,rep,name=shards,proto3" json:"shards,omitempty"`
+	LostReplicas  []uint64       `protobuf:"varint,15,rep,packed,name=lost_replicas,json=lostReplicas,proto3" json:"lost_replicas,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -180,6 +183,109 @@ func (x *HeartbeatRequest) GetCheckedEpoch() uint64 {
 	return 0
 }
 
+func (x *HeartbeatRequest) GetShards() []*ShardReport {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+func (x *HeartbeatRequest) GetLostReplicas() []uint64 {
+	if x != nil {
+		return x.LostReplicas
+	}
+	return nil
+}
+
+// ShardReport is the committed configuration of a shard, as its leader knows it.
+type ShardReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Where in the shard's history it was committed; later ones are greater.
+	Index  uint64   `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Voters []uint64 `protobuf:"varint,3,rep,packed,name=voters,proto3" json:"voters,omitempty"`
+	// Replicas that receive the log and do not vote yet.
+	Learners []uint64 `protobuf:"varint,4,rep,packed,name=learners,proto3" json:"learners,omitempty"`
+	// Voters that a joint change under way takes out.
+	Outgoing []uint64 `protobuf:"varint,5,rep,packed,name=outgoing,proto3" json:"outgoing,omitempty"`
+	// The leading replica.
+	Leader        uint64 `protobuf:"varint,6,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardReport) Reset() {
+	*x = ShardReport{}
+	mi := &file_placement_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardReport) ProtoMessage() {}
+
+func (x *ShardReport) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardReport.ProtoReflect.Descriptor instead.
+func (*ShardReport) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ShardReport) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ShardReport) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *ShardReport) GetVoters() []uint64 {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *ShardReport) GetLearners() []uint64 {
+	if x != nil {
+		return x.Learners
+	}
+	return nil
+}
+
+func (x *ShardReport) GetOutgoing() []uint64 {
+	if x != nil {
+		return x.Outgoing
+	}
+	return nil
+}
+
+func (x *ShardReport) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
 type DiskReport struct {
 	state  protoimpl.MessageState `protogen:"open.v1"`
 	Id     []byte                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -204,7 +310,7 @@ type DiskReport struct {
 
 func (x *DiskReport) Reset() {
 	*x = DiskReport{}
-	mi := &file_placement_proto_msgTypes[1]
+	mi := &file_placement_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -216,7 +322,7 @@ func (x *DiskReport) String() string {
 func (*DiskReport) ProtoMessage() {}
 
 func (x *DiskReport) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[1]
+	mi := &file_placement_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -229,7 +335,7 @@ func (x *DiskReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskReport.ProtoReflect.Descriptor instead.
 func (*DiskReport) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{1}
+	return file_placement_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *DiskReport) GetId() []byte {
@@ -336,7 +442,7 @@ type SmartReport struct {
 
 func (x *SmartReport) Reset() {
 	*x = SmartReport{}
-	mi := &file_placement_proto_msgTypes[2]
+	mi := &file_placement_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -348,7 +454,7 @@ func (x *SmartReport) String() string {
 func (*SmartReport) ProtoMessage() {}
 
 func (x *SmartReport) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[2]
+	mi := &file_placement_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -361,7 +467,7 @@ func (x *SmartReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SmartReport.ProtoReflect.Descriptor instead.
 func (*SmartReport) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{2}
+	return file_placement_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SmartReport) GetSerial() string {
@@ -449,7 +555,7 @@ type ScrubReport struct {
 
 func (x *ScrubReport) Reset() {
 	*x = ScrubReport{}
-	mi := &file_placement_proto_msgTypes[3]
+	mi := &file_placement_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -461,7 +567,7 @@ func (x *ScrubReport) String() string {
 func (*ScrubReport) ProtoMessage() {}
 
 func (x *ScrubReport) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[3]
+	mi := &file_placement_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -474,7 +580,7 @@ func (x *ScrubReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScrubReport.ProtoReflect.Descriptor instead.
 func (*ScrubReport) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{3}
+	return file_placement_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ScrubReport) GetPeriodNanos() int64 {
@@ -549,7 +655,7 @@ type HeartbeatReply struct {
 
 func (x *HeartbeatReply) Reset() {
 	*x = HeartbeatReply{}
-	mi := &file_placement_proto_msgTypes[4]
+	mi := &file_placement_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +667,7 @@ func (x *HeartbeatReply) String() string {
 func (*HeartbeatReply) ProtoMessage() {}
 
 func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[4]
+	mi := &file_placement_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +680,7 @@ func (x *HeartbeatReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatReply.ProtoReflect.Descriptor instead.
 func (*HeartbeatReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{4}
+	return file_placement_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *HeartbeatReply) GetHost() uint32 {
@@ -622,7 +728,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_placement_proto_msgTypes[5]
+	mi := &file_placement_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -634,7 +740,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[5]
+	mi := &file_placement_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -647,7 +753,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{5}
+	return file_placement_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchRequest) GetEpoch() uint64 {
@@ -668,7 +774,7 @@ type WatchReply struct {
 
 func (x *WatchReply) Reset() {
 	*x = WatchReply{}
-	mi := &file_placement_proto_msgTypes[6]
+	mi := &file_placement_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -680,7 +786,7 @@ func (x *WatchReply) String() string {
 func (*WatchReply) ProtoMessage() {}
 
 func (x *WatchReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[6]
+	mi := &file_placement_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -693,7 +799,7 @@ func (x *WatchReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchReply.ProtoReflect.Descriptor instead.
 func (*WatchReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{6}
+	return file_placement_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchReply) GetMap() *Map {
@@ -712,7 +818,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_placement_proto_msgTypes[7]
+	mi := &file_placement_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +830,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[7]
+	mi := &file_placement_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +843,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{7}
+	return file_placement_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *StatusRequest) GetForwarded() bool {
@@ -757,7 +863,7 @@ type StatusReply struct {
 
 func (x *StatusReply) Reset() {
 	*x = StatusReply{}
-	mi := &file_placement_proto_msgTypes[8]
+	mi := &file_placement_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +875,7 @@ func (x *StatusReply) String() string {
 func (*StatusReply) ProtoMessage() {}
 
 func (x *StatusReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[8]
+	mi := &file_placement_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,12 +888,232 @@ func (x *StatusReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusReply.ProtoReflect.Descriptor instead.
 func (*StatusReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{8}
+	return file_placement_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StatusReply) GetStatus() []byte {
 	if x != nil {
 		return x.Status
+	}
+	return nil
+}
+
+type MoveReplicaRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Shard uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Names of hosts.
+	From          string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
+	To            string `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	Forwarded     bool   `protobuf:"varint,4,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveReplicaRequest) Reset() {
+	*x = MoveReplicaRequest{}
+	mi := &file_placement_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveReplicaRequest) ProtoMessage() {}
+
+func (x *MoveReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveReplicaRequest.ProtoReflect.Descriptor instead.
+func (*MoveReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MoveReplicaRequest) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *MoveReplicaRequest) GetFrom() string {
+	if x != nil {
+		return x.From
+	}
+	return ""
+}
+
+func (x *MoveReplicaRequest) GetTo() string {
+	if x != nil {
+		return x.To
+	}
+	return ""
+}
+
+func (x *MoveReplicaRequest) GetForwarded() bool {
+	if x != nil {
+		return x.Forwarded
+	}
+	return false
+}
+
+type MoveReplicaReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The epoch of the map that orders the change, and the new replica.
+	Epoch   uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Replica uint64 `protobuf:"varint,2,opt,name=replica,proto3" json:"replica,omitempty"`
+	// Nothing was to be done: the replica is where it should be.
+	Done          bool `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MoveReplicaReply) Reset() {
+	*x = MoveReplicaReply{}
+	mi := &file_placement_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MoveReplicaReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MoveReplicaReply) ProtoMessage() {}
+
+func (x *MoveReplicaReply) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MoveReplicaReply.ProtoReflect.Descriptor instead.
+func (*MoveReplicaReply) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *MoveReplicaReply) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *MoveReplicaReply) GetReplica() uint64 {
+	if x != nil {
+		return x.Replica
+	}
+	return 0
+}
+
+func (x *MoveReplicaReply) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+type ShardsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Forwarded     bool                   `protobuf:"varint,1,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardsRequest) Reset() {
+	*x = ShardsRequest{}
+	mi := &file_placement_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardsRequest) ProtoMessage() {}
+
+func (x *ShardsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardsRequest.ProtoReflect.Descriptor instead.
+func (*ShardsRequest) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ShardsRequest) GetForwarded() bool {
+	if x != nil {
+		return x.Forwarded
+	}
+	return false
+}
+
+type ShardsReply struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A list of health.Shard as JSON: what `ashlar shard list --json` prints.
+	Shards        []byte `protobuf:"bytes,1,opt,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardsReply) Reset() {
+	*x = ShardsReply{}
+	mi := &file_placement_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardsReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardsReply) ProtoMessage() {}
+
+func (x *ShardsReply) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardsReply.ProtoReflect.Descriptor instead.
+func (*ShardsReply) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ShardsReply) GetShards() []byte {
+	if x != nil {
+		return x.Shards
 	}
 	return nil
 }
@@ -800,7 +1126,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_placement_proto_msgTypes[9]
+	mi := &file_placement_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -812,7 +1138,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[9]
+	mi := &file_placement_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -825,7 +1151,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{9}
+	return file_placement_proto_rawDescGZIP(), []int{14}
 }
 
 type PingReply struct {
@@ -839,7 +1165,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_placement_proto_msgTypes[10]
+	mi := &file_placement_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1177,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[10]
+	mi := &file_placement_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1190,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{10}
+	return file_placement_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PingReply) GetName() string {
@@ -899,7 +1225,7 @@ type Map struct {
 
 func (x *Map) Reset() {
 	*x = Map{}
-	mi := &file_placement_proto_msgTypes[11]
+	mi := &file_placement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -911,7 +1237,7 @@ func (x *Map) String() string {
 func (*Map) ProtoMessage() {}
 
 func (x *Map) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[11]
+	mi := &file_placement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -924,7 +1250,7 @@ func (x *Map) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Map.ProtoReflect.Descriptor instead.
 func (*Map) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{11}
+	return file_placement_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Map) GetCluster() []byte {
@@ -1013,7 +1339,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_placement_proto_msgTypes[12]
+	mi := &file_placement_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1351,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[12]
+	mi := &file_placement_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1364,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{12}
+	return file_placement_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Settings) GetLarge() string {
@@ -1114,7 +1440,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_placement_proto_msgTypes[13]
+	mi := &file_placement_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1452,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[13]
+	mi := &file_placement_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1465,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{13}
+	return file_placement_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Host) GetId() uint32 {
@@ -1219,7 +1545,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_placement_proto_msgTypes[14]
+	mi := &file_placement_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1557,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[14]
+	mi := &file_placement_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1570,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{14}
+	return file_placement_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Disk) GetId() []byte {
@@ -1299,7 +1625,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_placement_proto_msgTypes[15]
+	mi := &file_placement_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1311,7 +1637,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[15]
+	mi := &file_placement_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1324,7 +1650,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{15}
+	return file_placement_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Group) GetDisks() []uint32 {
@@ -1342,15 +1668,19 @@ func (x *Group) GetMoved() uint64 {
 }
 
 type Shard struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Replicas      []*Replica             `protobuf:"bytes,1,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Replicas []*Replica             `protobuf:"bytes,1,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// Taken out of the list by a change that is not known to be done.
+	Leaving []*Replica `protobuf:"bytes,2,rep,name=leaving,proto3" json:"leaving,omitempty"`
+	// The epoch at which a replica was last put into the list.
+	Moved         uint64 `protobuf:"varint,3,opt,name=moved,proto3" json:"moved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_placement_proto_msgTypes[16]
+	mi := &file_placement_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1692,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[16]
+	mi := &file_placement_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1705,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{16}
+	return file_placement_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Shard) GetReplicas() []*Replica {
@@ -1383,6 +1713,20 @@ func (x *Shard) GetReplicas() []*Replica {
 		return x.Replicas
 	}
 	return nil
+}
+
+func (x *Shard) GetLeaving() []*Replica {
+	if x != nil {
+		return x.Leaving
+	}
+	return nil
+}
+
+func (x *Shard) GetMoved() uint64 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
 }
 
 type Replica struct {
@@ -1395,7 +1739,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_placement_proto_msgTypes[17]
+	mi := &file_placement_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1751,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[17]
+	mi := &file_placement_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1764,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{17}
+	return file_placement_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -1441,7 +1785,7 @@ var File_placement_proto protoreflect.FileDescriptor
 
 const file_placement_proto_rawDesc = "" +
 	"\n" +
-	"\x0fplacement.proto\x12\x13ashlar.placement.v1\"\x88\x03\n" +
+	"\x0fplacement.proto\x12\x13ashlar.placement.v1\"\xe7\x03\n" +
 	"\x10HeartbeatRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x12\n" +
@@ -1458,7 +1802,16 @@ const file_placement_proto_rawDesc = "" +
 	"\x05disks\x18\v \x03(\v2\x1f.ashlar.placement.v1.DiskReportR\x05disks\x12#\n" +
 	"\rrepair_pieces\x18\f \x01(\x04R\frepairPieces\x12\x1c\n" +
 	"\tforwarded\x18\r \x01(\bR\tforwarded\x12#\n" +
-	"\rchecked_epoch\x18\x10 \x01(\x04R\fcheckedEpoch\"\x92\x03\n" +
+	"\rchecked_epoch\x18\x10 \x01(\x04R\fcheckedEpoch\x128\n" +
+	"\x06shards\x18\x0e \x03(\v2 .ashlar.placement.v1.ShardReportR\x06shards\x12#\n" +
+	"\rlost_replicas\x18\x0f \x03(\x04R\flostReplicas\"\xa1\x01\n" +
+	"\vShardReport\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x16\n" +
+	"\x06voters\x18\x03 \x03(\x04R\x06voters\x12\x1a\n" +
+	"\blearners\x18\x04 \x03(\x04R\blearners\x12\x1a\n" +
+	"\boutgoing\x18\x05 \x03(\x04R\boutgoing\x12\x16\n" +
+	"\x06leader\x18\x06 \x01(\x04R\x06leader\"\x92\x03\n" +
 	"\n" +
 	"DiskReport\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
@@ -1508,7 +1861,20 @@ const file_placement_proto_rawDesc = "" +
 	"\rStatusRequest\x12\x1c\n" +
 	"\tforwarded\x18\x01 \x01(\bR\tforwarded\"%\n" +
 	"\vStatusReply\x12\x16\n" +
-	"\x06status\x18\x01 \x01(\fR\x06status\"\r\n" +
+	"\x06status\x18\x01 \x01(\fR\x06status\"l\n" +
+	"\x12MoveReplicaRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
+	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x1c\n" +
+	"\tforwarded\x18\x04 \x01(\bR\tforwarded\"V\n" +
+	"\x10MoveReplicaReply\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
+	"\areplica\x18\x02 \x01(\x04R\areplica\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\"-\n" +
+	"\rShardsRequest\x12\x1c\n" +
+	"\tforwarded\x18\x01 \x01(\bR\tforwarded\"%\n" +
+	"\vShardsReply\x12\x16\n" +
+	"\x06shards\x18\x01 \x01(\fR\x06shards\"\r\n" +
 	"\vPingRequest\"7\n" +
 	"\tPingReply\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
@@ -1554,17 +1920,21 @@ const file_placement_proto_rawDesc = "" +
 	"\x10since_unix_nanos\x18\x06 \x01(\x03R\x0esinceUnixNanos\"3\n" +
 	"\x05Group\x12\x14\n" +
 	"\x05disks\x18\x01 \x03(\rR\x05disks\x12\x14\n" +
-	"\x05moved\x18\x02 \x01(\x04R\x05moved\"A\n" +
+	"\x05moved\x18\x02 \x01(\x04R\x05moved\"\x8f\x01\n" +
 	"\x05Shard\x128\n" +
-	"\breplicas\x18\x01 \x03(\v2\x1c.ashlar.placement.v1.ReplicaR\breplicas\"-\n" +
+	"\breplicas\x18\x01 \x03(\v2\x1c.ashlar.placement.v1.ReplicaR\breplicas\x126\n" +
+	"\aleaving\x18\x02 \x03(\v2\x1c.ashlar.placement.v1.ReplicaR\aleaving\x12\x14\n" +
+	"\x05moved\x18\x03 \x01(\x04R\x05moved\"-\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
-	"\x04host\x18\x02 \x01(\rR\x04host2\xcd\x02\n" +
+	"\x04host\x18\x02 \x01(\rR\x04host2\xfc\x03\n" +
 	"\tPlacement\x12W\n" +
 	"\tHeartbeat\x12%.ashlar.placement.v1.HeartbeatRequest\x1a#.ashlar.placement.v1.HeartbeatReply\x12M\n" +
 	"\x05Watch\x12!.ashlar.placement.v1.WatchRequest\x1a\x1f.ashlar.placement.v1.WatchReply0\x01\x12N\n" +
 	"\x06Status\x12\".ashlar.placement.v1.StatusRequest\x1a .ashlar.placement.v1.StatusReply\x12H\n" +
-	"\x04Ping\x12 .ashlar.placement.v1.PingRequest\x1a\x1e.ashlar.placement.v1.PingReplyB\x17Z\x15ashlar/placement/wireb\x06proto3"
+	"\x04Ping\x12 .ashlar.placement.v1.PingRequest\x1a\x1e.ashlar.placement.v1.PingReply\x12]\n" +
+	"\vMoveReplica\x12'.ashlar.placement.v1.MoveReplicaRequest\x1a%.ashlar.placement.v1.MoveReplicaReply\x12N\n" +
+	"\x06Shards\x12\".ashlar.placement.v1.ShardsRequest\x1a .ashlar.placement.v1.ShardsReplyB\x17Z\x15ashlar/placement/wireb\x06proto3"
 
 var (
 	file_placement_proto_rawDescOnce sync.Once
@@ -1578,51 +1948,62 @@ func file_placement_proto_rawDescGZIP() []byte {
 	return file_placement_proto_rawDescData
 }
 
-var file_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_placement_proto_goTypes = []any{
-	(*HeartbeatRequest)(nil), // 0: ashlar.placement.v1.HeartbeatRequest
-	(*DiskReport)(nil),       // 1: ashlar.placement.v1.DiskReport
-	(*SmartReport)(nil),      // 2: ashlar.placement.v1.SmartReport
-	(*ScrubReport)(nil),      // 3: ashlar.placement.v1.ScrubReport
-	(*HeartbeatReply)(nil),   // 4: ashlar.placement.v1.HeartbeatReply
-	(*WatchRequest)(nil),     // 5: ashlar.placement.v1.WatchRequest
-	(*WatchReply)(nil),       // 6: ashlar.placement.v1.WatchReply
-	(*StatusRequest)(nil),    // 7: ashlar.placement.v1.StatusRequest
-	(*StatusReply)(nil),      // 8: ashlar.placement.v1.StatusReply
-	(*PingRequest)(nil),      // 9: ashlar.placement.v1.PingRequest
-	(*PingReply)(nil),        // 10: ashlar.placement.v1.PingReply
-	(*Map)(nil),              // 11: ashlar.placement.v1.Map
-	(*Settings)(nil),         // 12: ashlar.placement.v1.Settings
-	(*Host)(nil),             // 13: ashlar.placement.v1.Host
-	(*Disk)(nil),             // 14: ashlar.placement.v1.Disk
-	(*Group)(nil),            // 15: ashlar.placement.v1.Group
-	(*Shard)(nil),            // 16: ashlar.placement.v1.Shard
-	(*Replica)(nil),          // 17: ashlar.placement.v1.Replica
+	(*HeartbeatRequest)(nil),   // 0: ashlar.placement.v1.HeartbeatRequest
+	(*ShardReport)(nil),        // 1: ashlar.placement.v1.ShardReport
+	(*DiskReport)(nil),         // 2: ashlar.placement.v1.DiskReport
+	(*SmartReport)(nil),        // 3: ashlar.placement.v1.SmartReport
+	(*ScrubReport)(nil),        // 4: ashlar.placement.v1.ScrubReport
+	(*HeartbeatReply)(nil),     // 5: ashlar.placement.v1.HeartbeatReply
+	(*WatchRequest)(nil),       // 6: ashlar.placement.v1.WatchRequest
+	(*WatchReply)(nil),         // 7: ashlar.placement.v1.WatchReply
+	(*StatusRequest)(nil),      // 8: ashlar.placement.v1.StatusRequest
+	(*StatusReply)(nil),        // 9: ashlar.placement.v1.StatusReply
+	(*MoveReplicaRequest)(nil), // 10: ashlar.placement.v1.MoveReplicaRequest
+	(*MoveReplicaReply)(nil),   // 11: ashlar.placement.v1.MoveReplicaReply
+	(*ShardsRequest)(nil),      // 12: ashlar.placement.v1.ShardsRequest
+	(*ShardsReply)(nil),        // 13: ashlar.placement.v1.ShardsReply
+	(*PingRequest)(nil),        // 14: ashlar.placement.v1.PingRequest
+	(*PingReply)(nil),          // 15: ashlar.placement.v1.PingReply
+	(*Map)(nil),                // 16: ashlar.placement.v1.Map
+	(*Settings)(nil),           // 17: ashlar.placement.v1.Settings
+	(*Host)(nil),               // 18: ashlar.placement.v1.Host
+	(*Disk)(nil),               // 19: ashlar.placement.v1.Disk
+	(*Group)(nil),              // 20: ashlar.placement.v1.Group
+	(*Shard)(nil),              // 21: ashlar.placement.v1.Shard
+	(*Replica)(nil),            // 22: ashlar.placement.v1.Replica
 }
 var file_placement_proto_depIdxs = []int32{
-	1,  // 0: ashlar.placement.v1.HeartbeatRequest.disks:type_name -> ashlar.placement.v1.DiskReport
-	3,  // 1: ashlar.placement.v1.DiskReport.scrub:type_name -> ashlar.placement.v1.ScrubReport
-	2,  // 2: ashlar.placement.v1.DiskReport.smart:type_name -> ashlar.placement.v1.SmartReport
-	11, // 3: ashlar.placement.v1.WatchReply.map:type_name -> ashlar.placement.v1.Map
-	12, // 4: ashlar.placement.v1.Map.settings:type_name -> ashlar.placement.v1.Settings
-	13, // 5: ashlar.placement.v1.Map.hosts:type_name -> ashlar.placement.v1.Host
-	14, // 6: ashlar.placement.v1.Map.disks:type_name -> ashlar.placement.v1.Disk
-	15, // 7: ashlar.placement.v1.Map.groups:type_name -> ashlar.placement.v1.Group
-	16, // 8: ashlar.placement.v1.Map.shards:type_name -> ashlar.placement.v1.Shard
-	17, // 9: ashlar.placement.v1.Shard.replicas:type_name -> ashlar.placement.v1.Replica
-	0,  // 10: ashlar.placement.v1.Placement.Heartbeat:input_type -> ashlar.placement.v1.HeartbeatRequest
-	5,  // 11: ashlar.placement.v1.Placement.Watch:input_type -> ashlar.placement.v1.WatchRequest
-	7,  // 12: ashlar.placement.v1.Placement.Status:input_type -> ashlar.placement.v1.StatusRequest
-	9,  // 13: ashlar.placement.v1.Placement.Ping:input_type -> ashlar.placement.v1.PingRequest
-	4,  // 14: ashlar.placement.v1.Placement.Heartbeat:output_type -> ashlar.placement.v1.HeartbeatReply
-	6,  // 15: ashlar.placement.v1.Placement.Watch:output_type -> ashlar.placement.v1.WatchReply
-	8,  // 16: ashlar.placement.v1.Placement.Status:output_type -> ashlar.placement.v1.StatusReply
-	10, // 17: ashlar.placement.v1.Placement.Ping:output_type -> ashlar.placement.v1.PingReply
-	14, // [14:18] is the sub-list for method output_type
-	10, // [10:14] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	2,  // 0: ashlar.placement.v1.HeartbeatRequest.disks:type_name -> ashlar.placement.v1.DiskReport
+	1,  // 1: ashlar.placement.v1.HeartbeatRequest.shards:type_name -> ashlar.placement.v1.ShardReport
+	4,  // 2: ashlar.placement.v1.DiskReport.scrub:type_name -> ashlar.placement.v1.ScrubReport
+	3,  // 3: ashlar.placement.v1.DiskReport.smart:type_name -> ashlar.placement.v1.SmartReport
+	16, // 4: ashlar.placement.v1.WatchReply.map:type_name -> ashlar.placement.v1.Map
+	17, // 5: ashlar.placement.v1.Map.settings:type_name -> ashlar.placement.v1.Settings
+	18, // 6: ashlar.placement.v1.Map.hosts:type_name -> ashlar.placement.v1.Host
+	19, // 7: ashlar.placement.v1.Map.disks:type_name -> ashlar.placement.v1.Disk
+	20, // 8: ashlar.placement.v1.Map.groups:type_name -> ashlar.placement.v1.Group
+	21, // 9: ashlar.placement.v1.Map.shards:type_name -> ashlar.placement.v1.Shard
+	22, // 10: ashlar.placement.v1.Shard.replicas:type_name -> ashlar.placement.v1.Replica
+	22, // 11: ashlar.placement.v1.Shard.leaving:type_name -> ashlar.placement.v1.Replica
+	0,  // 12: ashlar.placement.v1.Placement.Heartbeat:input_type -> ashlar.placement.v1.HeartbeatRequest
+	6,  // 13: ashlar.placement.v1.Placement.Watch:input_type -> ashlar.placement.v1.WatchRequest
+	8,  // 14: ashlar.placement.v1.Placement.Status:input_type -> ashlar.placement.v1.StatusRequest
+	14, // 15: ashlar.placement.v1.Placement.Ping:input_type -> ashlar.placement.v1.PingRequest
+	10, // 16: ashlar.placement.v1.Placement.MoveReplica:input_type -> ashlar.placement.v1.MoveReplicaRequest
+	12, // 17: ashlar.placement.v1.Placement.Shards:input_type -> ashlar.placement.v1.ShardsRequest
+	5,  // 18: ashlar.placement.v1.Placement.Heartbeat:output_type -> ashlar.placement.v1.HeartbeatReply
+	7,  // 19: ashlar.placement.v1.Placement.Watch:output_type -> ashlar.placement.v1.WatchReply
+	9,  // 20: ashlar.placement.v1.Placement.Status:output_type -> ashlar.placement.v1.StatusReply
+	15, // 21: ashlar.placement.v1.Placement.Ping:output_type -> ashlar.placement.v1.PingReply
+	11, // 22: ashlar.placement.v1.Placement.MoveReplica:output_type -> ashlar.placement.v1.MoveReplicaReply
+	13, // 23: ashlar.placement.v1.Placement.Shards:output_type -> ashlar.placement.v1.ShardsReply
+	18, // [18:24] is the sub-list for method output_type
+	12, // [12:18] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_placement_proto_init() }
@@ -1636,7 +2017,7 @@ func file_placement_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_placement_proto_rawDesc), len(file_placement_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

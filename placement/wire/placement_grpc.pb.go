@@ -22,10 +22,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Placement_Heartbeat_FullMethodName = "/ashlar.placement.v1.Placement/Heartbeat"
-	Placement_Watch_FullMethodName     = "/ashlar.placement.v1.Placement/Watch"
-	Placement_Status_FullMethodName    = "/ashlar.placement.v1.Placement/Status"
-	Placement_Ping_FullMethodName      = "/ashlar.placement.v1.Placement/Ping"
+	Placement_Heartbeat_FullMethodName   = "/ashlar.placement.v1.Placement/Heartbeat"
+	Placement_Watch_FullMethodName       = "/ashlar.placement.v1.Placement/Watch"
+	Placement_Status_FullMethodName      = "/ashlar.placement.v1.Placement/Status"
+	Placement_Ping_FullMethodName        = "/ashlar.placement.v1.Placement/Ping"
+	Placement_MoveReplica_FullMethodName = "/ashlar.placement.v1.Placement/MoveReplica"
+	Placement_Shards_FullMethodName      = "/ashlar.placement.v1.Placement/Shards"
 )
 
 // PlacementClient is the client API for Placement service.
@@ -43,6 +45,13 @@ type PlacementClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusReply, error)
 	// Ping is asked by the leader of the other members.
 	Ping(ctx context.Context, in *PingRequest, opts ...grpc.CallOption) (*PingReply, error)
+	// MoveReplica gives a shard a new replica on another host in the place of one.
+	// It returns when the map says so; the change takes longer. Repeating it is
+	// safe. The leader judges, the others pass it on.
+	MoveReplica(ctx context.Context, in *MoveReplicaRequest, opts ...grpc.CallOption) (*MoveReplicaReply, error)
+	// Shards says where the replicas of every metadata shard are and how they do.
+	// The leader answers, the others ask it.
+	Shards(ctx context.Context, in *ShardsRequest, opts ...grpc.CallOption) (*ShardsReply, error)
 }
 
 type placementClient struct {
@@ -102,6 +111,26 @@ func (c *placementClient) Ping(ctx context.Context, in *PingRequest, opts ...grp
 	return out, nil
 }
 
+func (c *placementClient) MoveReplica(ctx context.Context, in *MoveReplicaRequest, opts ...grpc.CallOption) (*MoveReplicaReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MoveReplicaReply)
+	err := c.cc.Invoke(ctx, Placement_MoveReplica_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *placementClient) Shards(ctx context.Context, in *ShardsRequest, opts ...grpc.CallOption) (*ShardsReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ShardsReply)
+	err := c.cc.Invoke(ctx, Placement_Shards_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PlacementServer is the server API for Placement service.
 // All implementations must embed UnimplementedPlacementServer
 // for forward compatibility.
@@ -117,6 +146,13 @@ type PlacementServer interface {
 	Status(context.Context, *StatusRequest) (*StatusReply, error)
 	// Ping is asked by the leader of the other members.
 	Ping(context.Context, *PingRequest) (*PingReply, error)
+	// MoveReplica gives a shard a new replica on another host in the place of one.
+	// It returns when the map says so; the change takes longer. Repeating it is
+	// safe. The leader judges, the others pass it on.
+	MoveReplica(context.Context, *MoveReplicaRequest) (*MoveReplicaReply, error)
+	// Shards says where the replicas of every metadata shard are and how they do.
+	// The leader answers, the others ask it.
+	Shards(context.Context, *ShardsRequest) (*ShardsReply, error)
 	mustEmbedUnimplementedPlacementServer()
 }
 
@@ -138,6 +174,12 @@ func (UnimplementedPlacementServer) Status(context.Context, *StatusRequest) (*St
 }
 func (UnimplementedPlacementServer) Ping(context.Context, *PingRequest) (*PingReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Ping not implemented")
+}
+func (UnimplementedPlacementServer) MoveReplica(context.Context, *MoveReplicaRequest) (*MoveReplicaReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method MoveReplica not implemented")
+}
+func (UnimplementedPlacementServer) Shards(context.Context, *ShardsRequest) (*ShardsReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Shards not implemented")
 }
 func (UnimplementedPlacementServer) mustEmbedUnimplementedPlacementServer() {}
 func (UnimplementedPlacementServer) testEmbeddedByValue()                   {}
@@ -225,6 +267,42 @@ func _Placement_Ping_Handler(srv interface{}, ctx context.Context, dec func(inte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Placement_MoveReplica_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MoveReplicaRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlacementServer).MoveReplica(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Placement_MoveReplica_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlacementServer).MoveReplica(ctx, req.(*MoveReplicaRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Placement_Shards_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ShardsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlacementServer).Shards(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Placement_Shards_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlacementServer).Shards(ctx, req.(*ShardsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Placement_ServiceDesc is the grpc.ServiceDesc for Placement service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -243,6 +321,14 @@ var Placement_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Ping",
 			Handler:    _Placement_Ping_Handler,
+		},
+		{
+			MethodName: "MoveReplica",
+			Handler:    _Placement_MoveReplica_Handler,
+		},
+		{
+			MethodName: "Shards",
+			Handler:    _Placement_Shards_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

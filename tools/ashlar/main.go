@@ -2,7 +2,7 @@
 // development cluster, and the tools of whoever runs them.
 //
 // It is wiring. Each command has its file; the services are functions in their
-// rooms. Exit codes: 0 ok, 1 failed, 2 usage, 3 refused for safety,
+// rooms. Exit codes: 0 ok, 1 failed, 2 usage, 3 refused for safety, 5 timed out waiting,
 // 10 degraded and 11 data at risk (status --check), 130 interrupted.
 package main
 
@@ -35,7 +35,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.AddCommand(daemonCommand(), placementCommand(), gatewayCommand(), devCommand(), statusCommand(),
-		diskCommand(), smartCommand(), inspect.Command(), bench.Command(), versionCommand())
+		diskCommand(), shardCommand(), smartCommand(), inspect.Command(), bench.Command(), versionCommand())
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withCode(exitUsage, err) })
 	return cmd
 }
@@ -44,6 +44,7 @@ const (
 	exitFailed      = 1
 	exitUsage       = 2
 	exitRefused     = 3
+	exitTimedOut    = 5
 	exitDegraded    = 10
 	exitAtRisk      = 11
 	exitInterrupted = 130

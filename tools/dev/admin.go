@@ -114,6 +114,25 @@ func Find(dir string) (*Remote, error) {
 	return &Remote{URL: "http://" + s.Admin, Secret: s.SecretKey}, nil
 }
 
+// MembersOf returns the addresses of the placement members of the dev cluster in
+// a directory.
+func MembersOf(dir string) ([]string, error) {
+	s, err := loadState(dir)
+	if err != nil {
+		return nil, err
+	}
+	if s == nil {
+		return nil, fmt.Errorf("no dev cluster in %s", dir)
+	}
+	var members []string
+	for i := range s.Members {
+		if port, ok := s.Ports[fmt.Sprintf("p%d.rpc", i+1)]; ok {
+			members = append(members, fmt.Sprintf("127.0.0.1:%d", port))
+		}
+	}
+	return members, nil
+}
+
 // Status asks for the health of the cluster.
 func (r *Remote) Status(ctx context.Context) (health.Status, error) {
 	var s health.Status

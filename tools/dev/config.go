@@ -58,6 +58,9 @@ type Config struct {
 	// MissingAfter is the age from which a stripe is asked about, whether all its
 	// pieces are there; 0 means the daemon's default.
 	MissingAfter time.Duration
+	// OutAfter is how long a host may be down before it is given up; 0 means the
+	// quorum's default. It is used when the cluster is made.
+	OutAfter time.Duration
 	// ScrubPeriod is the time in which every byte of a disk is verified; 0 means
 	// the daemon's default.
 	ScrubPeriod time.Duration

@@ -45,6 +45,7 @@ func memberConfigs(cfg *Config, st *state) ([]placement.Config, error) {
 			New: placement.NewCluster{
 				Large: cfg.Profile, Small: smallCode, SmallMax: devSmallMax, StripeSize: stripeBytes(cfg.Profile),
 				Groups: devGroups, Shards: devShards, BucketShards: min(4, devShards),
+				OutAfter:    placement.Duration(cfg.OutAfter),
 				ExpectHosts: cfg.Zones * cfg.Hosts, ExpectDisks: cfg.Zones * cfg.Hosts * cfg.Disks,
 			},
 		})

@@ -20,6 +20,9 @@ type applyTask struct {
 	// conf is the configuration after entry confIndex, if that is not zero.
 	conf      *raftpb.ConfState
 	confIndex uint64
+	confMoved ashlar.Epoch
+	// retire says that this is the replica's last task.
+	retire bool
 }
 
 // answered is a waiter with its answer, told once the effects are in Pebble.
@@ -73,6 +76,10 @@ func (h *Host) applySome(tasks []applyTask) (n int, err error) {
 	for n < len(tasks) && b.batch.Len() < applyBatchBytesMax {
 		t := &tasks[n]
 		n++
+		if t.retire {
+			done = append(done, event{kind: eventApplied, r: t.r, apply: *t})
+			continue
+		}
 		if told, err = t.r.apply(b, t, told); err != nil {
 			return n, err
 		}
@@ -85,6 +92,9 @@ func (h *Host) applySome(tasks []applyTask) (n int, err error) {
 		return n, err
 	}
 	for _, t := range tasks[:n] {
+		if t.retire {
+			continue
+		}
 		t.r.machine.applied.Store(t.r.machine.state.index)
 	}
 	for _, a := range told {
@@ -97,7 +107,7 @@ func (h *Host) applySome(tasks []applyTask) (n int, err error) {
 func (r *replica) apply(b *applyBatch, t *applyTask, told []answered) ([]answered, error) {
 	for _, e := range t.entries {
 		if e.GetIndex() == t.confIndex && r.machine.state.index < t.confIndex {
-			r.machine.state.conf = t.conf
+			r.machine.state.conf, r.machine.state.confMoved = t.conf, t.confMoved
 		}
 		id, out, ok, err := r.machine.applyEntry(b, e, r.awaited)
 		if err != nil {

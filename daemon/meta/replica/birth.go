@@ -45,21 +45,27 @@ func (c *core) follow(m *topology.Map) {
 		if int(r.shard) >= len(m.Shards) {
 			continue
 		}
+		if retiredBy(m, r) {
+			continue // below
+		}
 		rc := &r.core
-		voters := m.Shards[r.shard].Replicas
+		sh := &m.Shards[r.shard]
+		voters := sh.Replicas
+		rc.leaving, rc.moved = slices.Clone(sh.Leaving), sh.Moved
 		if !slices.Equal(voters, rc.voters) {
 			clear(rc.birth) // what was answered was about another list
 		}
 		rc.voters = slices.Clone(voters)
-		for _, v := range voters {
+		for _, v := range sh.All() {
 			rc.peers[v.ID] = v.Host
 		}
-		if !r.born.Load() {
+		if !r.born.Load() || rc.returning {
 			c.askBirth(r)
 		}
 		c.guard(r, func() { c.tryBirth(r) })
 		c.mark(r)
 	}
+	c.retire(m)
 }
 
 // receive handles a message from another replica.
@@ -67,31 +73,32 @@ func (c *core) receive(r *replica, m *wire.RaftMessage) {
 	rc := &r.core
 	switch {
 	case m.Birth != nil && !m.Birth.Reply:
-		c.answerBirth(r, m.From)
+		c.answerBirth(r, m)
+	case m.Birth != nil && rc.node != nil:
+		rc.bornPeers[m.From] = rc.bornPeers[m.From] || m.Birth.Born
 	case m.Birth != nil:
-		if rc.node == nil && !r.failed.Load() {
+		if !r.failed.Load() && !r.lost.Load() || !r.born.Load() {
 			rc.birth[m.From] = m.Birth
 			c.tryBirth(r)
 		}
 	case m.Raft == nil || rc.node == nil:
 	case m.Raft.GetFrom() != uint64(m.From) || m.Raft.GetTo() != uint64(r.id) || rc.peers[m.From] == 0:
 	case m.Raft.GetType() == raftpb.MsgSnap: // comes by InstallSnapshot, with its rows
-	case rc.heard[m.From]:
-		c.step(r, m.Raft)
 	default:
-		// Note on disk that this peer has spoken before its word counts.
-		if len(rc.held[m.From]) == 0 {
-			c.logs = append(c.logs, logTask{r: r, heard: m.From})
-		}
-		if len(rc.held[m.From]) < heldMax {
-			rc.held[m.From] = append(rc.held[m.From], *m)
-		}
+		c.hear(r, m)
 	}
 }
 
-func (c *core) answerBirth(r *replica, asker ashlar.ReplicaID) {
+func (c *core) answerBirth(r *replica, m *wire.RaftMessage) {
 	rc := &r.core
-	answer := &wire.Birth{Reply: true, Born: r.born.Load(), Heard: rc.heard[asker] || len(rc.held[asker]) > 0}
+	asker := m.From
+	if m.Birth.Born && r.lost.Load() || !m.Birth.Born && r.born.Load() && rc.node == nil {
+		return // its word is worth nothing, or not yet
+	}
+	answer := &wire.Birth{
+		Reply: true, Born: r.born.Load(), Heard: rc.knows(asker),
+		Behind: m.Birth.Born && m.Birth.Position.Before(rc.seen[asker]),
+	}
 	if answer.Born {
 		answer.Voters = slices.Clone(rc.bornWith)
 	} else {
@@ -114,13 +121,19 @@ func idsOf(replicas []topology.Replica) []ashlar.ReplicaID {
 func (c *core) awaitBirth(r *replica) {
 	rc := &r.core
 	if rc.ticks%healthTicks == 0 {
-		if r.lost.Load() {
+		if rc.returning {
+			r.log.Warn("a replica waits until others of its shard have confirmed that its data is the newest",
+				"code", "meta-replica-waits", "answers", len(rc.birth), "replicas", len(rc.voters))
+		} else if r.lost.Load() {
 			r.log.Error("this replica took part before and its data is gone: it must not vote again; give the shard a new replica",
 				"code", "meta-replica-lost")
 		} else {
 			r.log.Warn("a new replica waits until every other one of its shard has answered",
 				"code", "meta-replica-waits", "answers", len(rc.birth), "replicas", len(rc.voters))
 		}
+	}
+	if r.born.Load() && !rc.returning {
+		return // behind: nothing more to ask
 	}
 	if rc.ticks%birthTicks == 1 {
 		c.askBirth(r)
@@ -129,6 +142,10 @@ func (c *core) awaitBirth(r *replica) {
 }
 
 func (c *core) askBirth(r *replica) {
+	if r.core.returning {
+		c.askReturn(r)
+		return
+	}
 	for _, v := range r.core.voters {
 		if v.ID != r.id {
 			c.post(v.Host, wire.RaftMessage{Shard: r.shard, From: r.id, To: v.ID, Birth: &wire.Birth{}})
@@ -139,6 +156,10 @@ func (c *core) askBirth(r *replica) {
 // tryBirth decides whether the replica may start, and as what.
 func (c *core) tryBirth(r *replica) {
 	rc := &r.core
+	if rc.returning {
+		c.tryReturn(r)
+		return
+	}
 	if r.born.Load() || r.failed.Load() || !slices.ContainsFunc(rc.voters, func(v topology.Replica) bool { return v.ID == r.id }) {
 		return
 	}
@@ -227,11 +248,14 @@ func (c *core) bear(r *replica, voters []ashlar.ReplicaID) error {
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return err
 	}
-	return c.h.startReplica(c, r, voters)
+	if err := c.h.loadState(r, voters); err != nil {
+		return err
+	}
+	return c.startRaft(r)
 }
 
-// startReplica starts a replica from what is on disk; r.machine is set.
-func (h *Host) startReplica(c *core, r *replica, voters []ashlar.ReplicaID) error {
+// loadState reads what a born replica has on disk; r.machine is set.
+func (h *Host) loadState(r *replica, voters []ashlar.ReplicaID) error {
 	store, err := loadLogStore(h.db, r.id, &r.machine.state)
 	if err != nil {
 		return err
@@ -241,10 +265,9 @@ func (h *Host) startReplica(c *core, r *replica, voters []ashlar.ReplicaID) erro
 	}
 	r.machine.applied.Store(store.applied)
 	r.disk.last, r.disk.term, r.disk.vote = store.last, store.hard.GetTerm(), store.hard.GetVote()
-	if err := c.startRaft(r, store); err != nil {
-		return err
-	}
-	r.core.bornWith = voters
+	r.core.store, r.core.bornWith = store, voters
+	r.core.confMoved = r.machine.state.confMoved
+	r.conf.Store(&confSeen{index: r.machine.state.index, conf: store.conf})
 	r.born.Store(true)
 	return nil
 }
@@ -259,7 +282,7 @@ func encodeBorn(shard ashlar.ShardID, voters []ashlar.ReplicaID) []byte {
 }
 
 // loadReplica makes the replica that a kindBorn row names.
-func (h *Host) loadReplica(c *core, key, value []byte) (*replica, error) {
+func (h *Host) loadReplica(key, value []byte) (*replica, error) {
 	if len(key) != prefixBytes || len(value) < 4 || len(value)%8 != 4 {
 		return nil, errCorrupt("birth", 0)
 	}
@@ -279,26 +302,16 @@ func (h *Host) loadReplica(c *core, key, value []byte) (*replica, error) {
 		return nil, ashlar.E("meta: open", r.String(), ashlar.Corrupt, err)
 	}
 	r.machine = &machine{id: id, state: state}
-	if err := h.loadHeard(r); err != nil {
+	if err := h.loadMarks(r); err != nil {
 		return nil, err
 	}
 	if err := h.dropOtherGenerations(r); err != nil {
 		return nil, err
 	}
-	return r, h.startReplica(c, r, voters)
-}
-
-func (h *Host) loadHeard(r *replica) error {
-	prefix := replicaKey(kindHeard, r.id)
-	it, err := h.db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: successor(prefix)})
-	if err != nil {
-		return err
+	if err := h.loadState(r, voters); err != nil {
+		return nil, err
 	}
-	defer it.Close()
-	for ok := it.First(); ok; ok = it.Next() {
-		r.core.heard[ashlar.ReplicaID(binary.BigEndian.Uint64(it.Key()[prefixBytes:]))] = true
-	}
-	return it.Error()
+	return r, h.loadReturn(r)
 }
 
 // dropOtherGenerations removes what is left of snapshots that were never installed.

@@ -31,7 +31,7 @@ const (
 	logKeepEntries = 8192
 	logKeepBytes   = 16 * ashlar.MiB
 
-	heldMax = 64 // messages of a peer whose first word is being noted
+	heldMax = 64 // messages of a peer while something about it is being noted
 )
 
 type eventKind uint8
@@ -161,13 +161,8 @@ func (c *core) mark(r *replica) {
 // logged is told that a task of the log writer is durable.
 func (c *core) logged(r *replica, t *logTask) {
 	rc := &r.core
-	if t.heard != 0 {
-		rc.heard[t.heard] = true
-		held := rc.held[t.heard]
-		delete(rc.held, t.heard)
-		for i := range held {
-			c.step(r, held[i].Raft)
-		}
+	if len(t.marks) > 0 {
+		c.marked(r, t.marks)
 	}
 	if rc.node == nil {
 		return
@@ -175,6 +170,8 @@ func (c *core) logged(r *replica, t *logTask) {
 	if t.install != nil {
 		s := &t.install.state
 		rc.store.restored(s.index, s.term, s.conf)
+		rc.confMoved = max(rc.confMoved, s.confMoved)
+		r.conf.Store(&confSeen{index: s.index, conf: s.conf})
 	}
 	rc.store.appended(t.entries)
 	c.respond(r, t.responses)
@@ -183,6 +180,10 @@ func (c *core) logged(r *replica, t *logTask) {
 // applied is told that entries are applied and visible.
 func (c *core) applied(r *replica, t *applyTask) {
 	rc := &r.core
+	if t.retire {
+		c.logs = append(c.logs, logTask{r: r, erase: true})
+		return
+	}
 	if rc.node == nil {
 		return
 	}
@@ -196,6 +197,7 @@ func (c *core) applied(r *replica, t *applyTask) {
 // respond delivers what a finished task releases: to our own raft, or to others.
 func (c *core) respond(r *replica, responses []*raftpb.Message) {
 	for _, m := range responses {
+		r.core.vouch(m)
 		if m.GetTo() == uint64(r.id) {
 			c.step(r, m)
 		} else {
@@ -288,6 +290,12 @@ func (c *core) logTaskOf(r *replica, m *raftpb.Message) logTask {
 			panic("raft restores a snapshot that was not received")
 		}
 		t.install, r.core.staged = s, nil
+		t.marks = append(t.marks, r.core.introduce(r.id, s.state.conf)...)
+	}
+	for _, e := range t.entries {
+		if e.GetType() != raftpb.EntryNormal {
+			t.marks = append(t.marks, r.core.introduceAll(r.id, e)...)
+		}
 	}
 	return t
 }
@@ -300,9 +308,11 @@ func (c *core) applyTaskOf(r *replica, m *raftpb.Message) applyTask {
 		if e.GetType() == raftpb.EntryNormal {
 			continue
 		}
-		conf := c.applyConf(r, e)
-		t.conf, t.confIndex = conf, e.GetIndex()
+		conf, moved := c.applyConf(r, e)
+		r.core.confMoved = max(r.core.confMoved, moved)
+		t.conf, t.confIndex, t.confMoved = conf, e.GetIndex(), r.core.confMoved
 		r.core.store.conf = conf
+		r.conf.Store(&confSeen{index: e.GetIndex(), conf: conf})
 	}
 	return t
 }
@@ -313,7 +323,7 @@ func (c *core) send(r *replica, m *raftpb.Message) {
 	if host == 0 {
 		return
 	}
-	c.post(host, wire.RaftMessage{Shard: r.shard, From: r.id, To: to, Raft: m})
+	c.post(host, wire.RaftMessage{Shard: r.shard, From: r.id, To: to, Raft: m, Durable: r.core.vouched})
 }
 
 func (c *core) post(host ashlar.HostID, m wire.RaftMessage) {
@@ -464,7 +474,8 @@ func (c *core) compact(r *replica) {
 }
 
 // startRaft makes the raft node of a born replica.
-func (c *core) startRaft(r *replica, store *logStore) error {
+func (c *core) startRaft(r *replica) error {
+	store := r.core.store
 	node, err := raft.NewRawNode(&raft.Config{
 		ID: uint64(r.id), ElectionTick: electionTicks, HeartbeatTick: heartbeatTicks,
 		Storage: store, Applied: store.applied, AsyncStorageWrites: true,
@@ -477,6 +488,6 @@ func (c *core) startRaft(r *replica, store *logStore) error {
 	if err != nil {
 		return errors.Join(errors.New("raft does not start"), err)
 	}
-	r.core.node, r.core.store = node, store
+	r.core.node = node
 	return nil
 }

@@ -32,8 +32,11 @@
 //	'h' replica                          raft: term, vote, commit (8 each)
 //	't' replica                          entry before the first: index, term (8 each)
 //	'l' replica index(8)                 entry: term (8), type (1), data
-//	'k' replica peer(8)                  the peer has spoken to this replica
-//	'a' replica                          applied index and what belongs to it
+//	'k' replica peer(8)                  the peer is known to have taken part: how far
+//	                                     it was, term, index (8 each; once empty)
+//	'x' replica                          was told that it is behind itself (empty)
+//	'a' replica                          applied index and what belongs to it; version 2
+//	                                     adds which list of the map is in force
 //	's' replica generation(4) 'r' key    row: version (8), value
 //	's' replica generation(4) 'd' dedupe generation(8) request id(16)   remembered answer
 //
@@ -55,7 +58,8 @@
 // therefore the others remember. Before a replica acts on the first message of
 // a peer, it notes durably that the peer has spoken ('k'). A replica without
 // state asks all the others that the map names and starts only when each has
-// answered:
+// answered. ('k' is also written with every change of the configuration, for all
+// that it names: in the same batch as the log entry or the snapshot.)
 //
 //   - somebody has heard it before: its data is lost. It stays silent, logs
 //     meta-replica-lost, and the shard lives on with the others until the
@@ -71,6 +75,25 @@
 // is the loss of every replica that heard the asker: then more was lost than
 // the code tolerates, and only a note in the map could tell. A shard with one
 // replica has nobody to ask and is born at once.
+//
+// # Coming back
+//
+// A directory that was set back in time (an old copy, a snapshot of a volume) is
+// worse than a lost one: raft cannot see that votes and entries were forgotten.
+// So each message carries how far the life of its sender is on its disk: the
+// term, and the last log index that it vouched for within that term, as follower
+// or as leader. That never goes back. The others remember it, and write down a
+// new term at once, an index within 50 ticks. A replica that has state shows at
+// its start what it finds: its term and the end of its log. Whoever has seen it
+// further says so, and then it stays silent for good ('x'), is reported lost, and
+// gets a successor with a new id.
+//
+// It takes part when all others have answered, or when a majority has and those
+// that are missing are down by the map or have been waited for for 100 ticks (10
+// s): a restart needs no more than a majority. The bound of what is noticed: an
+// old copy gets through only if whoever saw it further is away for all of that
+// start, or was cut off itself before it wrote that down. That takes
+// two faults at once; one is always noticed.
 //
 // # Leadership
 //
@@ -92,7 +115,25 @@
 //
 // # Changing replicas
 //
-// A leader whose voters differ from the map's adds the new ones as learners,
-// waits until they keep up, and swaps them for the old ones in one joint change.
-// The data of a replica that was swapped out is not removed yet.
+// The map says which replicas a shard should have; raft decides who has a vote.
+// A leader whose voters differ from the map's list goes there in steps:
+//
+//  1. it asks the new replica whether it is born, and waits: so an id that is in
+//     the log is never born a second time;
+//  2. it adds it as a learner and waits until it keeps up;
+//  3. if it is to go itself, it hands its leadership to one that stays;
+//  4. one joint change swaps the new for the old.
+//
+// Why no two configurations can decide apart from one another: raft applies one
+// change at a time, from the configuration that is committed, and a joint change
+// needs majorities of both lists until it is over. The map's lists carry an order
+// (Moved), which travels in the changes and is kept with the state: a leader that
+// follows an older list than the one in force changes nothing, so nobody is voted
+// in again who was swapped out. A live majority is never taken away: a list is
+// written only when the leader reports the last one as committed, and differs
+// from it in one replica (placement/state says more).
+//
+// A replica that no list names any more, and whose id the map knows as given
+// out, is stopped and its data removed. The placement takes a replica off the
+// lists only after a leader has reported a committed configuration without it.
 package replica

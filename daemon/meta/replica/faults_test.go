@@ -245,8 +245,18 @@ func TestReplicaSetBackInTimeStops(t *testing.T) {
 	c.kill(victim)
 	c.hosts[victim].fs = past
 	c.start(victim)
-	c.eventually("the replica stops", func() bool { return c.replicaOn(victim, 0).failed.Load() })
+	c.eventually("the replica is told that it was further once", func() bool { return c.replicaOn(victim, 0).lost.Load() })
+	if got := c.host(victim).Lost(); len(got) != 1 {
+		t.Errorf("reported as lost: %v", got)
+	}
 	mustCommit(t, store, simplePut("k", "end"))
+	// It stays silent, also after another start that finds it alone with a follower
+	// that knows nothing of it.
+	c.kill(victim)
+	c.start(victim)
+	if !c.replicaOn(victim, 0).lost.Load() {
+		t.Error("what it was told is forgotten")
+	}
 	mustRead(t, store, "k", "end")
 }
 

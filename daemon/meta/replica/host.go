@@ -203,7 +203,7 @@ func (h *Host) load() (*core, error) {
 	}
 	defer it.Close()
 	for ok := it.First(); ok; ok = it.Next() {
-		r, err := h.loadReplica(c, it.Key(), it.Value())
+		r, err := h.loadReplica(it.Key(), it.Value())
 		if err != nil {
 			return nil, err
 		}
@@ -218,8 +218,7 @@ func (h *Host) newReplica(shard ashlar.ShardID, id ashlar.ReplicaID) *replica {
 	r := &replica{shard: shard, id: id, log: h.log.With("shard", shard, "replica", id)}
 	r.waiters.byID = map[ashlar.RequestID][]chan error{}
 	r.core.peers = map[ashlar.ReplicaID]ashlar.HostID{}
-	r.core.heard = map[ashlar.ReplicaID]bool{}
-	r.core.held = map[ashlar.ReplicaID][]wire.RaftMessage{}
+	r.core.peersSeen = newPeersSeen()
 	r.core.birth = map[ashlar.ReplicaID]*wire.Birth{}
 	return r
 }
@@ -238,12 +237,16 @@ func (h *Host) Update(m *topology.Map) {
 	}
 	h.update.epoch, h.update.known = m.Epoch, true
 	byID := maps.Clone(*h.byID.Load())
+	maps.DeleteFunc(byID, func(_ ashlar.ReplicaID, r *replica) bool { return retiredBy(m, r) })
 	shards := map[ashlar.ShardID]*replica{}
 	for s := range m.Shards {
 		shard := ashlar.ShardID(s)
-		for _, peer := range m.Shards[s].Replicas {
+		for _, peer := range m.Shards[s].All() {
 			if peer.Host != h.cfg.Host {
 				continue
+			}
+			if shards[shard] != nil {
+				continue // the new one answers, not the one that it replaces
 			}
 			r := byID[peer.ID]
 			if r == nil {

@@ -14,6 +14,7 @@ const (
 	kindHard    = 'h'
 	kindHeard   = 'k'
 	kindLog     = 'l'
+	kindLost    = 'x'
 	kindMachine = 's'
 	kindTrunc   = 't'
 	kindApplied = 'a'

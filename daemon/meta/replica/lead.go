@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"time"
@@ -9,6 +10,9 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
+
+	"ashlar"
+	"ashlar/daemon/wire"
 )
 
 const (
@@ -53,6 +57,9 @@ func (c *core) tick(r *replica) {
 			c.reconfigure(r)
 		}
 	}
+	if rc.ticks%markTicks == 0 {
+		c.saveMarks(r)
+	}
 }
 
 // prefer gives leadership to the first replica of the map's list, if it keeps
@@ -96,10 +103,16 @@ func (h *Host) handOver(ctx context.Context) {
 }
 
 // handOverAll starts transfers and returns how many shards we still lead
-// although another replica could.
+// although another replica could, or nobody leads yet.
 func (c *core) handOverAll() (left int) {
 	for _, r := range c.replicas {
-		if r.core.node == nil || !r.leading.Load() {
+		if r.core.node == nil {
+			continue
+		}
+		if !r.leading.Load() {
+			if r.core.handedOver && r.core.lead == 0 {
+				left++ // until the others have agreed on another one
+			}
 			continue
 		}
 		var best, match uint64
@@ -117,6 +130,7 @@ func (c *core) handOverAll() (left int) {
 				r.core.node.TransferLeader(best)
 			}
 		})
+		r.core.handedOver = true
 		c.mark(r)
 	}
 	return left
@@ -146,8 +160,8 @@ var _ raft.Logger = raftLog{}
 // them in and the superfluous ones out at once (joint consensus).
 func (c *core) reconfigure(r *replica) {
 	rc := &r.core
-	if len(rc.voters) == 0 {
-		return
+	if len(rc.voters) == 0 || rc.moved < rc.confMoved {
+		return // the map is older than the list that is in force
 	}
 	want := map[uint64]bool{}
 	for _, v := range rc.voters {
@@ -176,7 +190,7 @@ func (c *core) reconfigure(r *replica) {
 	}
 	for id := range want {
 		if !have[id] {
-			change.Changes, caughtUp = nil, true // one step at a time: learners first
+			change.Changes, caughtUp = nil, c.announced(r, ashlar.ReplicaID(id)) // one step at a time: learners first
 			add(raftpb.ConfChangeAddLearnerNode, id)
 			break
 		}
@@ -184,6 +198,10 @@ func (c *core) reconfigure(r *replica) {
 	if len(change.Changes) == 0 || !caughtUp {
 		return
 	}
+	if !want[uint64(r.id)] && c.leaveLead(r, want) {
+		return
+	}
+	change.Context = binary.LittleEndian.AppendUint64(nil, uint64(rc.moved))
 	// Refused while an earlier change is not applied yet; the next round comes.
 	if err := rc.node.ProposeConfChange(&change); err == nil {
 		r.log.Info("changing the replicas of a shard", "code", "meta-reconfigure", "changes", len(change.Changes))
@@ -191,11 +209,46 @@ func (c *core) reconfigure(r *replica) {
 	}
 }
 
-// applyConf tells raft about a committed change of the configuration.
-func (c *core) applyConf(r *replica, e *raftpb.Entry) *raftpb.ConfState {
+// announced reports whether a new replica has said that it is born. Only then
+// may it become a learner: from that moment on its id is known to have taken
+// part, and it is never born a second time.
+func (c *core) announced(r *replica, id ashlar.ReplicaID) bool {
+	if r.core.bornPeers[id] {
+		return true
+	}
+	if host := r.core.peers[id]; host != 0 {
+		c.post(host, wire.RaftMessage{Shard: r.shard, From: r.id, To: id, Birth: &wire.Birth{}})
+	}
+	return false
+}
+
+// leaveLead hands the leadership to a voter that stays, before we are swapped
+// out. It reports whether there is one that keeps up.
+func (c *core) leaveLead(r *replica, want map[uint64]bool) bool {
+	last, _ := r.core.store.LastIndex()
+	var to uint64
+	r.core.node.WithProgress(func(id uint64, _ raft.ProgressType, pr tracker.Progress) {
+		if want[id] && !pr.IsLearner && pr.RecentActive && pr.State == tracker.StateReplicate && pr.Match+inflightMax >= last {
+			to = id
+		}
+	})
+	if to != 0 && r.core.node.BasicStatus().LeadTransferee == raft.None {
+		r.log.Info("leadership moves before the replica does", "code", "meta-hand-over", "to", to)
+		r.core.node.TransferLeader(to)
+	}
+	return to != 0
+}
+
+// applyConf tells raft about a committed change of the configuration, and
+// returns which list of the map it followed, 0 if it says nothing of that.
+func (c *core) applyConf(r *replica, e *raftpb.Entry) (*raftpb.ConfState, ashlar.Epoch) {
 	change, err := decodeConfChange(e)
 	if err != nil {
 		panic(err)
 	}
-	return r.core.node.ApplyConfChange(change)
+	var moved ashlar.Epoch
+	if b := change.AsV2().GetContext(); len(b) == 8 {
+		moved = ashlar.Epoch(binary.LittleEndian.Uint64(b))
+	}
+	return r.core.node.ApplyConfChange(change), moved
 }

@@ -3,6 +3,8 @@ package replica
 import (
 	"slices"
 
+	"go.etcd.io/raft/v3/raftpb"
+
 	"ashlar"
 )
 
@@ -17,4 +19,36 @@ func (h *Host) Led() []ashlar.ShardID {
 	}
 	slices.Sort(led)
 	return led
+}
+
+// confSeen is the newest committed configuration and the index of its entry.
+type confSeen struct {
+	index uint64
+	conf  *raftpb.ConfState
+}
+
+// Config is the committed configuration of a shard that this host leads.
+type ShardConfig struct {
+	Shard  ashlar.ShardID
+	Leader ashlar.ReplicaID
+	// Index orders the configurations of a shard, whoever tells them.
+	Index                      uint64
+	Voters, Learners, Outgoing []uint64
+}
+
+// Configs returns the configurations of the shards that this host leads.
+func (h *Host) Configs() []ShardConfig {
+	var all []ShardConfig
+	for shard, r := range *h.shards.Load() {
+		seen := r.conf.Load()
+		if !r.leading.Load() || seen == nil {
+			continue
+		}
+		all = append(all, ShardConfig{
+			Shard: shard, Leader: r.id, Index: max(seen.index, r.machine.applied.Load()),
+			Voters: seen.conf.GetVoters(), Learners: slices.Concat(seen.conf.GetLearners(), seen.conf.GetLearnersNext()),
+			Outgoing: seen.conf.GetVotersOutgoing(),
+		})
+	}
+	return all
 }

@@ -39,15 +39,23 @@ type appliedState struct {
 	dedupe        uint64
 	dedupeStartMS int64
 	dedupeTxns    uint64
-	conf          *raftpb.ConfState
+	// confMoved is the order of the map's list that conf follows.
+	confMoved ashlar.Epoch
+	conf      *raftpb.ConfState
 }
+
+// The applied state has its own version: 1 is without confMoved.
+const (
+	stateVersion      = 2
+	stateVersionFirst = 1
+)
 
 func (s *appliedState) encode() ([]byte, error) {
 	b := make([]byte, 0, 96)
-	b = append(b, formatVersion)
+	b = append(b, stateVersion)
 	for _, v := range []uint64{
 		s.index, s.term, uint64(s.generation), uint64(s.clockMS), uint64(s.lastStampMS),
-		s.dedupe, uint64(s.dedupeStartMS), s.dedupeTxns,
+		s.dedupe, uint64(s.dedupeStartMS), s.dedupeTxns, uint64(s.confMoved),
 	} {
 		b = binary.AppendUvarint(b, v)
 	}
@@ -57,12 +65,16 @@ func (s *appliedState) encode() ([]byte, error) {
 
 func decodeAppliedState(b []byte) (s appliedState, err error) {
 	d := decoder{rest: b}
-	if d.byte() != formatVersion {
+	version := d.byte()
+	if version != stateVersion && version != stateVersionFirst {
 		return s, errors.New("applied state of an unknown version")
 	}
 	s.index, s.term, s.generation = d.uvarint(), d.uvarint(), uint32(d.uvarint())
 	s.clockMS, s.lastStampMS = int64(d.uvarint()), int64(d.uvarint())
 	s.dedupe, s.dedupeStartMS, s.dedupeTxns = d.uvarint(), int64(d.uvarint()), d.uvarint()
+	if version >= stateVersion {
+		s.confMoved = ashlar.Epoch(d.uvarint())
+	}
 	if d.bad {
 		return s, errors.New("applied state cut short")
 	}
@@ -90,7 +102,8 @@ type machine struct {
 	// hot is what the applier need not look up again.
 	hot hotRows
 
-	mu sync.RWMutex // guards state.generation against readers
+	mu   sync.RWMutex // guards state.generation and gone against readers
+	gone bool         // the rows are removed
 }
 
 // answer codes, the first byte of a remembered answer.

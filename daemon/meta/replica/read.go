@@ -58,6 +58,9 @@ func (h *Host) row(op string, r *replica, key []byte) (meta.Row, error) {
 	m := r.machine
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if m.gone {
+		return meta.Row{}, r.notLeader()
+	}
 	full := append(append(machinePrefix(r.id, m.state.generation), partRows), key...)
 	raw, closer, err := h.db.Get(full)
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -109,6 +112,9 @@ func (h *Host) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequ
 	}
 	defer h.readers.RUnlock()
 	it, prefix, err := r.machine.newScan(h.db, &req)
+	if errors.Is(err, errGone) {
+		return meta.ScanPage{}, r.notLeader()
+	}
 	if err != nil {
 		return meta.ScanPage{}, ashlar.E(op, r.String(), ashlar.Internal, err)
 	}
@@ -128,6 +134,9 @@ func (h *Host) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequ
 func (m *machine) newScan(db *pebble.DB, req *meta.ScanRequest) (*pebble.Iterator, []byte, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	if m.gone {
+		return nil, nil, errGone
+	}
 	prefix := append(machinePrefix(m.id, m.state.generation), partRows)
 	upper := successor(prefix)
 	if len(req.End) > 0 {

@@ -27,6 +27,8 @@ type replica struct {
 	lead    atomic.Uint32 // host that leads, or zero
 	lost    atomic.Bool   // refused to start: see birth.go
 	failed  atomic.Bool   // raft met something impossible and stopped
+	retired atomic.Bool   // the map names it no more; see retire.go
+	conf    atomic.Pointer[confSeen]
 
 	waiters struct {
 		sync.Mutex
@@ -50,6 +52,11 @@ type replicaCore struct {
 	// everyone who was ever in it.
 	voters []topology.Replica
 	peers  map[ashlar.ReplicaID]ashlar.HostID
+	// leaving are those of the map that were replaced and may still vote; moved
+	// orders the map's lists, and confMoved is the order of the one that the last
+	// change of the configuration followed.
+	leaving          []topology.Replica
+	moved, confMoved ashlar.Epoch
 
 	dirty bool
 	term  uint64 // as of the last look
@@ -60,15 +67,16 @@ type replicaCore struct {
 	reading   readRound   // on its way through the quorum
 	readsWait []readRound // confirmed, waiting for the applied index
 
-	// heard tells whose first word is noted on disk; held keeps messages until it is.
-	heard map[ashlar.ReplicaID]bool
-	held  map[ashlar.ReplicaID][]wire.RaftMessage
+	peersSeen // see marks.go
 
 	birth     map[ashlar.ReplicaID]*wire.Birth
+	returning bool // has state, and asks the others whether it is the newest
 	bornWith  []ashlar.ReplicaID
 	ticks     int
 	lonely    int // ticks without a leader
 	leadTicks int // ticks as leader
+	// handedOver: we gave the leadership away because the host stops.
+	handedOver bool
 
 	staged       *staged // handed to raft, not yet taken
 	snapsSending int

@@ -164,6 +164,9 @@ func (h *Host) InstallSnapshot(ctx context.Context, chunk *wire.SnapshotChunk) e
 	}
 	r.recv.Lock()
 	defer r.recv.Unlock()
+	if r.retired.Load() {
+		return &wire.NoReplica{Shard: chunk.Shard}
+	}
 	if err := h.stage(r, chunk); err != nil {
 		r.recv.open = false
 		return ashlar.E(op, r.String(), ashlar.KindOf(err), err)

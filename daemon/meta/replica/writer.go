@@ -21,8 +21,11 @@ type logTask struct {
 	install *staged
 	// truncIndex, if not zero, says that the log up to it is not needed.
 	truncIndex, truncTerm uint64
-	// heard, if not zero, is a peer whose first word is to be noted.
-	heard ashlar.ReplicaID
+	// marks note on disk how far peers are; hasty ones need not be durable at once.
+	marks []markOf
+	hasty bool
+	// lost notes on disk that the replica is behind itself; erase removes it.
+	lost, erase bool
 	// discard, if not zero, is a generation of rows that nobody will use.
 	discard uint32
 }
@@ -64,6 +67,17 @@ func (h *Host) writeTasks(tasks []logTask) error {
 			if err := h.install(t); err != nil {
 				return err
 			}
+		}
+		if t.erase {
+			if err := commit(batch, sync); err != nil {
+				return err
+			}
+			batch.Close()
+			batch, sync = h.db.NewBatch(), false
+			if err := h.erase(t.r); err != nil {
+				return err
+			}
+			continue
 		}
 		durable, err := h.writeTask(batch, t)
 		if err != nil {
@@ -111,9 +125,15 @@ func (h *Host) writeTask(batch *pebble.Batch, t *logTask) (durable bool, err err
 		}
 		r.disk.term, r.disk.vote = t.hard.GetTerm(), t.hard.GetVote()
 	}
-	if t.heard != 0 {
+	for _, m := range t.marks {
+		durable = durable || !t.hasty
+		if err := putUint64s(batch, heardKey(r.id, m.peer), m.Term, m.Index); err != nil {
+			return false, err
+		}
+	}
+	if t.lost {
 		durable = true
-		if err := batch.Set(heardKey(r.id, t.heard), nil, nil); err != nil {
+		if err := batch.Set(replicaKey(kindLost, r.id), nil, nil); err != nil {
 			return false, err
 		}
 	}

@@ -613,6 +613,7 @@ type RaftMessage struct {
 	To            uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`
 	Raft          []byte                 `protobuf:"bytes,4,opt,name=raft,proto3" json:"raft,omitempty"` // raftpb.Message
 	Birth         *Birth                 `protobuf:"bytes,5,opt,name=birth,proto3" json:"birth,omitempty"`
+	Durable       *Position              `protobuf:"bytes,6,opt,name=durable,proto3" json:"durable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -682,12 +683,21 @@ func (x *RaftMessage) GetBirth() *Birth {
 	return nil
 }
 
+func (x *RaftMessage) GetDurable() *Position {
+	if x != nil {
+		return x.Durable
+	}
+	return nil
+}
+
 type Birth struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reply         bool                   `protobuf:"varint,1,opt,name=reply,proto3" json:"reply,omitempty"`
 	Born          bool                   `protobuf:"varint,2,opt,name=born,proto3" json:"born,omitempty"`
 	Heard         bool                   `protobuf:"varint,3,opt,name=heard,proto3" json:"heard,omitempty"`
 	Voters        []uint64               `protobuf:"varint,4,rep,packed,name=voters,proto3" json:"voters,omitempty"`
+	Behind        bool                   `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"`
+	Position      *Position              `protobuf:"bytes,6,opt,name=position,proto3" json:"position,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -750,6 +760,72 @@ func (x *Birth) GetVoters() []uint64 {
 	return nil
 }
 
+func (x *Birth) GetBehind() bool {
+	if x != nil {
+		return x.Behind
+	}
+	return false
+}
+
+func (x *Birth) GetPosition() *Position {
+	if x != nil {
+		return x.Position
+	}
+	return nil
+}
+
+type Position struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Term          uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Position) Reset() {
+	*x = Position{}
+	mi := &file_shards_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Position) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Position) ProtoMessage() {}
+
+func (x *Position) ProtoReflect() protoreflect.Message {
+	mi := &file_shards_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Position.ProtoReflect.Descriptor instead.
+func (*Position) Descriptor() ([]byte, []int) {
+	return file_shards_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Position) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Position) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
 type DeliverReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -758,7 +834,7 @@ type DeliverReply struct {
 
 func (x *DeliverReply) Reset() {
 	*x = DeliverReply{}
-	mi := &file_shards_proto_msgTypes[11]
+	mi := &file_shards_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +846,7 @@ func (x *DeliverReply) String() string {
 func (*DeliverReply) ProtoMessage() {}
 
 func (x *DeliverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[11]
+	mi := &file_shards_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +859,7 @@ func (x *DeliverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverReply.ProtoReflect.Descriptor instead.
 func (*DeliverReply) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{11}
+	return file_shards_proto_rawDescGZIP(), []int{12}
 }
 
 type SnapshotChunk struct {
@@ -801,7 +877,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_shards_proto_msgTypes[12]
+	mi := &file_shards_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +889,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[12]
+	mi := &file_shards_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +902,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{12}
+	return file_shards_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotChunk) GetShard() uint32 {
@@ -887,7 +963,7 @@ type InstallSnapshotReply struct {
 
 func (x *InstallSnapshotReply) Reset() {
 	*x = InstallSnapshotReply{}
-	mi := &file_shards_proto_msgTypes[13]
+	mi := &file_shards_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +975,7 @@ func (x *InstallSnapshotReply) String() string {
 func (*InstallSnapshotReply) ProtoMessage() {}
 
 func (x *InstallSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[13]
+	mi := &file_shards_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +988,7 @@ func (x *InstallSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallSnapshotReply.ProtoReflect.Descriptor instead.
 func (*InstallSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{13}
+	return file_shards_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *InstallSnapshotReply) GetFailure() *Failure {
@@ -932,7 +1008,7 @@ type Failure_Condition struct {
 
 func (x *Failure_Condition) Reset() {
 	*x = Failure_Condition{}
-	mi := &file_shards_proto_msgTypes[14]
+	mi := &file_shards_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1020,7 @@ func (x *Failure_Condition) String() string {
 func (*Failure_Condition) ProtoMessage() {}
 
 func (x *Failure_Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[14]
+	mi := &file_shards_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1060,7 @@ type Failure_NotLeader struct {
 
 func (x *Failure_NotLeader) Reset() {
 	*x = Failure_NotLeader{}
-	mi := &file_shards_proto_msgTypes[15]
+	mi := &file_shards_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1072,7 @@ func (x *Failure_NotLeader) String() string {
 func (*Failure_NotLeader) ProtoMessage() {}
 
 func (x *Failure_NotLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[15]
+	mi := &file_shards_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1112,7 @@ type ScanRequest_Collapse struct {
 
 func (x *ScanRequest_Collapse) Reset() {
 	*x = ScanRequest_Collapse{}
-	mi := &file_shards_proto_msgTypes[16]
+	mi := &file_shards_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1124,7 @@ func (x *ScanRequest_Collapse) String() string {
 func (*ScanRequest_Collapse) ProtoMessage() {}
 
 func (x *ScanRequest_Collapse) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[16]
+	mi := &file_shards_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1089,7 +1165,7 @@ type CommitRequest_Cond struct {
 
 func (x *CommitRequest_Cond) Reset() {
 	*x = CommitRequest_Cond{}
-	mi := &file_shards_proto_msgTypes[17]
+	mi := &file_shards_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1101,7 +1177,7 @@ func (x *CommitRequest_Cond) String() string {
 func (*CommitRequest_Cond) ProtoMessage() {}
 
 func (x *CommitRequest_Cond) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[17]
+	mi := &file_shards_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1224,7 @@ type CommitRequest_Put struct {
 
 func (x *CommitRequest_Put) Reset() {
 	*x = CommitRequest_Put{}
-	mi := &file_shards_proto_msgTypes[18]
+	mi := &file_shards_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1160,7 +1236,7 @@ func (x *CommitRequest_Put) String() string {
 func (*CommitRequest_Put) ProtoMessage() {}
 
 func (x *CommitRequest_Put) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[18]
+	mi := &file_shards_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1200,7 +1276,7 @@ type CommitRequest_Add struct {
 
 func (x *CommitRequest_Add) Reset() {
 	*x = CommitRequest_Add{}
-	mi := &file_shards_proto_msgTypes[19]
+	mi := &file_shards_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1288,7 @@ func (x *CommitRequest_Add) String() string {
 func (*CommitRequest_Add) ProtoMessage() {}
 
 func (x *CommitRequest_Add) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[19]
+	mi := &file_shards_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,18 +1385,24 @@ const file_shards_proto_rawDesc = "" +
 	"\afailure\x18\x01 \x01(\v2\x1d.ashlar.daemon.shards.FailureR\afailure\"^\n" +
 	"\tRaftBatch\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12=\n" +
-	"\bmessages\x18\x02 \x03(\v2!.ashlar.daemon.shards.RaftMessageR\bmessages\"\x8e\x01\n" +
+	"\bmessages\x18\x02 \x03(\v2!.ashlar.daemon.shards.RaftMessageR\bmessages\"\xc8\x01\n" +
 	"\vRaftMessage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\x04R\x04from\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x12\n" +
 	"\x04raft\x18\x04 \x01(\fR\x04raft\x121\n" +
-	"\x05birth\x18\x05 \x01(\v2\x1b.ashlar.daemon.shards.BirthR\x05birth\"_\n" +
+	"\x05birth\x18\x05 \x01(\v2\x1b.ashlar.daemon.shards.BirthR\x05birth\x128\n" +
+	"\adurable\x18\x06 \x01(\v2\x1e.ashlar.daemon.shards.PositionR\adurable\"\xb3\x01\n" +
 	"\x05Birth\x12\x14\n" +
 	"\x05reply\x18\x01 \x01(\bR\x05reply\x12\x12\n" +
 	"\x04born\x18\x02 \x01(\bR\x04born\x12\x14\n" +
 	"\x05heard\x18\x03 \x01(\bR\x05heard\x12\x16\n" +
-	"\x06voters\x18\x04 \x03(\x04R\x06voters\"\x0e\n" +
+	"\x06voters\x18\x04 \x03(\x04R\x06voters\x12\x16\n" +
+	"\x06behind\x18\x05 \x01(\bR\x06behind\x12:\n" +
+	"\bposition\x18\x06 \x01(\v2\x1e.ashlar.daemon.shards.PositionR\bposition\"4\n" +
+	"\bPosition\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\"\x0e\n" +
 	"\fDeliverReply\"\x93\x01\n" +
 	"\rSnapshotChunk\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x12\n" +
@@ -1351,7 +1433,7 @@ func file_shards_proto_rawDescGZIP() []byte {
 	return file_shards_proto_rawDescData
 }
 
-var file_shards_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_shards_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_shards_proto_goTypes = []any{
 	(*Row)(nil),                  // 0: ashlar.daemon.shards.Row
 	(*Failure)(nil),              // 1: ashlar.daemon.shards.Failure
@@ -1364,47 +1446,50 @@ var file_shards_proto_goTypes = []any{
 	(*RaftBatch)(nil),            // 8: ashlar.daemon.shards.RaftBatch
 	(*RaftMessage)(nil),          // 9: ashlar.daemon.shards.RaftMessage
 	(*Birth)(nil),                // 10: ashlar.daemon.shards.Birth
-	(*DeliverReply)(nil),         // 11: ashlar.daemon.shards.DeliverReply
-	(*SnapshotChunk)(nil),        // 12: ashlar.daemon.shards.SnapshotChunk
-	(*InstallSnapshotReply)(nil), // 13: ashlar.daemon.shards.InstallSnapshotReply
-	(*Failure_Condition)(nil),    // 14: ashlar.daemon.shards.Failure.Condition
-	(*Failure_NotLeader)(nil),    // 15: ashlar.daemon.shards.Failure.NotLeader
-	(*ScanRequest_Collapse)(nil), // 16: ashlar.daemon.shards.ScanRequest.Collapse
-	(*CommitRequest_Cond)(nil),   // 17: ashlar.daemon.shards.CommitRequest.Cond
-	(*CommitRequest_Put)(nil),    // 18: ashlar.daemon.shards.CommitRequest.Put
-	(*CommitRequest_Add)(nil),    // 19: ashlar.daemon.shards.CommitRequest.Add
+	(*Position)(nil),             // 11: ashlar.daemon.shards.Position
+	(*DeliverReply)(nil),         // 12: ashlar.daemon.shards.DeliverReply
+	(*SnapshotChunk)(nil),        // 13: ashlar.daemon.shards.SnapshotChunk
+	(*InstallSnapshotReply)(nil), // 14: ashlar.daemon.shards.InstallSnapshotReply
+	(*Failure_Condition)(nil),    // 15: ashlar.daemon.shards.Failure.Condition
+	(*Failure_NotLeader)(nil),    // 16: ashlar.daemon.shards.Failure.NotLeader
+	(*ScanRequest_Collapse)(nil), // 17: ashlar.daemon.shards.ScanRequest.Collapse
+	(*CommitRequest_Cond)(nil),   // 18: ashlar.daemon.shards.CommitRequest.Cond
+	(*CommitRequest_Put)(nil),    // 19: ashlar.daemon.shards.CommitRequest.Put
+	(*CommitRequest_Add)(nil),    // 20: ashlar.daemon.shards.CommitRequest.Add
 }
 var file_shards_proto_depIdxs = []int32{
-	14, // 0: ashlar.daemon.shards.Failure.condition:type_name -> ashlar.daemon.shards.Failure.Condition
-	15, // 1: ashlar.daemon.shards.Failure.not_leader:type_name -> ashlar.daemon.shards.Failure.NotLeader
+	15, // 0: ashlar.daemon.shards.Failure.condition:type_name -> ashlar.daemon.shards.Failure.Condition
+	16, // 1: ashlar.daemon.shards.Failure.not_leader:type_name -> ashlar.daemon.shards.Failure.NotLeader
 	1,  // 2: ashlar.daemon.shards.GetReply.failure:type_name -> ashlar.daemon.shards.Failure
 	0,  // 3: ashlar.daemon.shards.GetReply.row:type_name -> ashlar.daemon.shards.Row
-	16, // 4: ashlar.daemon.shards.ScanRequest.collapse:type_name -> ashlar.daemon.shards.ScanRequest.Collapse
+	17, // 4: ashlar.daemon.shards.ScanRequest.collapse:type_name -> ashlar.daemon.shards.ScanRequest.Collapse
 	1,  // 5: ashlar.daemon.shards.ScanReply.failure:type_name -> ashlar.daemon.shards.Failure
 	0,  // 6: ashlar.daemon.shards.ScanReply.rows:type_name -> ashlar.daemon.shards.Row
-	17, // 7: ashlar.daemon.shards.CommitRequest.conds:type_name -> ashlar.daemon.shards.CommitRequest.Cond
-	18, // 8: ashlar.daemon.shards.CommitRequest.puts:type_name -> ashlar.daemon.shards.CommitRequest.Put
-	19, // 9: ashlar.daemon.shards.CommitRequest.adds:type_name -> ashlar.daemon.shards.CommitRequest.Add
+	18, // 7: ashlar.daemon.shards.CommitRequest.conds:type_name -> ashlar.daemon.shards.CommitRequest.Cond
+	19, // 8: ashlar.daemon.shards.CommitRequest.puts:type_name -> ashlar.daemon.shards.CommitRequest.Put
+	20, // 9: ashlar.daemon.shards.CommitRequest.adds:type_name -> ashlar.daemon.shards.CommitRequest.Add
 	1,  // 10: ashlar.daemon.shards.CommitReply.failure:type_name -> ashlar.daemon.shards.Failure
 	9,  // 11: ashlar.daemon.shards.RaftBatch.messages:type_name -> ashlar.daemon.shards.RaftMessage
 	10, // 12: ashlar.daemon.shards.RaftMessage.birth:type_name -> ashlar.daemon.shards.Birth
-	1,  // 13: ashlar.daemon.shards.InstallSnapshotReply.failure:type_name -> ashlar.daemon.shards.Failure
-	0,  // 14: ashlar.daemon.shards.Failure.Condition.row:type_name -> ashlar.daemon.shards.Row
-	2,  // 15: ashlar.daemon.shards.Shards.Get:input_type -> ashlar.daemon.shards.GetRequest
-	4,  // 16: ashlar.daemon.shards.Shards.Scan:input_type -> ashlar.daemon.shards.ScanRequest
-	6,  // 17: ashlar.daemon.shards.Shards.Commit:input_type -> ashlar.daemon.shards.CommitRequest
-	8,  // 18: ashlar.daemon.shards.Shards.Deliver:input_type -> ashlar.daemon.shards.RaftBatch
-	12, // 19: ashlar.daemon.shards.Shards.InstallSnapshot:input_type -> ashlar.daemon.shards.SnapshotChunk
-	3,  // 20: ashlar.daemon.shards.Shards.Get:output_type -> ashlar.daemon.shards.GetReply
-	5,  // 21: ashlar.daemon.shards.Shards.Scan:output_type -> ashlar.daemon.shards.ScanReply
-	7,  // 22: ashlar.daemon.shards.Shards.Commit:output_type -> ashlar.daemon.shards.CommitReply
-	11, // 23: ashlar.daemon.shards.Shards.Deliver:output_type -> ashlar.daemon.shards.DeliverReply
-	13, // 24: ashlar.daemon.shards.Shards.InstallSnapshot:output_type -> ashlar.daemon.shards.InstallSnapshotReply
-	20, // [20:25] is the sub-list for method output_type
-	15, // [15:20] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	11, // 13: ashlar.daemon.shards.RaftMessage.durable:type_name -> ashlar.daemon.shards.Position
+	11, // 14: ashlar.daemon.shards.Birth.position:type_name -> ashlar.daemon.shards.Position
+	1,  // 15: ashlar.daemon.shards.InstallSnapshotReply.failure:type_name -> ashlar.daemon.shards.Failure
+	0,  // 16: ashlar.daemon.shards.Failure.Condition.row:type_name -> ashlar.daemon.shards.Row
+	2,  // 17: ashlar.daemon.shards.Shards.Get:input_type -> ashlar.daemon.shards.GetRequest
+	4,  // 18: ashlar.daemon.shards.Shards.Scan:input_type -> ashlar.daemon.shards.ScanRequest
+	6,  // 19: ashlar.daemon.shards.Shards.Commit:input_type -> ashlar.daemon.shards.CommitRequest
+	8,  // 20: ashlar.daemon.shards.Shards.Deliver:input_type -> ashlar.daemon.shards.RaftBatch
+	13, // 21: ashlar.daemon.shards.Shards.InstallSnapshot:input_type -> ashlar.daemon.shards.SnapshotChunk
+	3,  // 22: ashlar.daemon.shards.Shards.Get:output_type -> ashlar.daemon.shards.GetReply
+	5,  // 23: ashlar.daemon.shards.Shards.Scan:output_type -> ashlar.daemon.shards.ScanReply
+	7,  // 24: ashlar.daemon.shards.Shards.Commit:output_type -> ashlar.daemon.shards.CommitReply
+	12, // 25: ashlar.daemon.shards.Shards.Deliver:output_type -> ashlar.daemon.shards.DeliverReply
+	14, // 26: ashlar.daemon.shards.Shards.InstallSnapshot:output_type -> ashlar.daemon.shards.InstallSnapshotReply
+	22, // [22:27] is the sub-list for method output_type
+	17, // [17:22] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_shards_proto_init() }
@@ -1418,7 +1503,7 @@ func file_shards_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shards_proto_rawDesc), len(file_shards_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
