@@ -58,6 +58,9 @@ func getObjectAttributes(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.unlock(&o); err != nil {
+		return err
+	}
 	want, err := c.wantedAttributes()
 	if err != nil {
 		return err

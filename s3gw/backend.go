@@ -16,6 +16,7 @@ type Backend interface {
 	Objects
 	Locks
 	Lifecycles
+	Encrypted
 	Uploads
 }
 
@@ -60,6 +61,16 @@ type Locks interface {
 	// SetRetention sets or, without a mode, takes off the retention of a version.
 	SetRetention(ctx context.Context, bucket, key, version string, mode store.LockMode, until time.Time, bypass bool) error
 	SetLegalHold(ctx context.Context, bucket, key, version string, on bool) error
+}
+
+// Encrypted is what encryption needs beside the fields of requests.
+type Encrypted interface {
+	// Unlock checks the customer's key of an object, nil if there is none.
+	Unlock(ctx context.Context, o *store.Object, customerKey []byte) error
+	// SetEncryption sets the default of a bucket, nil for none.
+	SetEncryption(ctx context.Context, bucket string, e *store.Encryption) error
+	// PutPartWith is PutPart with the customer's key.
+	PutPartWith(ctx context.Context, bucket, key, uploadID string, number int, customerKey []byte, body store.Body) (store.Part, error)
 }
 
 // Lifecycles keep the lifecycle rules of buckets, nil for none.

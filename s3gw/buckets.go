@@ -283,7 +283,7 @@ func makeToken(last string) string {
 // token reads a continuation token; absent is the beginning.
 func (c *call) token(name string) (string, error) {
 	text, given := c.query.Get(name)
-	if !given || text == "" {
+	if !given {
 		return "", nil
 	}
 	raw, err := base64.URLEncoding.DecodeString(text)

@@ -181,12 +181,16 @@ func postObject(c *call) error {
 	if err != nil {
 		return err
 	}
+	enc, err := c.encryption()
+	if err != nil {
+		return err
+	}
 	body, err := newFormBody(c.r.Header, f)
 	if err != nil {
 		return err
 	}
 	o, err := c.s.backend.PutObject(c.ctx, &store.PutRequest{
-		Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Lock: lock,
+		Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Lock: lock, Encryption: enc,
 	}, body)
 	if err != nil {
 		return c.withKey(err)
@@ -194,6 +198,7 @@ func postObject(c *call) error {
 	c.set("ETag", `"`+o.ETag+`"`)
 	c.versionHeader(o.Version)
 	c.expiryHeader(&o)
+	c.encryptionHeaders(o.Encryption)
 	c.checksumHeaders(o.Checksum)
 	return c.formAnswer(f.fields, &o)
 }

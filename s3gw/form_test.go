@@ -161,7 +161,7 @@ func TestPostFormRefusals(t *testing.T) {
 		"no file":              {testForm{conditions: anyForm, noFile: true}, 400, "IncorrectNumberOfFilesInPostRequest"},
 		"fields too large":     {testForm{conditions: anyForm, fields: [][2]string{{"x-ignore-a", strings.Repeat("x", 21<<10)}}}, 400, "MaxPostPreDataLengthExceededError"},
 		"endless fields":       {testForm{conditions: anyForm, fields: [][2]string{{"x-ignore-a", strings.Repeat("x", 1<<20)}}}, 400, "MaxPostPreDataLengthExceededError"},
-		"encryption":           {testForm{conditions: anyForm + `,{"x-amz-server-side-encryption":"AES256"}`, fields: [][2]string{{"x-amz-server-side-encryption", "AES256"}}}, 501, "NotImplemented"},
+		"encryption":           {testForm{conditions: anyForm + `,{"x-amz-server-side-encryption":"AES256"}`, fields: [][2]string{{"x-amz-server-side-encryption", "AES256"}}}, 400, "KMS.NotFoundException"},
 		"bad digest":           {testForm{conditions: anyForm + `,["starts-with","$Content-MD5",""]`, fields: [][2]string{{"Content-MD5", "AAAAAAAAAAAAAAAAAAAAAA=="}}}, 400, "BadDigest"},
 		"cut short":            {testForm{conditions: anyForm, cut: 5}, 400, "IncompleteBody"},
 		"bucket gone":          {testForm{bucket: "nope", conditions: `{"bucket":"nope"},["starts-with","$key",""]`}, 404, "NoSuchBucket"},

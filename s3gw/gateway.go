@@ -16,6 +16,7 @@ import (
 	hosts "ashlar/daemon/client"
 	placement "ashlar/placement/client"
 	"ashlar/placement/topology"
+	ring "ashlar/s3gw/keyring"
 	"ashlar/s3gw/sigv4"
 	"ashlar/s3gw/store"
 	"ashlar/systemd/notify"
@@ -41,6 +42,10 @@ type Config struct {
 	// credentials. Without them ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY are taken.
 	RootAccessKey  string `toml:"root-access-key"`
 	RootSecretFile string `toml:"root-secret-file"`
+	// KeyringFile holds the keys of SSE-S3 and SSE-KMS; see ashlar/s3gw/keyring.
+	KeyringFile string `toml:"keyring-file"`
+	// PlainCustomerKeys takes the keys of SSE-C over plain HTTP too: for tests.
+	PlainCustomerKeys bool `toml:"plain-customer-keys"`
 	// LifecycleDay is how long the lifecycle worker takes a day to be: for test
 	// clusters. 24 hours, due at midnight, if zero.
 	LifecycleDay Duration `toml:"lifecycle-day"`
@@ -92,10 +97,26 @@ func (c *Config) credentials() (Credentials, error) {
 	return root, nil
 }
 
+// keys reads the keyring, nil if none is configured.
+func (c *Config) keys() (store.Keys, error) {
+	if c.KeyringFile == "" {
+		return nil, nil
+	}
+	r, err := ring.Read(c.KeyringFile)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
 // Main runs a gateway until ctx ends. It serves as soon as it listens; until
 // the cluster is formed it answers 503.
 func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	root, err := cfg.credentials()
+	if err != nil {
+		return err
+	}
+	keys, err := cfg.keys()
 	if err != nil {
 		return err
 	}
@@ -122,7 +143,7 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	defer notify.Service(log, "serving S3 on "+strings.Join(names, " and "), func() bool { return accepts(doors) })()
 	return Run(ctx, doors, place.Map, registry, Options{
 		Credentials: root, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
-		Metrics: prometheus.DefaultRegisterer, LifecycleDay: time.Duration(cfg.LifecycleDay),
+		Metrics: prometheus.DefaultRegisterer, LifecycleDay: time.Duration(cfg.LifecycleDay), Keys: keys, PlainKeys: cfg.PlainCustomerKeys,
 	})
 }
 
@@ -130,7 +151,7 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 // ctx ends, and takes its share of the lifecycle's work. It sets opt.Backend.
 func Run(ctx context.Context, doors []Door, maps func() *topology.Map, registry *hosts.Hosts, opt Options) error {
 	backend := store.New(hosts.NewMeta(maps, registry.Shards), hosts.NewStripes(maps, registry.Stripes, ""), maps,
-		store.Options{Log: opt.Log, Region: opt.Region, Day: opt.LifecycleDay})
+		store.Options{Log: opt.Log, Region: opt.Region, Day: opt.LifecycleDay, Keys: opt.Keys})
 	defer backend.Close()
 	opt.Backend = backend
 	if opt.Metrics != nil {

@@ -133,7 +133,7 @@ func TestListingArguments(t *testing.T) {
 		{"max-keys=0", 200, "", "<IsTruncated>false</IsTruncated>"}, {"list-type=2&max-keys=0", 200, "", "<KeyCount>0</KeyCount>"},
 		{"max-keys=5000", 200, "", "<MaxKeys>1000</MaxKeys>"}, {"max-keys=", 200, "", "<MaxKeys>1000</MaxKeys>"},
 		{"max-keys=-1", 400, "InvalidArgument", ""}, {"max-keys=x", 400, "InvalidArgument", ""}, {"max-keys=99999999999", 400, "InvalidArgument", ""},
-		{"encoding-type=base64", 400, "InvalidArgument", ""}, {"list-type=3", 400, "InvalidArgument", ""}, {"list-type=2&continuation-token=", 200, "", "<ContinuationToken></ContinuationToken>"},
+		{"encoding-type=base64", 400, "InvalidArgument", ""}, {"list-type=3", 400, "InvalidArgument", ""}, {"list-type=2&continuation-token=", 400, "InvalidArgument", ""},
 		{"list-type=2&continuation-token=junk", 400, "InvalidArgument", ""}, {"list-type=2&continuation-token=anVuaw==", 400, "InvalidArgument", ""},
 		{"prefix=%00", 400, "InvalidArgument", ""}, {"prefix=%ff", 400, "InvalidArgument", ""}, {"marker=k", 200, "", "<Marker>k</Marker>"},
 		{"uploads&max-uploads=x", 400, "InvalidArgument", ""}, {"uploads&max-uploads=0", 200, "", "<MaxUploads>0</MaxUploads>"},

@@ -121,6 +121,22 @@ func (m *memory) SetLifecycle(_ context.Context, name string, c *lifecycle.Confi
 	return err
 }
 
+func (m *memory) Unlock(context.Context, *store.Object, []byte) error { return nil }
+
+func (m *memory) PutPartWith(ctx context.Context, bucket, key, id string, number int, _ []byte, body store.Body) (store.Part, error) {
+	return m.PutPart(ctx, bucket, key, id, number, body)
+}
+
+func (m *memory) SetEncryption(_ context.Context, name string, e *store.Encryption) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.bucket(name)
+	if err == nil {
+		b.Encryption = e
+	}
+	return err
+}
+
 func (m *memory) HeadBucket(_ context.Context, name string) (store.Bucket, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

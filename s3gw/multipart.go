@@ -22,6 +22,9 @@ func createUpload(c *call) error {
 	if u.Lock, err = c.lock(); err != nil {
 		return err
 	}
+	if u.Encryption, err = c.encryption(); err != nil {
+		return err
+	}
 	alg, err := s3.RequestedAlgorithm(c.r.Header, "X-Amz-Checksum-Algorithm")
 	if err != nil {
 		return err
@@ -37,6 +40,7 @@ func createUpload(c *call) error {
 		return c.withKey(err)
 	}
 	c.abortHeaders(&u)
+	c.encryptionHeaders(u.Encryption)
 	if alg != nil {
 		c.set("X-Amz-Checksum-Algorithm", alg.Name)
 		c.set("X-Amz-Checksum-Type", typeName(u.Composite))
@@ -104,10 +108,15 @@ func uploadPart(c *call) error {
 	if err != nil {
 		return err
 	}
-	p, err := c.s.backend.PutPart(c.ctx, string(c.bucket), string(c.key), id, number, c.body)
+	key, err := c.customerKey(false)
+	if err != nil {
+		return err
+	}
+	p, err := c.s.backend.PutPartWith(c.ctx, string(c.bucket), string(c.key), id, number, key, c.body)
 	if err != nil {
 		return c.withKey(err)
 	}
+	c.encryptionHeaders(p.Encryption)
 	c.set("ETag", `"`+p.ETag+`"`)
 	if p.Checksum != nil {
 		if a := s3.AlgorithmOf(p.Checksum.Algorithm); a != nil {
@@ -125,6 +134,15 @@ func (c *call) partSource() (src store.Object, rng s3.Range, err error) {
 	}
 	if src, err = c.s.backend.HeadObject(c.ctx, string(bucket), string(key), version); err != nil {
 		return src, rng, sourceError(err)
+	}
+	sourceKey, err := c.customerKey(true)
+	if err != nil {
+		return src, rng, err
+	}
+	if sourceKey != nil || src.Encryption != nil {
+		if err := c.s.backend.Unlock(c.ctx, &src, sourceKey); err != nil {
+			return src, rng, err
+		}
 	}
 	if version != "" {
 		c.set("X-Amz-Copy-Source-Version-Id", version)
@@ -153,6 +171,10 @@ func uploadPartCopy(c *call) error {
 	if err != nil {
 		return err
 	}
+	customer, err := c.customerKey(false)
+	if err != nil {
+		return err
+	}
 	src, rng, err := c.partSource()
 	if err != nil {
 		return err
@@ -170,10 +192,11 @@ func uploadPartCopy(c *call) error {
 	}
 	defer from.Close()
 	body := newCopyBody(from, rng.Length, s3.AlgorithmOf(u.ChecksumAlgorithm))
-	p, err := c.s.backend.PutPart(c.ctx, string(c.bucket), string(c.key), id, number, body)
+	p, err := c.s.backend.PutPartWith(c.ctx, string(c.bucket), string(c.key), id, number, customer, body)
 	if err != nil {
 		return c.withKey(err)
 	}
+	c.encryptionHeaders(p.Encryption)
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("CopyPartResult")
 		w.Time("LastModified", p.Modified)
@@ -404,6 +427,7 @@ func completeUpload(c *call) error {
 	}
 	c.versionHeader(o.Version)
 	c.expiryHeader(&o)
+	c.encryptionHeaders(o.Encryption)
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("CompleteMultipartUploadResult")
 		w.Text("Location", c.location())

@@ -87,8 +87,12 @@ func getObject(c *call) error {
 	if err != nil {
 		return err
 	}
+	if err := c.unlock(&o); err != nil {
+		return err
+	}
 	cond := s3.Conditions(c.r.Header, "")
 	c.objectHeaders(&o)
+	c.encryptionHeaders(o.Encryption)
 	c.expiryHeader(&o)
 	if err := s3.JudgeRead(&cond, o.ETag, o.Modified, false); err != nil {
 		return err

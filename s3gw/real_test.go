@@ -57,10 +57,15 @@ func (h *heap) DeleteStripes(context.Context, ashlar.BucketID, string, []ashlar.
 // startReal serves a gateway over the real store with a bucket of the given name.
 func startReal(t testing.TB, bucket string, change ...func(*Options)) *gateway {
 	t.Helper()
+	return startRealWith(t, bucket, store.Options{}, change...)
+}
+
+func startRealWith(t testing.TB, bucket string, opt store.Options, change ...func(*Options)) *gateway {
+	t.Helper()
 	m := &topology.Map{
 		Epoch: 1, Groups: make([]topology.Group, 1), Shards: make([]topology.Shard, 2), Settings: topology.Settings{BucketShards: 2},
 	}
-	s := store.New(metatest.NewModel(), &heap{data: map[ashlar.WriteID][]byte{}}, func() *topology.Map { return m }, store.Options{})
+	s := store.New(metatest.NewModel(), &heap{data: map[ashlar.WriteID][]byte{}}, func() *topology.Map { return m }, opt)
 	g := start(t, append(change, func(o *Options) { o.Backend = s })...)
 	t.Cleanup(s.Close)
 	g.do(t, testCall{method: "PUT", target: "/" + bucket}).want(t, 200, "")

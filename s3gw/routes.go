@@ -73,7 +73,9 @@ var routes = []route{
 	{op: "GetBucketCors", method: "GET", on: onBucket, sub: "cors", serve: getSetting(settingCORS, s3.NoSuchCORSConfiguration)},
 	{op: "PutBucketCors", method: "PUT", on: onBucket, sub: "cors", body: xmlBody, serve: putSetting(settingCORS, s3.CheckCORS)},
 	{op: "DeleteBucketCors", method: "DELETE", on: onBucket, sub: "cors", serve: deleteSetting(settingCORS)},
-	{op: "GetBucketEncryption", method: "GET", on: onBucket, sub: "encryption", serve: notConfigured(s3.ServerSideEncryptionConfigurationNotFoundError)},
+	{op: "GetBucketEncryption", method: "GET", on: onBucket, sub: "encryption", serve: getBucketEncryption},
+	{op: "PutBucketEncryption", method: "PUT", on: onBucket, sub: "encryption", body: xmlBody, serve: putBucketEncryption},
+	{op: "DeleteBucketEncryption", method: "DELETE", on: onBucket, sub: "encryption", serve: deleteBucketEncryption},
 	{op: "GetObjectLockConfiguration", method: "GET", on: onBucket, sub: "object-lock", serve: getObjectLock},
 	{op: "PutObjectLockConfiguration", method: "PUT", on: onBucket, sub: "object-lock", body: xmlBody, serve: putObjectLock},
 	{op: "GetPublicAccessBlock", method: "GET", on: onBucket, sub: "publicAccessBlock", serve: getSetting(settingPublicBlock, s3.NoSuchPublicAccessBlockConfiguration)},
@@ -235,11 +237,7 @@ var steering = []struct {
 	allowed []string
 	code    s3.Code
 }{
-	{"X-Amz-Server-Side-Encryption", nil, s3.NotImplemented},
-	{"X-Amz-Server-Side-Encryption-Customer-Algorithm", nil, s3.NotImplemented},
-	{"X-Amz-Server-Side-Encryption-Customer-Key", nil, s3.NotImplemented},
-	{"X-Amz-Server-Side-Encryption-Aws-Kms-Key-Id", nil, s3.NotImplemented},
-	{"X-Amz-Copy-Source-Server-Side-Encryption-Customer-Algorithm", nil, s3.NotImplemented},
+	{"X-Amz-Server-Side-Encryption-Context", nil, s3.NotImplemented},
 	{"X-Amz-Write-Offset-Bytes", nil, s3.NotImplemented},
 	{"X-Amz-Rename-Source", nil, s3.NotImplemented},
 	{"X-Amz-Acl", []string{"private", "bucket-owner-full-control"}, s3.AccessControlListNotSupported},

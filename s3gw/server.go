@@ -43,6 +43,7 @@ import (
 	"ashlar"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sigv4"
+	"ashlar/s3gw/store"
 )
 
 // Limits bound what one gateway spends on its clients. A zero field takes the
@@ -108,6 +109,10 @@ type Options struct {
 	Limits Limits
 	// Metrics receives the gateway's collectors. Nil keeps them private.
 	Metrics prometheus.Registerer
+	// Keys seals the data keys of SSE-S3 and SSE-KMS, for Run. Nil has none.
+	Keys store.Keys
+	// PlainKeys takes customers' keys over plain HTTP too: for tests.
+	PlainKeys bool
 	// LifecycleDay is how long the lifecycle worker of Run takes a day to be; 24
 	// hours if zero.
 	LifecycleDay time.Duration
@@ -121,10 +126,12 @@ type Server struct {
 	region   string
 	domains  []string
 	hostID   string
-	log      *slog.Logger
-	limits   Limits
-	routes   routeTable
-	metrics  *metrics
+	// plainKeys allows customers' keys without TLS.
+	plainKeys bool
+	log       *slog.Logger
+	limits    Limits
+	routes    routeTable
+	metrics   *metrics
 
 	inflight atomic.Int64
 	idSeed   uint64
@@ -151,7 +158,7 @@ func New(o Options) *Server {
 	o.Limits.setDefaults()
 	s := &Server{
 		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
-		hostID: o.HostID, log: o.Log, limits: o.Limits, routes: newRouteTable(routes), idSeed: rand.Uint64(),
+		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, routes: newRouteTable(routes), idSeed: rand.Uint64(),
 	}
 	for _, d := range o.Domains {
 		s.domains = append(s.domains, strings.ToLower(strings.Trim(d, ".")))

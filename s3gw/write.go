@@ -52,11 +52,16 @@ func putObject(c *call) error {
 	if err != nil {
 		return err
 	}
+	enc, err := c.encryption()
+	if err != nil {
+		return err
+	}
 	if lock != (store.Lock{}) && !c.body.hasDigest() {
 		return s3.E(s3.InvalidRequest, "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters")
 	}
 	o, err := c.s.backend.PutObject(c.ctx, &store.PutRequest{
 		Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions(), Lock: lock,
+		Encryption: enc,
 	}, c.body)
 	if err != nil {
 		return c.withKey(err)
@@ -64,6 +69,7 @@ func putObject(c *call) error {
 	c.set("ETag", `"`+o.ETag+`"`)
 	c.versionHeader(o.Version)
 	c.expiryHeader(&o)
+	c.encryptionHeaders(o.Encryption)
 	c.checksumHeaders(o.Checksum)
 	return c.empty(http.StatusOK)
 }
@@ -267,9 +273,16 @@ func copyObject(c *call) error {
 	if err != nil {
 		return err
 	}
-	req.Put = store.PutRequest{Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions(), Lock: lock}
+	enc, err := c.encryption()
+	if err != nil {
+		return err
+	}
+	if req.SourceKey, err = c.customerKey(true); err != nil {
+		return err
+	}
+	req.Put = store.PutRequest{Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions(), Lock: lock, Encryption: enc}
 	same := srcBucket == c.bucket && srcKey == c.key && version == ""
-	if same && !req.Replace && attr.WebsiteRedirect == "" && c.header("X-Amz-Storage-Class") == "" {
+	if same && enc == nil && !req.Replace && attr.WebsiteRedirect == "" && c.header("X-Amz-Storage-Class") == "" {
 		return s3.E(s3.InvalidRequest, "This copy request is illegal because it is trying to copy an object to itself without changing "+
 			"the object's metadata, storage class, website redirect location or encryption attributes.")
 	}
@@ -282,6 +295,7 @@ func copyObject(c *call) error {
 	}
 	c.versionHeader(o.Version)
 	c.expiryHeader(&o)
+	c.encryptionHeaders(o.Encryption)
 	if version != "" {
 		c.set("X-Amz-Copy-Source-Version-Id", version)
 	}

@@ -34,6 +34,8 @@ var bySentinel = []struct {
 	{store.ErrLocked, AccessDenied},
 	{store.ErrNoObjectLock, InvalidRequest},
 	{store.ErrBucketState, InvalidBucketState},
+	{store.ErrCustomerKey, InvalidRequest},
+	{store.ErrNoSuchEncryptionKey, KMSNotFoundException},
 }
 
 // byKind judges what has no word in S3. NotFound and Exists are here for
@@ -68,6 +70,8 @@ func Classify(err error) *Error {
 			switch s.err {
 			case store.ErrLocked:
 				e.Message = "Access Denied because object protected by object lock."
+			case store.ErrCustomerKey:
+				e.Message = "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to retrieve the object."
 			case store.ErrNoObjectLock:
 				e.Message = NoLockConfiguration
 			}

@@ -32,6 +32,7 @@ const (
 	InvalidBucketName
 	InvalidBucketState
 	InvalidDigest
+	InvalidEncryptionAlgorithmError
 	InvalidLocationConstraint
 	InvalidPart
 	InvalidPartNumber
@@ -45,6 +46,7 @@ const (
 	InvalidToken
 	InvalidURI
 	IncorrectNumberOfFilesInPostRequest
+	KMSNotFoundException
 	KeyTooLongError
 	MalformedPOSTRequest
 	MaxPostPreDataLengthExceededError
@@ -112,6 +114,7 @@ var codes = [...]codeInfo{
 	InvalidBucketName:                       {"InvalidBucketName", 400, "The bucket name is not valid."},
 	InvalidBucketState:                      {"InvalidBucketState", 409, "The request is not valid for the current state of the bucket."},
 	InvalidDigest:                           {"InvalidDigest", 400, "The Content-MD5 that you gave is not valid."},
+	InvalidEncryptionAlgorithmError:         {"InvalidEncryptionAlgorithmError", 400, "The encryption request that you specified is not valid. The valid value is AES256."},
 	InvalidLocationConstraint:               {"InvalidLocationConstraint", 400, "The location constraint is not valid."},
 	InvalidPart:                             {"InvalidPart", 400, "A part was not found, or its entity tag differs."},
 	InvalidPartNumber:                       {"InvalidPartNumber", 416, "The requested part number is not satisfiable."},
@@ -127,6 +130,7 @@ var codes = [...]codeInfo{
 	InvalidTag:                              {"InvalidTag", 400, "A tag is not valid."},
 	InvalidToken:                            {"InvalidToken", 400, "The session token is malformed or not valid."},
 	InvalidURI:                              {"InvalidURI", 400, "The request URI cannot be parsed."},
+	KMSNotFoundException:                    {"KMS.NotFoundException", 400, "The encryption key does not exist, or the gateway has no keyring."},
 	KeyTooLongError:                         {"KeyTooLongError", 400, "The key is longer than 1024 bytes."},
 	MalformedTrailerError:                   {"MalformedTrailerError", 400, "The trailing data is not well formed."},
 	MalformedXML:                            {"MalformedXML", 400, "The XML is not well formed or does not follow the schema."},

@@ -121,6 +121,7 @@ func decodeBucket(name string, r *meta.Row) (*bucket, error) {
 		ID: ashlar.BucketID(rec.Id), Name: name, Owner: rec.Owner, Created: fromNS(rec.CreatedNs),
 		Region: rec.Region, Shards: uint8(len(rec.Slots)), Versioning: versionings[rec.Versioning],
 		ObjectLock: rec.Versioning == row.Bucket_LOCKED, DefaultLock: defaultLock(rec.DefaultLock),
+		Encryption: encryption(rec.DefaultEncryption),
 	}
 	return b, nil
 }

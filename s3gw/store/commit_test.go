@@ -158,12 +158,12 @@ func (r *rig) putMany(t *testing.T, b *bucket, key string, n int) {
 	t.Helper()
 	var list []ashlar.Extent
 	for range n {
-		got, err := r.receive(r.ctx, b, key, 0, body([]byte("x")), 10)
+		got, err := r.receive(r.ctx, b, key, 0, body([]byte("x")), 10, nil)
 		want(t, err, nil)
 		list = append(list, got.extents...)
 	}
 	want(t, r.mutate(r.ctx, b, key, func(ch *change) error {
-		return ch.put(r.ctx, &row.Object{Bytes: uint64(n), EtagMd5: make([]byte, 16)}, list, nil)
+		return ch.put(r.ctx, &row.Object{Bytes: uint64(n), EtagMd5: make([]byte, 16)}, list, nil, nil)
 	}), nil)
 }
 

@@ -121,6 +121,7 @@ type assembled struct {
 	parts   []storedPart
 	extents []ashlar.Extent
 	sums    []byte // the parts' checksums, if the object has one
+	salts   []byte // the parts' salts, if they are encrypted
 	object  *row.Object
 }
 
@@ -136,7 +137,7 @@ func (s *Store) assemble(ctx context.Context, up *openUpload, list []CompletePar
 	}
 	a := &assembled{up: up, object: &row.Object{
 		EtagParts: uint32(len(list)), Attributes: rowAttributes(&up.Attributes), Owner: up.Owner,
-		Lock: rowLock(up.Lock),
+		Lock: rowLock(up.Lock), Encryption: up.enc,
 	}}
 	digests := md5.New()
 	var plain []Part
@@ -156,6 +157,9 @@ func (s *Store) assemble(ctx context.Context, up *openUpload, list []CompletePar
 		a.parts = append(a.parts, p)
 		plain = append(plain, p.Part)
 		a.extents = append(a.extents, p.extent())
+		if up.enc != nil {
+			a.salts = append(a.salts, p.salt()...)
+		}
 	}
 	a.object.EtagMd5 = digests.Sum(nil)
 	joined := joinChecksums(up.ChecksumAlgorithm, up.Composite, plain)
@@ -201,7 +205,7 @@ func (s *Store) commitUpload(ctx context.Context, b *bucket, a *assembled, cond 
 		if err := judgeWrite(cond, ch.cur.live(), ch.cur.etag()); err != nil {
 			return err
 		}
-		if err := ch.put(ctx, a.object, a.extents, a.sums); err != nil {
+		if err := ch.put(ctx, a.object, a.extents, a.sums, a.salts); err != nil {
 			return err
 		}
 		for _, p := range a.parts {
@@ -212,7 +216,7 @@ func (s *Store) commitUpload(ctx context.Context, b *bucket, a *assembled, cond 
 		memory := &row.Object{
 			Bytes: a.object.Bytes, ModifiedNs: a.object.ModifiedNs, EtagMd5: a.object.EtagMd5,
 			EtagParts: a.object.EtagParts, Checksum: a.object.Checksum, Owner: a.object.Owner,
-			Version: a.object.Version, NullVersion: a.object.NullVersion,
+			Version: a.object.Version, NullVersion: a.object.NullVersion, Encryption: a.object.Encryption,
 		}
 		return ch.endUpload(up, &row.Done{Object: memory})
 	})

@@ -81,10 +81,11 @@ func object(bucket ashlar.BucketID, key string, m *row.Object, extents []ashlar.
 		Bucket: bucket, Key: key, ETag: etag(m.EtagMd5, m.EtagParts), Bytes: m.Bytes,
 		Modified: fromNS(m.ModifiedNs), Attributes: attributes(m.Attributes),
 		Checksum: checksum(m.Checksum), Extents: extents, Owner: m.Owner, Lock: lock(m.Lock),
+		Encryption: encryption(m.Encryption),
 	}
 	if m.EtagParts > 0 {
 		for _, x := range extents {
-			o.PartBytes = append(o.PartBytes, x.Bytes)
+			o.PartBytes = append(o.PartBytes, contentBytes(m, x))
 		}
 	}
 	return o
@@ -108,7 +109,7 @@ func partSums(o *Object, all []byte) (sums [][]byte) {
 func checkExtents(m *row.Object, extents []ashlar.Extent) error {
 	var sum uint64
 	for _, x := range extents {
-		sum += x.Bytes
+		sum += contentBytes(m, x)
 	}
 	if sum != m.Bytes || (m.EtagParts > 0 && int(m.EtagParts) != len(extents)) {
 		return ashlar.E("store: extents", "", ashlar.Corrupt,
@@ -121,7 +122,7 @@ func upload(bucket, key string, id row.VersionID, m *row.Upload) Upload {
 	return Upload{
 		Bucket: bucket, Key: key, ID: id.String(), Owner: m.Owner, Started: fromNS(m.StartedNs),
 		Attributes: attributes(m.Attributes), ChecksumAlgorithm: m.ChecksumAlgorithm, Composite: m.Composite,
-		Lock: lock(m.Lock),
+		Lock: lock(m.Lock), Encryption: encryption(m.Encryption),
 	}
 }
 

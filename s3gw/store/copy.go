@@ -55,7 +55,11 @@ func (s *Store) copyObject(ctx context.Context, req *CopyRequest) (Object, error
 		return Object{}, err
 	}
 	same := req.Source.Bucket == req.Put.Bucket && req.Source.Key == req.Put.Key
-	if same && req.Source.Version == "" {
+	if err := s.unlock(ctx, &source, req.SourceKey); err != nil {
+		return Object{}, err
+	}
+	plain := source.Encryption == nil && req.Put.Encryption == nil
+	if same && req.Source.Version == "" && plain {
 		if !req.changes(source.StorageClass) {
 			return Object{}, ErrCopyUnchanged
 		}
@@ -100,6 +104,9 @@ func (s *Store) rewriteObject(ctx context.Context, req *CopyRequest) (o Object, 
 				return errNothing
 			}
 			if enabled(ch.versioning) || !old.NullVersion {
+				return errVersioned
+			}
+			if old.Encryption != nil || b.Encryption != nil {
 				return errVersioned
 			}
 			if err := judgeSource(req.SourceConditions, ch.cur.etag(), fromNS(old.ModifiedNs)); err != nil {
@@ -180,7 +187,7 @@ func (c *copyBody) check() error {
 	switch {
 	case c.n != c.source.Bytes:
 		why = fmt.Errorf("read %d bytes of %d", c.n, c.source.Bytes)
-	case len(c.source.PartBytes) == 0 && etag(c.md5.Sum(nil), 0) != c.source.ETag:
+	case len(c.source.PartBytes) == 0 && c.source.etagOf([16]byte(c.md5.Sum(nil))) != c.source.ETag:
 		why = errors.New("the content read does not have the MD5 it was stored with")
 	default:
 		return nil

@@ -20,6 +20,7 @@ type current struct {
 	version uint64      // of the row
 	extents []ashlar.Extent
 	sums    []byte // of the parts, one after the other
+	salts   []byte // of the extents, if they are encrypted
 }
 
 // live reports whether there is an object: a delete marker is none.
@@ -82,7 +83,7 @@ func (s *Store) complete(ctx context.Context, sl slot, r *meta.Row) (c current, 
 	if c.extents, err = columns.List(); err != nil {
 		return c, false, err
 	}
-	c.sums = columns.GetPartSums()
+	c.sums, c.salts = columns.GetPartSums(), columns.GetSalts()
 	return c, true, checkExtents(c.row, c.extents)
 }
 
@@ -214,8 +215,9 @@ func (s *Store) mutateFrom(ctx context.Context, b *bucket, key string, cur curre
 // the bucket says whether what is there stays: a version with an id does, the
 // null version only where the new one has an id.
 //
-// sums are the checksums of the parts of a multipart object, or nil.
-func (ch *change) put(ctx context.Context, m *row.Object, extents []ashlar.Extent, sums []byte) error {
+// sums are the checksums of the parts of a multipart object, salts those of
+// encrypted extents; both may be nil.
+func (ch *change) put(ctx context.Context, m *row.Object, extents []ashlar.Extent, sums, salts []byte) error {
 	ch.stamp(m)
 	if err := ch.lock(ctx, m); err != nil {
 		return err
@@ -224,8 +226,8 @@ func (ch *change) put(ctx context.Context, m *row.Object, extents []ashlar.Exten
 		return err
 	}
 	columns := row.FromExtents(extents)
-	if len(sums) > 0 {
-		columns.PartSums = sums
+	if columns != nil {
+		columns.PartSums, columns.Salts = sums, salts
 	}
 	m.Extents, m.Manifest = columns, nil
 	if len(extents) > row.InlineExtentsMax {

@@ -43,12 +43,16 @@ func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Obje
 			return Object{}, err
 		}
 	}
-	r, err := s.receive(ctx, b, req.Key, 0, body, PutBytesMax)
+	enc, data, err := s.newEncryption(ctx, b, req.Key, req.Encryption)
+	if err != nil {
+		return Object{}, err
+	}
+	r, err := s.receive(ctx, b, req.Key, 0, body, PutBytesMax, data)
 	if err != nil {
 		return Object{}, err
 	}
 	m := &row.Object{
-		Bytes: r.bytes, EtagMd5: r.md5[:], Checksum: rowChecksum(r.sum),
+		Bytes: r.bytes, EtagMd5: maskedMD5(enc, data, r.md5), Encryption: enc, Checksum: rowChecksum(r.sum),
 		Attributes: rowAttributes(&req.Attributes), Owner: req.Owner, Lock: rowLock(req.Lock),
 	}
 	mutate := s.mutateNew
@@ -59,7 +63,7 @@ func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Obje
 		if err := judgeWrite(req.Conditions, ch.cur.live(), ch.cur.etag()); err != nil {
 			return err
 		}
-		return ch.put(ctx, m, r.extents, nil)
+		return ch.put(ctx, m, r.extents, nil, r.salt)
 	})
 	if err != nil {
 		s.release(ctx, b, req.Key, r.extents, err)
@@ -133,6 +137,7 @@ func (s *Store) headObject(ctx context.Context, bucketName, key, version string)
 		o = object(b.ID, key, found.row, found.extents)
 		o.Version = versionIn(b.rec.Versioning, found.row)
 		o.PartSums = partSums(&o, found.sums)
+		o.sealing = sealing{sealed: found.row.Encryption.GetSealed(), salts: found.salts}
 		if version == "" {
 			foretell(b, &o)
 		}
@@ -157,7 +162,15 @@ func (s *Store) openObject(ctx context.Context, o *Object, off, length uint64) (
 	if length == 0 {
 		return io.NopCloser(bytes.NewReader(nil)), nil
 	}
+	if o.Encryption != nil {
+		return s.openSealed(ctx, o, off, length)
+	}
 	extents, off := overlapping(o.Extents, off, length)
+	return s.readExtents(ctx, o, extents, off, length)
+}
+
+// readExtents streams bytes of extents as they are stored.
+func (s *Store) readExtents(ctx context.Context, o *Object, extents []ashlar.Extent, off, length uint64) (io.ReadCloser, error) {
 	for n := 0; ; n++ {
 		m, err := s.formed()
 		if err != nil {

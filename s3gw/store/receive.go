@@ -9,6 +9,7 @@ import (
 	"ashlar"
 	"ashlar/daemon/meta"
 	"ashlar/daemon/wire"
+	"ashlar/s3gw/sse"
 )
 
 // received is a body that was stored but is not referred to yet.
@@ -17,6 +18,7 @@ type received struct {
 	bytes   uint64
 	md5     [16]byte
 	sum     *Checksum
+	salt    []byte // of the stream, if it is encrypted
 }
 
 // watched is a body under way: it counts, enforces the maximum, and keeps the
@@ -62,7 +64,9 @@ func (w *watched) finish() error {
 
 // receive stores a body as the content of an object (part 0) or a part. On an
 // error nothing is left behind.
-func (s *Store) receive(ctx context.Context, b *bucket, key string, part uint32, body Body, max uint64) (received, error) {
+//
+// With a data key, what is stored is sealed; the digests are those of the content.
+func (s *Store) receive(ctx context.Context, b *bucket, key string, part uint32, body Body, max uint64, data *sse.Key) (received, error) {
 	m, err := s.formed()
 	if err != nil {
 		return received{}, err
@@ -72,10 +76,18 @@ func (s *Store) receive(ctx context.Context, b *bucket, key string, part uint32,
 	}
 	w := &watched{body: body, max: max}
 	var extent ashlar.Extent
+	var src io.Reader = w
+	var r received
+	length, stored := body.Bytes(), func() uint64 { return w.n }
+	if data != nil {
+		r.salt = sse.NewSalt()
+		src = sse.NewSealer(w, *data, r.salt, sealedFor(b.ID, key))
+		length, stored = sealedLength(length), func() uint64 { return sse.SealedBytes(w.n) }
+	}
 	if body.Bytes() != 0 {
 		extent, err = s.stripes.WriteStripes(ctx, wire.WriteRequest{
-			Bucket: b.ID, Key: key, Part: part, Bytes: body.Bytes(), Epoch: m.Epoch,
-		}, w)
+			Bucket: b.ID, Key: key, Part: part, Bytes: length, Epoch: m.Epoch,
+		}, src)
 	}
 	if err != nil {
 		if w.err != nil && !errors.Is(w.err, io.EOF) {
@@ -83,13 +95,13 @@ func (s *Store) receive(ctx context.Context, b *bucket, key string, part uint32,
 		}
 		return received{}, err
 	}
-	r := received{bytes: w.n}
+	r.bytes = w.n
 	if extent.Bytes > 0 {
 		r.extents = []ashlar.Extent{extent}
 	}
 	err = w.finish()
-	if err == nil && extent.Bytes != w.n {
-		err = ashlar.E("store: receive", key, ashlar.Internal, fmt.Errorf("read %d bytes, stored %d", w.n, extent.Bytes))
+	if err == nil && extent.Bytes != stored() {
+		err = ashlar.E("store: receive", key, ashlar.Internal, fmt.Errorf("want %d bytes, stored %d", stored(), extent.Bytes))
 	}
 	if err != nil {
 		s.discard(ctx, b, key, r.extents)

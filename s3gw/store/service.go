@@ -42,6 +42,8 @@ type Options struct {
 	Log *slog.Logger
 	// Region is given to buckets that are created without one.
 	Region string
+	// Keys seals the data keys of SSE-S3 and SSE-KMS. Nil has none.
+	Keys Keys
 	// Day is how long the lifecycle worker takes a day to be; 24 hours if zero.
 	Day time.Duration
 }
@@ -59,6 +61,7 @@ type Store struct {
 	buckets bucketCache
 	guess   guess
 	rules   ruleCache
+	keys    Keys
 	days    lifecycle.Clock
 	id      [16]byte // names this Store in leases
 
@@ -93,7 +96,7 @@ type Stats struct {
 // returns the newest map of the cluster, nil before there is one. Close the
 // Store when no call is running any more.
 func New(m meta.Store, stripes wire.Stripes, maps func() *topology.Map, opt Options) *Store {
-	s := &Store{meta: m, stripes: stripes, maps: maps, clock: opt.Clock, log: opt.Log, region: opt.Region, days: lifecycle.Clock{Day: opt.Day}, id: ashlar.NewID()}
+	s := &Store{meta: m, stripes: stripes, maps: maps, clock: opt.Clock, log: opt.Log, region: opt.Region, days: lifecycle.Clock{Day: opt.Day}, id: ashlar.NewID(), keys: opt.Keys}
 	if s.clock == nil {
 		s.clock = time.Now
 	}

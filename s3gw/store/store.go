@@ -38,6 +38,10 @@ var (
 	ErrNoObjectLock = errors.New("the bucket has no object lock")
 	// ErrBucketState: object lock needs versioning, and versioning stays with it.
 	ErrBucketState = errors.New("the versioning of the bucket does not allow that")
+	// ErrCustomerKey: the customer's key is missing, wrong, or not asked for.
+	ErrCustomerKey = errors.New("the object needs the customer's key that it was stored with")
+	// ErrNoSuchEncryptionKey: the keyring has no key of that name.
+	ErrNoSuchEncryptionKey = errors.New("there is no such encryption key")
 )
 
 // Bounds that S3 states.
@@ -65,6 +69,8 @@ type Bucket struct {
 	ObjectLock bool
 	// DefaultLock is the retention of versions that come without one, or nil.
 	DefaultLock *DefaultLock
+	// Encryption is that of objects that ask for none, or nil.
+	Encryption *Encryption
 }
 
 // Versioning is the versioning state of a bucket, in S3's words.
@@ -128,6 +134,10 @@ type Object struct {
 	Owner string
 	// Lock is what keeps the version from being deleted.
 	Lock Lock
+	// Encryption says how it is encrypted, nil if it is not. Bytes and PartBytes
+	// are those of the content, Extents those of what is stored.
+	Encryption *Encryption
+	sealing    sealing
 	// ExpiresAt is when the rule ExpiryRule will expire it; zero: none will. It is
 	// set of current versions, but not in listings.
 	ExpiresAt  time.Time
@@ -174,6 +184,8 @@ type PutRequest struct {
 	Owner       string
 	Attributes
 	Conditions Conditions
+	// Encryption is what the client asked for; nil takes the default of the bucket.
+	Encryption *Encryption
 	// Lock is what the client asked for; without a mode, the default of the
 	// bucket applies.
 	Lock Lock
@@ -188,6 +200,8 @@ type CopyRequest struct {
 	Put              PutRequest
 	// Replace takes Put.Attributes instead of the source's; ReplaceTags likewise for Put.Tags.
 	Replace, ReplaceTags bool
+	// SourceKey is the customer's key of the source, if it has one.
+	SourceKey []byte
 	// ChecksumAlgorithm asks for a checksum of the copy; empty keeps the source's algorithm.
 	ChecksumAlgorithm string
 }
@@ -253,6 +267,8 @@ type Upload struct {
 	Composite bool
 	// Lock is that of the object that it will be.
 	Lock Lock
+	// Encryption is that of its parts; nil takes the default of the bucket.
+	Encryption *Encryption
 	// Aborts is when the rule AbortRule will end it; zero: none will. It is not
 	// set in listings.
 	Aborts    time.Time
@@ -266,6 +282,8 @@ type Part struct {
 	Bytes    uint64
 	Modified time.Time
 	Checksum *Checksum
+	// Encryption is that of the upload; it is not set in listings.
+	Encryption *Encryption
 }
 
 // CompletePart is one line of a CompleteMultipartUpload.

@@ -46,8 +46,13 @@ func (s *Store) createUpload(ctx context.Context, up *Upload) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	enc, _, err := s.newEncryption(ctx, b, up.Key, up.Encryption)
+	if err != nil {
+		return "", err
+	}
 	m := &row.Upload{
-		Format: row.Format, StartedNs: now.UnixNano(), Owner: up.Owner,
+		Encryption: enc,
+		Format:     row.Format, StartedNs: now.UnixNano(), Owner: up.Owner,
 		Attributes: rowAttributes(&up.Attributes), ChecksumAlgorithm: up.ChecksumAlgorithm, Composite: up.Composite,
 		Lock: rowLock(up.Lock),
 	}
@@ -63,7 +68,7 @@ func (s *Store) createUpload(ctx context.Context, up *Upload) (string, error) {
 		at, _, refused := conditionAt(err)
 		switch {
 		case !refused:
-			up.Started = now
+			up.Started, up.Encryption = now, encryption(enc)
 			foretellAbort(b, up)
 			return id.String(), err
 		case at == condOpen:
@@ -86,6 +91,7 @@ type openUpload struct {
 	sl      slot
 	version uint64
 	due     int64 // of its agenda row; 0: it has none
+	enc     *row.Encryption
 }
 
 // findUpload returns the open upload, or ErrNoSuchUpload.
@@ -106,7 +112,7 @@ func (s *Store) findUpload(ctx context.Context, b *bucket, key, uploadID string)
 	if err := row.Decode(r.Key, r.Value, &m); err != nil {
 		return nil, err
 	}
-	return &openUpload{Upload: upload(b.Name, key, id, &m), id: id, sl: sl, version: r.Version, due: m.DueNs}, nil
+	return &openUpload{Upload: upload(b.Name, key, id, &m), id: id, sl: sl, version: r.Version, due: m.DueNs, enc: m.Encryption}, nil
 }
 
 // withUpload runs fn on an open upload of the right incarnation of the bucket.
@@ -126,19 +132,29 @@ func (s *Store) withUpload(ctx context.Context, bucketName, key, uploadID string
 // ErrNoSuchBucket, ErrNoSuchUpload, ErrEntityTooLarge, the body's own; kinds
 // besides: Full, Unavailable, Invalid.
 func (s *Store) PutPart(ctx context.Context, bucketName, key, uploadID string, number int, body Body) (Part, error) {
+	return s.PutPartWith(ctx, bucketName, key, uploadID, number, nil, body)
+}
+
+// PutPartWith is PutPart for an upload that is encrypted with the customer's
+// key. Errors: also ErrCustomerKey.
+func (s *Store) PutPartWith(ctx context.Context, bucketName, key, uploadID string, number int, customerKey []byte, body Body) (Part, error) {
 	var p Part
 	err := s.withUpload(ctx, bucketName, key, uploadID, func(b *bucket, up *openUpload) (err error) {
-		p, err = s.putPart(ctx, b, up, number, body)
+		p, err = s.putPart(ctx, b, up, number, customerKey, body)
 		return err
 	})
 	return p, fail("put part", fmt.Sprintf("%s part=%d", uploadSubject(bucketName, key, uploadID), number), err)
 }
 
-func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number int, body Body) (Part, error) {
+func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number int, customerKey []byte, body Body) (Part, error) {
 	if number < 1 || number > PartsMax {
 		return Part{}, errBadPart
 	}
-	r, err := s.receive(ctx, b, up.Key, uint32(number), body, PartBytesMax)
+	data, err := s.uploadKey(ctx, b, up, customerKey)
+	if err != nil {
+		return Part{}, err
+	}
+	r, err := s.receive(ctx, b, up.Key, uint32(number), body, PartBytesMax, data)
 	if err != nil {
 		return Part{}, err
 	}
@@ -147,14 +163,19 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 		return Part{}, invalid("a %s checksum for a part of a %s upload", r.sum.Algorithm, up.ChecksumAlgorithm)
 	}
 	m := &row.Part{
-		Format: row.Format, Key: []byte(up.Key), Bytes: r.bytes, Md5: r.md5[:], Checksum: rowChecksum(r.sum),
+		Format: row.Format, Key: []byte(up.Key), Bytes: r.bytes, Md5: maskedMD5(up.enc, data, r.md5), Checksum: rowChecksum(r.sum),
 		Extents: row.FromExtents(r.extents),
+	}
+	if m.Extents != nil {
+		m.Extents.Salts = r.salt
 	}
 	if err := s.commitPart(ctx, up, uint16(number), m); err != nil {
 		s.release(ctx, b, up.Key, r.extents, err)
 		return Part{}, err
 	}
-	return part(number, m), nil
+	p := part(number, m)
+	p.Encryption = encryption(up.enc)
+	return p, nil
 }
 
 // commitPart puts the part's row in place of an older one.

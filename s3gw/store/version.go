@@ -258,7 +258,7 @@ func (ch *change) deleteCurrent(ctx context.Context, owner string) (Deleted, err
 		}
 	}
 	m := &row.Object{DeleteMarker: true, Owner: owner}
-	err := ch.put(ctx, m, nil, nil)
+	err := ch.put(ctx, m, nil, nil, nil)
 	return Deleted{Version: versionOf(m), Marker: true}, err
 }
 

@@ -83,6 +83,7 @@ ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY; a new cluster makes its own otherwise.`
 	f.Var(sizeFlag{&cfg.DiskBytes}, "disk-size", "size of each disk that is a file, for example 4GiB")
 	f.StringSliceVar(&cfg.Devices, "devices", nil, "devices to use instead of files, zones × hosts × disks of them")
 	f.DurationVar(&cfg.ScrubPeriod, "scrub-period", 0, "time in which every byte of a disk is verified, for example 1m (default 336h)")
+	f.StringSliceVar(&cfg.KMSKeys, "kms-keys", nil, "names of keys for SSE-KMS, made in --dir/etc/keyring when they are new")
 	f.DurationVar(&cfg.LifecycleDay, "lifecycle-day", 0, "how long a day of a lifecycle rule takes, for example 10s (default 24h)")
 	f.StringVar(&cfg.S3, "s3", cfg.S3, "address of the S3 endpoint")
 	f.StringVar(&cfg.TLS, "tls", "", "one more address of the S3 endpoint, with TLS and a self-signed certificate in --dir/etc/tls.crt")

@@ -24,6 +24,7 @@ import (
 	"ashlar/placement/health"
 	"ashlar/placement/topology"
 	"ashlar/s3gw"
+	"ashlar/s3gw/keyring"
 )
 
 const (
@@ -68,6 +69,7 @@ type Cluster struct {
 	place    *placeclient.Client
 	registry *client.Hosts
 	doors    []s3gw.Door // S3 in the clear, then by TLS
+	keys     *keyring.Ring
 	adm      net.Listener
 	served   bool // doors and adm belong to their servers
 
@@ -139,6 +141,9 @@ func (c *Cluster) openDoors() error {
 		return err
 	}
 	c.doors = []s3gw.Door{{Listener: ln}}
+	if err := c.readKeys(); err != nil {
+		return err
+	}
 	if c.cfg.TLS == "" {
 		return nil
 	}
@@ -223,13 +228,22 @@ func (c *Cluster) startHost(ctx context.Context, spec hostSpec) (*daemon.Host, e
 // fails at once.
 const inProcess = "127.0.0.1:0"
 
+// readKeys reads the encryption keys of the gateway.
+func (c *Cluster) readKeys() error {
+	path, err := c.cfg.keyring()
+	if err == nil {
+		c.keys, err = keyring.Read(path)
+	}
+	return err
+}
+
 // serve runs the gateway and the admin listener until the cluster closes.
 func (c *Cluster) serve(run context.Context) {
 	c.served = true
 	c.wg.Go(func() {
 		if err := s3gw.Run(run, c.doors, c.place.Map, c.registry, s3gw.Options{
 			Credentials: s3gw.Credentials{AccessKey: c.cfg.AccessKey, SecretKey: c.cfg.SecretKey},
-			HostID:      "dev", Log: c.log, LifecycleDay: c.cfg.LifecycleDay,
+			HostID:      "dev", Log: c.log, Keys: c.keys, LifecycleDay: c.cfg.LifecycleDay,
 		}); err != nil {
 			c.log.Error("gateway", "cause", err)
 		}

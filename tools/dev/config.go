@@ -64,6 +64,9 @@ type Config struct {
 	// ScrubPeriod is the time in which every byte of a disk is verified; 0 means
 	// the daemon's default.
 	ScrubPeriod time.Duration
+	// KMSKeys are the names of the keys of SSE-KMS. They are made when they are
+	// first named, and kept in DIR/etc/keyring with the key of SSE-S3.
+	KMSKeys []string
 	// LifecycleDay is how long the gateways take a day of a lifecycle rule to be; 0
 	// means 24 hours.
 	LifecycleDay time.Duration

@@ -174,6 +174,10 @@ func (p *Processes) startGateways(members []string) error {
 	if err := os.WriteFile(secret, []byte(p.cfg.SecretKey+"\n"), 0o600); err != nil {
 		return err
 	}
+	keys, err := p.cfg.keyring()
+	if err != nil {
+		return err
+	}
 	for i := range p.cfg.Gateways {
 		name := fmt.Sprintf("g%d", i+1)
 		want := "127.0.0.1:0"
@@ -186,7 +190,7 @@ func (p *Processes) startGateways(members []string) error {
 		}
 		p.s3 = append(p.s3, addr)
 		gw := s3gw.Config{Name: name, Listen: addr, Placement: members, RootAccessKey: p.cfg.AccessKey, RootSecretFile: secret,
-			LifecycleDay: s3gw.Duration(p.cfg.LifecycleDay)}
+			LifecycleDay: s3gw.Duration(p.cfg.LifecycleDay), KeyringFile: keys}
 		if i == 0 && p.cfg.TLS != "" {
 			if gw.TLSListen, err = p.st.fixed(p.cfg.Dir, name+".tls", p.cfg.TLS); err != nil {
 				return err

@@ -39,6 +39,8 @@ type options struct {
 	altID, altName             string
 	only                       string
 	match                      string
+	kmsKey, kmsKey2            string
+	lifecycleDay               time.Duration
 	failures                   bool
 	perTest                    time.Duration
 }
@@ -57,6 +59,9 @@ func main() {
 	flag.StringVar(&o.altID, "alt-account", "", "id of the second account")
 	flag.StringVar(&o.altName, "alt-account-name", "", "its display name")
 	flag.StringVar(&o.only, "only", "", "comma-separated groups to run (default: all that are in scope)")
+	flag.StringVar(&o.kmsKey, "kms-key", "", "name of a key for SSE-KMS (default: its tests are skipped)")
+	flag.StringVar(&o.kmsKey2, "kms-key-2", "", "name of another key for SSE-KMS")
+	flag.DurationVar(&o.lifecycleDay, "lifecycle-day", 10*time.Second, "how long the endpoint takes a lifecycle day to be")
 	flag.StringVar(&o.match, "match", "", "run only tests whose name contains this")
 	flag.BoolVar(&o.failures, "failures", false, "print the reason of each failure")
 	flag.DurationVar(&o.perTest, "per-test", 2*time.Minute, "a test that runs longer has failed")

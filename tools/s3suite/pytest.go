@@ -40,7 +40,8 @@ user_id = %[7]s
 email = main@example.com
 access_key = %[4]s
 secret_key = %[5]s
-[s3 alt]
+lc_debug_interval = %[12]d
+%[13]s[s3 alt]
 display_name = %[10]s
 email = alt@example.com
 user_id = %[11]s
@@ -80,8 +81,14 @@ func writeConfig(o options, path string) error {
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
 	}
+	kms := ""
+	for name, key := range map[string]string{"kms_keyid": o.kmsKey, "kms_keyid2": o.kmsKey2} {
+		if key != "" {
+			kms += name + " = " + key + "\n"
+		}
+	}
 	text := fmt.Sprintf(suiteConfig, u.Hostname(), port, u.Scheme == "https", o.accessKey, o.secretKey, o.mainName, o.mainID,
-		o.altAccessKey, o.altSecretKey, o.altName, o.altID)
+		o.altAccessKey, o.altSecretKey, o.altName, o.altID, max(1, int(o.lifecycleDay.Seconds())), kms)
 	return os.WriteFile(path, []byte(text), 0o600)
 }
 

@@ -176,6 +176,15 @@
 // once, and again when the Done row is removed after DoneKeep, so that a crash
 // in between costs space for a bounded time only.
 //
+// # Encryption
+//
+// The content of an object with encryption set is stored sealed, in the form of
+// ashlar/s3gw/sse: each extent is one stream, whose salt stands in salts, and is
+// longer than its content. The fields bytes, ETag and checksum are about the
+// content; extents are about what is stored. The data key is in the object's and
+// the upload's row, sealed, and bound to bucket id and key. The entity tags of
+// SSE-C and SSE-KMS are masked with it.
+//
 // # If the index is lost
 //
 // These rows are the namespace. They live in the log of their shard's replicas

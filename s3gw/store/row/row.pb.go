@@ -283,23 +283,76 @@ func (LifecycleRule_Form) EnumDescriptor() ([]byte, []int) {
 	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9, 0}
 }
 
+type Encryption_Mode int32
+
+const (
+	Encryption_NONE    Encryption_Mode = 0
+	Encryption_SSE_C   Encryption_Mode = 1 // sealed with the customer's key, which is kept nowhere
+	Encryption_SSE_S3  Encryption_Mode = 2
+	Encryption_SSE_KMS Encryption_Mode = 3
+)
+
+// Enum value maps for Encryption_Mode.
+var (
+	Encryption_Mode_name = map[int32]string{
+		0: "NONE",
+		1: "SSE_C",
+		2: "SSE_S3",
+		3: "SSE_KMS",
+	}
+	Encryption_Mode_value = map[string]int32{
+		"NONE":    0,
+		"SSE_C":   1,
+		"SSE_S3":  2,
+		"SSE_KMS": 3,
+	}
+)
+
+func (x Encryption_Mode) Enum() *Encryption_Mode {
+	p := new(Encryption_Mode)
+	*p = x
+	return p
+}
+
+func (x Encryption_Mode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Encryption_Mode) Descriptor() protoreflect.EnumDescriptor {
+	return file_s3gw_store_row_row_proto_enumTypes[5].Descriptor()
+}
+
+func (Encryption_Mode) Type() protoreflect.EnumType {
+	return &file_s3gw_store_row_row_proto_enumTypes[5]
+}
+
+func (x Encryption_Mode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Encryption_Mode.Descriptor instead.
+func (Encryption_Mode) EnumDescriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10, 0}
+}
+
 // Bucket is the value of a directory row.
 type Bucket struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
-	Id            []byte                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // 16 bytes
-	Owner         string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
-	CreatedNs     int64                  `protobuf:"varint,4,opt,name=created_ns,json=createdNs,proto3" json:"created_ns,omitempty"` // since 1970, UTC
-	Region        string                 `protobuf:"bytes,5,opt,name=region,proto3" json:"region,omitempty"`
-	Slots         []uint32               `protobuf:"varint,6,rep,packed,name=slots,proto3" json:"slots,omitempty"` // position = slot, value = metadata shard
-	State         Bucket_State           `protobuf:"varint,7,opt,name=state,proto3,enum=ashlar.row.Bucket_State" json:"state,omitempty"`
-	Generation    uint64                 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`                                   // of the open markers; grows when a deletion is taken back
-	Versioning    Bucket_Versioning      `protobuf:"varint,9,opt,name=versioning,proto3,enum=ashlar.row.Bucket_Versioning" json:"versioning,omitempty"` // what was set last; the slots' marks decide
-	Settings      []*Setting             `protobuf:"bytes,10,rep,name=settings,proto3" json:"settings,omitempty"`                                       // ascending by name
-	DefaultLock   *DefaultLock           `protobuf:"bytes,11,opt,name=default_lock,json=defaultLock,proto3" json:"default_lock,omitempty"`              // of new versions; unset: none
-	Lifecycle     *Lifecycle             `protobuf:"bytes,12,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`                                     // what was set last; the slots' marks decide
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	Format            uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Id                []byte                 `protobuf:"bytes,2,opt,name=id,proto3" json:"id,omitempty"` // 16 bytes
+	Owner             string                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
+	CreatedNs         int64                  `protobuf:"varint,4,opt,name=created_ns,json=createdNs,proto3" json:"created_ns,omitempty"` // since 1970, UTC
+	Region            string                 `protobuf:"bytes,5,opt,name=region,proto3" json:"region,omitempty"`
+	Slots             []uint32               `protobuf:"varint,6,rep,packed,name=slots,proto3" json:"slots,omitempty"` // position = slot, value = metadata shard
+	State             Bucket_State           `protobuf:"varint,7,opt,name=state,proto3,enum=ashlar.row.Bucket_State" json:"state,omitempty"`
+	Generation        uint64                 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`                                        // of the open markers; grows when a deletion is taken back
+	Versioning        Bucket_Versioning      `protobuf:"varint,9,opt,name=versioning,proto3,enum=ashlar.row.Bucket_Versioning" json:"versioning,omitempty"`      // what was set last; the slots' marks decide
+	Settings          []*Setting             `protobuf:"bytes,10,rep,name=settings,proto3" json:"settings,omitempty"`                                            // ascending by name
+	DefaultLock       *DefaultLock           `protobuf:"bytes,11,opt,name=default_lock,json=defaultLock,proto3" json:"default_lock,omitempty"`                   // of new versions; unset: none
+	Lifecycle         *Lifecycle             `protobuf:"bytes,12,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`                                          // what was set last; the slots' marks decide
+	DefaultEncryption *Encryption            `protobuf:"bytes,13,opt,name=default_encryption,json=defaultEncryption,proto3" json:"default_encryption,omitempty"` // of objects that ask for none: mode and key_id
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Bucket) Reset() {
@@ -412,6 +465,13 @@ func (x *Bucket) GetDefaultLock() *DefaultLock {
 func (x *Bucket) GetLifecycle() *Lifecycle {
 	if x != nil {
 		return x.Lifecycle
+	}
+	return nil
+}
+
+func (x *Bucket) GetDefaultEncryption() *Encryption {
+	if x != nil {
+		return x.DefaultEncryption
 	}
 	return nil
 }
@@ -1025,6 +1085,68 @@ func (x *LifecycleRule) GetForm() LifecycleRule_Form {
 	return LifecycleRule_FILTER
 }
 
+// Encryption says how content is encrypted; the package comment of ashlar/s3gw/sse
+// has the form.
+type Encryption struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          Encryption_Mode        `protobuf:"varint,1,opt,name=mode,proto3,enum=ashlar.row.Encryption_Mode" json:"mode,omitempty"`
+	KeyId         string                 `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"` // of the sealing key; empty for a customer's
+	Sealed        []byte                 `protobuf:"bytes,3,opt,name=sealed,proto3" json:"sealed,omitempty"`            // the data key, sealed; bound to bucket id and key
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Encryption) Reset() {
+	*x = Encryption{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Encryption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Encryption) ProtoMessage() {}
+
+func (x *Encryption) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Encryption.ProtoReflect.Descriptor instead.
+func (*Encryption) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Encryption) GetMode() Encryption_Mode {
+	if x != nil {
+		return x.Mode
+	}
+	return Encryption_NONE
+}
+
+func (x *Encryption) GetKeyId() string {
+	if x != nil {
+		return x.KeyId
+	}
+	return ""
+}
+
+func (x *Encryption) GetSealed() []byte {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
 // Marker is the value of an open or a closed marker.
 type Marker struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1036,7 +1158,7 @@ type Marker struct {
 
 func (x *Marker) Reset() {
 	*x = Marker{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1170,7 @@ func (x *Marker) String() string {
 func (*Marker) ProtoMessage() {}
 
 func (x *Marker) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1183,7 @@ func (x *Marker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Marker.ProtoReflect.Descriptor instead.
 func (*Marker) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Marker) GetFormat() uint32 {
@@ -1097,13 +1219,14 @@ type Object struct {
 	NullAt        []byte                 `protobuf:"bytes,14,opt,name=null_at,json=nullAt,proto3" json:"null_at,omitempty"` // on a current row: the version under which the null version lies
 	Lock          *Lock                  `protobuf:"bytes,15,opt,name=lock,proto3" json:"lock,omitempty"`                   // unset: none
 	DueNs         int64                  `protobuf:"varint,16,opt,name=due_ns,json=dueNs,proto3" json:"due_ns,omitempty"`   // on a current row: when its agenda row is due; 0: it has none
+	Encryption    *Encryption            `protobuf:"bytes,17,opt,name=encryption,proto3" json:"encryption,omitempty"`       // unset: the content is stored as it is
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1238,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1251,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Object) GetFormat() uint32 {
@@ -1243,6 +1366,13 @@ func (x *Object) GetDueNs() int64 {
 	return 0
 }
 
+func (x *Object) GetEncryption() *Encryption {
+	if x != nil {
+		return x.Encryption
+	}
+	return nil
+}
+
 // Manifest is the value of a manifest row.
 type Manifest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1254,7 +1384,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1266,7 +1396,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1279,7 +1409,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{12}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -1307,13 +1437,14 @@ type Upload struct {
 	Composite         bool                   `protobuf:"varint,6,opt,name=composite,proto3" json:"composite,omitempty"`
 	Lock              *Lock                  `protobuf:"bytes,7,opt,name=lock,proto3" json:"lock,omitempty"`                 // of the object that it will be
 	DueNs             int64                  `protobuf:"varint,8,opt,name=due_ns,json=dueNs,proto3" json:"due_ns,omitempty"` // when its agenda row is due; 0: it has none
+	Encryption        *Encryption            `protobuf:"bytes,9,opt,name=encryption,proto3" json:"encryption,omitempty"`     // of its parts, and of the object that it will be
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Upload) Reset() {
 	*x = Upload{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1456,7 @@ func (x *Upload) String() string {
 func (*Upload) ProtoMessage() {}
 
 func (x *Upload) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1469,7 @@ func (x *Upload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upload.ProtoReflect.Descriptor instead.
 func (*Upload) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{13}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Upload) GetFormat() uint32 {
@@ -1397,6 +1528,13 @@ func (x *Upload) GetDueNs() int64 {
 	return 0
 }
 
+func (x *Upload) GetEncryption() *Encryption {
+	if x != nil {
+		return x.Encryption
+	}
+	return nil
+}
+
 // Part is the value of a part row.
 type Part struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1413,7 +1551,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1563,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1576,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{14}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Part) GetFormat() uint32 {
@@ -1504,7 +1642,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1516,7 +1654,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1529,7 +1667,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{15}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Done) GetFormat() uint32 {
@@ -1578,7 +1716,7 @@ type Checksum struct {
 
 func (x *Checksum) Reset() {
 	*x = Checksum{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1590,7 +1728,7 @@ func (x *Checksum) String() string {
 func (*Checksum) ProtoMessage() {}
 
 func (x *Checksum) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1603,7 +1741,7 @@ func (x *Checksum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checksum.ProtoReflect.Descriptor instead.
 func (*Checksum) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{16}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Checksum) GetAlgorithm() string {
@@ -1646,7 +1784,7 @@ type Attributes struct {
 
 func (x *Attributes) Reset() {
 	*x = Attributes{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1658,7 +1796,7 @@ func (x *Attributes) String() string {
 func (*Attributes) ProtoMessage() {}
 
 func (x *Attributes) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1671,7 +1809,7 @@ func (x *Attributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attributes.ProtoReflect.Descriptor instead.
 func (*Attributes) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{17}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Attributes) GetContentType() []byte {
@@ -1754,7 +1892,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1904,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1917,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{18}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Tag) GetKey() []byte {
@@ -1806,6 +1944,7 @@ type Extents struct {
 	Part          []uint32               `protobuf:"varint,3,rep,packed,name=part,proto3" json:"part,omitempty"`
 	Bytes         []uint64               `protobuf:"varint,4,rep,packed,name=bytes,proto3" json:"bytes,omitempty"`
 	Layout        []uint32               `protobuf:"varint,5,rep,packed,name=layout,proto3" json:"layout,omitempty"`
+	Salts         []byte                 `protobuf:"bytes,7,opt,name=salts,proto3" json:"salts,omitempty"`                       // of encrypted extents, 16 bytes each, one after the other
 	PartSums      []byte                 `protobuf:"bytes,6,opt,name=part_sums,json=partSums,proto3" json:"part_sums,omitempty"` // the parts' checksums one after the other, of the object's algorithm; empty if a part has none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1813,7 +1952,7 @@ type Extents struct {
 
 func (x *Extents) Reset() {
 	*x = Extents{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +1964,7 @@ func (x *Extents) String() string {
 func (*Extents) ProtoMessage() {}
 
 func (x *Extents) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +1977,7 @@ func (x *Extents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extents.ProtoReflect.Descriptor instead.
 func (*Extents) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{19}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Extents) GetLayouts() []*Layout {
@@ -1876,6 +2015,13 @@ func (x *Extents) GetLayout() []uint32 {
 	return nil
 }
 
+func (x *Extents) GetSalts() []byte {
+	if x != nil {
+		return x.Salts
+	}
+	return nil
+}
+
 func (x *Extents) GetPartSums() []byte {
 	if x != nil {
 		return x.PartSums
@@ -1897,7 +2043,7 @@ type Layout struct {
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1909,7 +2055,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1922,7 +2068,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{20}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Layout) GetStripeBytes() uint32 {
@@ -1972,7 +2118,7 @@ var File_s3gw_store_row_row_proto protoreflect.FileDescriptor
 const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\n" +
 	"\x18s3gw/store/row/row.proto\x12\n" +
-	"ashlar.row\"\xc5\x04\n" +
+	"ashlar.row\"\x8c\x05\n" +
 	"\x06Bucket\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
@@ -1991,7 +2137,8 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\bsettings\x18\n" +
 	" \x03(\v2\x13.ashlar.row.SettingR\bsettings\x12:\n" +
 	"\fdefault_lock\x18\v \x01(\v2\x17.ashlar.row.DefaultLockR\vdefaultLock\x123\n" +
-	"\tlifecycle\x18\f \x01(\v2\x15.ashlar.row.LifecycleR\tlifecycle\">\n" +
+	"\tlifecycle\x18\f \x01(\v2\x15.ashlar.row.LifecycleR\tlifecycle\x12E\n" +
+	"\x12default_encryption\x18\r \x01(\v2\x16.ashlar.row.EncryptionR\x11defaultEncryption\">\n" +
 	"\x05State\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x00\x12\f\n" +
@@ -2068,12 +2215,23 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\x03AND\x10\x01\x12\n" +
 	"\n" +
 	"\x06PREFIX\x10\x02\x12\t\n" +
-	"\x05EMPTY\x10\x03\"@\n" +
+	"\x05EMPTY\x10\x03\"\xa2\x01\n" +
+	"\n" +
+	"Encryption\x12/\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\x1b.ashlar.row.Encryption.ModeR\x04mode\x12\x15\n" +
+	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x16\n" +
+	"\x06sealed\x18\x03 \x01(\fR\x06sealed\"4\n" +
+	"\x04Mode\x12\b\n" +
+	"\x04NONE\x10\x00\x12\t\n" +
+	"\x05SSE_C\x10\x01\x12\n" +
+	"\n" +
+	"\x06SSE_S3\x10\x02\x12\v\n" +
+	"\aSSE_KMS\x10\x03\"@\n" +
 	"\x06Marker\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\"\x94\x04\n" +
+	"generation\"\xcc\x04\n" +
 	"\x06Object\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\fR\aversion\x12!\n" +
@@ -2095,10 +2253,13 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\bmanifest\x18\r \x01(\fR\bmanifest\x12\x17\n" +
 	"\anull_at\x18\x0e \x01(\fR\x06nullAt\x12$\n" +
 	"\x04lock\x18\x0f \x01(\v2\x10.ashlar.row.LockR\x04lock\x12\x15\n" +
-	"\x06due_ns\x18\x10 \x01(\x03R\x05dueNs\"Q\n" +
+	"\x06due_ns\x18\x10 \x01(\x03R\x05dueNs\x126\n" +
+	"\n" +
+	"encryption\x18\x11 \x01(\v2\x16.ashlar.row.EncryptionR\n" +
+	"encryption\"Q\n" +
 	"\bManifest\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12-\n" +
-	"\aextents\x18\x02 \x01(\v2\x13.ashlar.row.ExtentsR\aextents\"\x97\x02\n" +
+	"\aextents\x18\x02 \x01(\v2\x13.ashlar.row.ExtentsR\aextents\"\xcf\x02\n" +
 	"\x06Upload\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
 	"\n" +
@@ -2110,7 +2271,10 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\x12checksum_algorithm\x18\x05 \x01(\tR\x11checksumAlgorithm\x12\x1c\n" +
 	"\tcomposite\x18\x06 \x01(\bR\tcomposite\x12$\n" +
 	"\x04lock\x18\a \x01(\v2\x10.ashlar.row.LockR\x04lock\x12\x15\n" +
-	"\x06due_ns\x18\b \x01(\x03R\x05dueNs\"\xda\x01\n" +
+	"\x06due_ns\x18\b \x01(\x03R\x05dueNs\x126\n" +
+	"\n" +
+	"encryption\x18\t \x01(\v2\x16.ashlar.row.EncryptionR\n" +
+	"encryption\"\xda\x01\n" +
 	"\x04Part\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
@@ -2145,13 +2309,14 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	" \x03(\v2\x0f.ashlar.row.TagR\x04tags\"-\n" +
 	"\x03Tag\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value\"\xac\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value\"\xc2\x01\n" +
 	"\aExtents\x12,\n" +
 	"\alayouts\x18\x01 \x03(\v2\x12.ashlar.row.LayoutR\alayouts\x12\x14\n" +
 	"\x05write\x18\x02 \x03(\x06R\x05write\x12\x12\n" +
 	"\x04part\x18\x03 \x03(\rR\x04part\x12\x14\n" +
 	"\x05bytes\x18\x04 \x03(\x04R\x05bytes\x12\x16\n" +
-	"\x06layout\x18\x05 \x03(\rR\x06layout\x12\x1b\n" +
+	"\x06layout\x18\x05 \x03(\rR\x06layout\x12\x14\n" +
+	"\x05salts\x18\a \x01(\fR\x05salts\x12\x1b\n" +
 	"\tpart_sums\x18\x06 \x01(\fR\bpartSums\"\xac\x01\n" +
 	"\x06Layout\x12!\n" +
 	"\fstripe_bytes\x18\x01 \x01(\rR\vstripeBytes\x12\x1b\n" +
@@ -2173,67 +2338,73 @@ func file_s3gw_store_row_row_proto_rawDescGZIP() []byte {
 	return file_s3gw_store_row_row_proto_rawDescData
 }
 
-var file_s3gw_store_row_row_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_s3gw_store_row_row_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_s3gw_store_row_row_proto_goTypes = []any{
 	(Bucket_State)(0),       // 0: ashlar.row.Bucket.State
 	(Bucket_Versioning)(0),  // 1: ashlar.row.Bucket.Versioning
 	(Lock_Mode)(0),          // 2: ashlar.row.Lock.Mode
 	(Lock_Hold)(0),          // 3: ashlar.row.Lock.Hold
 	(LifecycleRule_Form)(0), // 4: ashlar.row.LifecycleRule.Form
-	(*Bucket)(nil),          // 5: ashlar.row.Bucket
-	(*DefaultLock)(nil),     // 6: ashlar.row.DefaultLock
-	(*Lock)(nil),            // 7: ashlar.row.Lock
-	(*Setting)(nil),         // 8: ashlar.row.Setting
-	(*Mark)(nil),            // 9: ashlar.row.Mark
-	(*LifecycleMark)(nil),   // 10: ashlar.row.LifecycleMark
-	(*Agenda)(nil),          // 11: ashlar.row.Agenda
-	(*Lease)(nil),           // 12: ashlar.row.Lease
-	(*Lifecycle)(nil),       // 13: ashlar.row.Lifecycle
-	(*LifecycleRule)(nil),   // 14: ashlar.row.LifecycleRule
-	(*Marker)(nil),          // 15: ashlar.row.Marker
-	(*Object)(nil),          // 16: ashlar.row.Object
-	(*Manifest)(nil),        // 17: ashlar.row.Manifest
-	(*Upload)(nil),          // 18: ashlar.row.Upload
-	(*Part)(nil),            // 19: ashlar.row.Part
-	(*Done)(nil),            // 20: ashlar.row.Done
-	(*Checksum)(nil),        // 21: ashlar.row.Checksum
-	(*Attributes)(nil),      // 22: ashlar.row.Attributes
-	(*Tag)(nil),             // 23: ashlar.row.Tag
-	(*Extents)(nil),         // 24: ashlar.row.Extents
-	(*Layout)(nil),          // 25: ashlar.row.Layout
+	(Encryption_Mode)(0),    // 5: ashlar.row.Encryption.Mode
+	(*Bucket)(nil),          // 6: ashlar.row.Bucket
+	(*DefaultLock)(nil),     // 7: ashlar.row.DefaultLock
+	(*Lock)(nil),            // 8: ashlar.row.Lock
+	(*Setting)(nil),         // 9: ashlar.row.Setting
+	(*Mark)(nil),            // 10: ashlar.row.Mark
+	(*LifecycleMark)(nil),   // 11: ashlar.row.LifecycleMark
+	(*Agenda)(nil),          // 12: ashlar.row.Agenda
+	(*Lease)(nil),           // 13: ashlar.row.Lease
+	(*Lifecycle)(nil),       // 14: ashlar.row.Lifecycle
+	(*LifecycleRule)(nil),   // 15: ashlar.row.LifecycleRule
+	(*Encryption)(nil),      // 16: ashlar.row.Encryption
+	(*Marker)(nil),          // 17: ashlar.row.Marker
+	(*Object)(nil),          // 18: ashlar.row.Object
+	(*Manifest)(nil),        // 19: ashlar.row.Manifest
+	(*Upload)(nil),          // 20: ashlar.row.Upload
+	(*Part)(nil),            // 21: ashlar.row.Part
+	(*Done)(nil),            // 22: ashlar.row.Done
+	(*Checksum)(nil),        // 23: ashlar.row.Checksum
+	(*Attributes)(nil),      // 24: ashlar.row.Attributes
+	(*Tag)(nil),             // 25: ashlar.row.Tag
+	(*Extents)(nil),         // 26: ashlar.row.Extents
+	(*Layout)(nil),          // 27: ashlar.row.Layout
 }
 var file_s3gw_store_row_row_proto_depIdxs = []int32{
 	0,  // 0: ashlar.row.Bucket.state:type_name -> ashlar.row.Bucket.State
 	1,  // 1: ashlar.row.Bucket.versioning:type_name -> ashlar.row.Bucket.Versioning
-	8,  // 2: ashlar.row.Bucket.settings:type_name -> ashlar.row.Setting
-	6,  // 3: ashlar.row.Bucket.default_lock:type_name -> ashlar.row.DefaultLock
-	13, // 4: ashlar.row.Bucket.lifecycle:type_name -> ashlar.row.Lifecycle
-	2,  // 5: ashlar.row.DefaultLock.mode:type_name -> ashlar.row.Lock.Mode
-	2,  // 6: ashlar.row.Lock.mode:type_name -> ashlar.row.Lock.Mode
-	3,  // 7: ashlar.row.Lock.hold:type_name -> ashlar.row.Lock.Hold
-	13, // 8: ashlar.row.LifecycleMark.lifecycle:type_name -> ashlar.row.Lifecycle
-	14, // 9: ashlar.row.Lifecycle.rules:type_name -> ashlar.row.LifecycleRule
-	23, // 10: ashlar.row.LifecycleRule.tags:type_name -> ashlar.row.Tag
-	4,  // 11: ashlar.row.LifecycleRule.form:type_name -> ashlar.row.LifecycleRule.Form
-	21, // 12: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
-	22, // 13: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
-	24, // 14: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
-	7,  // 15: ashlar.row.Object.lock:type_name -> ashlar.row.Lock
-	24, // 16: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
-	22, // 17: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
-	7,  // 18: ashlar.row.Upload.lock:type_name -> ashlar.row.Lock
-	21, // 19: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
-	24, // 20: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
-	16, // 21: ashlar.row.Done.object:type_name -> ashlar.row.Object
-	23, // 22: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
-	23, // 23: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
-	25, // 24: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	9,  // 2: ashlar.row.Bucket.settings:type_name -> ashlar.row.Setting
+	7,  // 3: ashlar.row.Bucket.default_lock:type_name -> ashlar.row.DefaultLock
+	14, // 4: ashlar.row.Bucket.lifecycle:type_name -> ashlar.row.Lifecycle
+	16, // 5: ashlar.row.Bucket.default_encryption:type_name -> ashlar.row.Encryption
+	2,  // 6: ashlar.row.DefaultLock.mode:type_name -> ashlar.row.Lock.Mode
+	2,  // 7: ashlar.row.Lock.mode:type_name -> ashlar.row.Lock.Mode
+	3,  // 8: ashlar.row.Lock.hold:type_name -> ashlar.row.Lock.Hold
+	14, // 9: ashlar.row.LifecycleMark.lifecycle:type_name -> ashlar.row.Lifecycle
+	15, // 10: ashlar.row.Lifecycle.rules:type_name -> ashlar.row.LifecycleRule
+	25, // 11: ashlar.row.LifecycleRule.tags:type_name -> ashlar.row.Tag
+	4,  // 12: ashlar.row.LifecycleRule.form:type_name -> ashlar.row.LifecycleRule.Form
+	5,  // 13: ashlar.row.Encryption.mode:type_name -> ashlar.row.Encryption.Mode
+	23, // 14: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
+	24, // 15: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
+	26, // 16: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
+	8,  // 17: ashlar.row.Object.lock:type_name -> ashlar.row.Lock
+	16, // 18: ashlar.row.Object.encryption:type_name -> ashlar.row.Encryption
+	26, // 19: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
+	24, // 20: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
+	8,  // 21: ashlar.row.Upload.lock:type_name -> ashlar.row.Lock
+	16, // 22: ashlar.row.Upload.encryption:type_name -> ashlar.row.Encryption
+	23, // 23: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
+	26, // 24: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
+	18, // 25: ashlar.row.Done.object:type_name -> ashlar.row.Object
+	25, // 26: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
+	25, // 27: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
+	27, // 28: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_s3gw_store_row_row_proto_init() }
@@ -2246,8 +2417,8 @@ func file_s3gw_store_row_row_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_s3gw_store_row_row_proto_rawDesc), len(file_s3gw_store_row_row_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   21,
+			NumEnums:      6,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -106,6 +106,14 @@ func golden(t *testing.T) string {
 		Format: 1, Id: id[:], Owner: "me", Slots: []uint32{0}, Versioning: Bucket_LOCKED, DefaultLock: &DefaultLock{Mode: Lock_GOVERNANCE, Years: 7},
 	})
 	value("lock later", &Upload{Format: 1, StartedNs: 1e18, Lock: &Lock{Hold: Lock_ON}})
+	salted := FromExtents(sampleExtents())
+	salted.Salts = bytes.Repeat([]byte{9}, 32)
+	value("encrypted", &Object{
+		Format: 1, Version: v[:], ModifiedNs: 1e18, EtagMd5: md5, Extents: salted,
+		Encryption: &Encryption{Mode: Encryption_SSE_KMS, KeyId: "k", Sealed: []byte{1, 2, 3}},
+	})
+	value("encrypt", &Bucket{Format: 1, Id: id[:], Slots: []uint32{0}, DefaultEncryption: &Encryption{Mode: Encryption_SSE_S3}})
+	value("encrypting", &Upload{Format: 1, StartedNs: 1e18, Encryption: &Encryption{Mode: Encryption_SSE_C, Sealed: []byte{1}}})
 	key("lock mark", s.Mark(MarkLocked))
 	key("agenda", s.Agenda(1e18, AgendaKey, "a/b"))
 	key("upload due", s.Agenda(1e18, AgendaUpload, UploadSubject("a/b", v)))
