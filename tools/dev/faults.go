@@ -1,10 +1,12 @@
 package dev
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"syscall"
 
+	"ashlar"
 	"ashlar/placement/topology"
 	"ashlar/tools/network"
 )
@@ -38,6 +40,19 @@ func (p *Processes) Members() []string { return p.rpc }
 
 // Map is the newest map of the cluster.
 func (p *Processes) Map() *topology.Map { return p.place.Map() }
+
+// MoveReplica orders a new replica of a metadata shard on host to, in the place of
+// the one on host from, and waits until nothing is left to do or ctx ends.
+func (p *Processes) MoveReplica(ctx context.Context, shard ashlar.ShardID, from, to string) error {
+	_, epoch, done, err := p.place.MoveReplica(ctx, shard, from, to)
+	if err != nil || done {
+		return err
+	}
+	_, err = p.place.Wait(ctx, func(m *topology.Map) bool {
+		return m != nil && m.Epoch >= epoch && len(m.Shards[shard].Leaving) == 0
+	})
+	return err
+}
 
 // Kill ends a process with SIGKILL; it is started again after a pause. It reports
 // whether the process ran.

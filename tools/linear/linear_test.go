@@ -31,6 +31,9 @@ var (
 // with nothing to repair, on a busy machine.
 const healBound = 2 * time.Minute
 
+// progressEvery is how often a long run says how far it is.
+const progressEvery = 30 * time.Second
+
 var binaries string
 
 func TestMain(m *testing.M) {
@@ -165,8 +168,8 @@ func TestLinear(t *testing.T) {
 		t.Skip("the processes are put into network namespaces, which needs root")
 	}
 	seed := chooseSeed()
-	replay := fmt.Sprintf("go test ./tools/linear -run '^TestLinear$' -v -timeout 30m -linear.operations=%d -linear.duration=%v -linear.seed=%d",
-		*operations, *duration, seed)
+	replay := fmt.Sprintf("go test ./tools/linear -run '^TestLinear$' -v -timeout 30m -linear.operations=%d -linear.duration=%v -linear.clients=%d -linear.seed=%d",
+		*operations, *duration, *clients, seed)
 	t.Logf("seed %d: %s", seed, replay)
 	p := start(t, true)
 	load := &Load{
@@ -185,6 +188,11 @@ func TestLinear(t *testing.T) {
 		count, bound = math.MaxInt, *duration
 	}
 	timer := time.AfterFunc(bound, func() { close(stopLoad) })
+	breaking.Go(func() {
+		for nemesis.sleep(stopFaults, progressEvery) {
+			logf("%d operations", load.Operations())
+		}
+	})
 	load.Run(count, stopLoad)
 	timer.Stop()
 	took := time.Since(began)

@@ -13,6 +13,7 @@ import (
 	"ashlar"
 	"ashlar/daemon/client"
 	"ashlar/daemon/wire"
+	"ashlar/placement/topology"
 	"ashlar/tools/dev"
 )
 
@@ -38,11 +39,12 @@ const (
 	CutGateway  Fault = "cut gateway" // from one host
 	SplitZone   Fault = "split zone"  // from the rest
 	Flap        Fault = "flap link"
+	MoveReplica Fault = "move replica" // of a metadata shard to another host
 )
 
 // Faults are all kinds.
 var Faults = []Fault{KillLeader, PauseLeader, CutLeader, MuteLeader, DeafLeader, KillHost, PauseHost, KillMember, PauseMember,
-	CutMember, KillGateway, CutLink, CutOneWay, CutGateway, SplitZone, Flap}
+	CutMember, KillGateway, CutLink, CutOneWay, CutGateway, SplitZone, Flap, MoveReplica}
 
 // Bounds of a fault and of the time between two. A pause is longer than the
 // time in which the others elect a new leader.
@@ -50,6 +52,10 @@ const (
 	faultMin, faultMax = 1500 * time.Millisecond, 6 * time.Second
 	calmMin, calmMax   = 200 * time.Millisecond, 2500 * time.Millisecond
 	askTimeout         = 400 * time.Millisecond
+	// orderTimeout bounds a wait for the move of a replica, which goes on after it.
+	orderTimeout = 8 * time.Second
+	// movesPerDeck is how often a deck holds a move: it breaks nothing by itself.
+	movesPerDeck = 4
 )
 
 // Nemesis breaks a cluster of isolated processes.
@@ -106,7 +112,7 @@ func (n *Nemesis) sleep(stop <-chan struct{}, d time.Duration) bool {
 // takes the fault back.
 func (n *Nemesis) step() (mend func()) {
 	if len(n.deck) == 0 {
-		n.deck = slices.Clone(Faults)
+		n.deck = append(slices.Clone(Faults), slices.Repeat([]Fault{MoveReplica}, movesPerDeck-1)...)
 		n.rng.Shuffle(len(n.deck), func(i, j int) { n.deck[i], n.deck[j] = n.deck[j], n.deck[i] })
 	}
 	f := n.deck[0]
@@ -146,6 +152,8 @@ func (n *Nemesis) apply(f Fault) (what string, mend func(), err error) {
 		return n.splitZone()
 	case Flap:
 		return n.flap()
+	case MoveReplica:
+		return n.move()
 	case CutGateway:
 		return n.cut(n.pick(c.GatewayNames()), []string{n.pick(c.HostNames())}, true, true)
 	}
@@ -285,6 +293,37 @@ func (n *Nemesis) splitZone() (string, func(), error) {
 			mend()
 		}
 	}, nil
+}
+
+// move moves one replica of a shard to a host that has none of it, in the same
+// zone if there is one: the cluster balances its zones itself. It is refused
+// while an earlier change of the shard is under way.
+func (n *Nemesis) move() (string, func(), error) {
+	m := n.cluster.Map()
+	shard := ashlar.ShardID(n.rng.IntN(len(m.Shards)))
+	replicas := m.Shards[shard].Replicas
+	from := m.Host(replicas[n.rng.IntN(len(replicas))].Host)
+	var near, far []string
+	for _, h := range m.Hosts {
+		switch {
+		case slices.ContainsFunc(replicas, func(r topology.Replica) bool { return r.Host == h.ID }):
+		case h.Zone == from.Zone:
+			near = append(near, h.Name)
+		default:
+			far = append(far, h.Name)
+		}
+	}
+	if len(near) == 0 {
+		near = far
+	}
+	to := n.pick(near)
+	what := fmt.Sprintf("shard %d from %s to %s", shard, from.Name, to)
+	ctx, cancel := context.WithTimeout(context.Background(), orderTimeout)
+	defer cancel()
+	if err := n.cluster.MoveReplica(ctx, shard, from.Name, to); err != nil {
+		return "", nil, fmt.Errorf("%s: %w", what, err)
+	}
+	return what, func() {}, nil
 }
 
 // flapEvery is how often a flapping link changes.
