@@ -230,6 +230,20 @@ func (h *Host) join(ctx, run context.Context, cluster ashlar.ClusterID) error {
 	return nil
 }
 
+// Backup implements wire.Backups.
+func (h *Host) Backup(ctx context.Context, req wire.BackupRequest) (wire.BackupReply, error) {
+	return h.shards.Backup(ctx, req)
+}
+
+// metaDir is where a host keeps its metadata replicas. After a restore from a
+// backup it is another one: what was there before is left alone.
+func metaDir(m *topology.Map) string {
+	if m.Restore.Run.IsZero() {
+		return "meta"
+	}
+	return "meta-" + m.Restore.Run.String()
+}
+
 // reportShards says what the host leads and which of its replicas are lost.
 func reportShards(r *placement.Report, shards *replica.Host) {
 	for _, c := range shards.Configs() {
@@ -260,7 +274,7 @@ func (h *Host) assemble(run context.Context) (err error) {
 	h.wg.Go(func() { h.roll.Run(run) })
 	h.link = replica.NewLink(h.registry.Shards, h.log)
 	h.shards, err = replica.Open(replica.Config{
-		Host: h.id, Dir: filepath.Join(h.cfg.Dir, "meta"), Transport: h.link, Map: h.place.Map(), Log: h.log,
+		Host: h.id, Dir: filepath.Join(h.cfg.Dir, metaDir(h.place.Map())), Transport: h.link, Map: h.place.Map(), Log: h.log,
 	})
 	if err != nil {
 		return err

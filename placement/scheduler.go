@@ -29,7 +29,7 @@ type scheduler struct {
 	claim   *claim
 	machine *state.Machine
 	queue   chan *beat
-	moves   chan *move
+	orders  chan *order
 	ended   chan struct{} // closed by run's owner when nobody reads queue any more
 	view    atomic.Pointer[view]
 	pings   pings
@@ -48,14 +48,12 @@ type beatReply struct {
 	err    error
 }
 
-// move is an order to move a replica.
-type move struct {
-	shard    ashlar.ShardID
-	from, to string
-	done     chan struct{} // closed when what follows is set
-	answer   state.Moved
-	epoch    ashlar.Epoch
-	err      error
+// order is something that the machine is told by hand.
+type order struct {
+	do    func(*state.Machine) error
+	done  chan struct{} // closed when what follows is set
+	epoch ashlar.Epoch
+	err   error
 }
 
 // view is what Status is computed from. It is never changed.
@@ -88,7 +86,7 @@ func (m *Member) lead(changed <-chan struct{}, term uint64) error {
 	if err != nil {
 		return err
 	}
-	s := &scheduler{m: m, claim: c, queue: make(chan *beat, queueLenMax), moves: make(chan *move), ended: make(chan struct{})}
+	s := &scheduler{m: m, claim: c, queue: make(chan *beat, queueLenMax), orders: make(chan *order), ended: make(chan struct{})}
 	s.machine = state.New(m.stateConfig(), current, time.Now())
 	if err := s.commit(ctx); err != nil {
 		return err
@@ -127,14 +125,14 @@ func (s *scheduler) run(ctx context.Context, changed <-chan struct{}) error {
 			if err := s.beats(ctx, b); err != nil {
 				return err
 			}
-		case mv := <-s.moves:
-			mv.answer, mv.err = s.machine.Move(time.Now(), mv.shard, mv.from, mv.to)
+		case o := <-s.orders:
+			o.err = o.do(s.machine)
 			err := s.commit(ctx)
-			if mv.err == nil {
-				mv.err = err
+			if o.err == nil {
+				o.err = err
 			}
-			mv.epoch = s.machine.Map().Epoch
-			close(mv.done)
+			o.epoch = s.machine.Map().Epoch
+			close(o.done)
 			if err != nil {
 				return err
 			}
@@ -229,18 +227,19 @@ func (s *scheduler) offer(ctx context.Context, hb state.Heartbeat) (beatReply, e
 	}
 }
 
-// order hands an order to the scheduler and waits until it is in the map.
-func (s *scheduler) order(ctx context.Context, mv *move) error {
-	mv.done = make(chan struct{})
+// obey lets the machine do something and returns when it is in the map of the
+// epoch, or why it is not.
+func (s *scheduler) obey(ctx context.Context, do func(*state.Machine) error) (ashlar.Epoch, error) {
+	o := &order{do: do, done: make(chan struct{})}
 	select {
-	case s.moves <- mv:
+	case s.orders <- o:
 	case <-s.ended:
-		return ashlar.E("placement: move replica", "", ashlar.Unavailable, errNotLeading)
+		return 0, ashlar.E("placement: order", "", ashlar.Unavailable, errNotLeading)
 	case <-ctx.Done():
-		return ashlar.E("placement: move replica", "", ashlar.Unavailable, ctx.Err())
+		return 0, ashlar.E("placement: order", "", ashlar.Unavailable, ctx.Err())
 	}
-	<-mv.done // the scheduler took it and bounds its write
-	return mv.err
+	<-o.done // the scheduler took it and bounds its write
+	return o.epoch, o.err
 }
 
 // pings remembers when each member was last seen to follow this one. A member

@@ -134,11 +134,15 @@ func (s *service) Status(ctx context.Context, req *wire.StatusRequest) (*wire.St
 // MoveReplica lets the scheduler judge the order, or passes it on to the leader.
 func (s *service) MoveReplica(ctx context.Context, req *wire.MoveReplicaRequest) (*wire.MoveReplicaReply, error) {
 	if sched := s.m.sched.Load(); sched != nil {
-		mv := &move{shard: ashlar.ShardID(req.GetShard()), from: req.GetFrom(), to: req.GetTo()}
-		if err := sched.order(ctx, mv); err != nil {
+		var moved state.Moved
+		epoch, err := sched.obey(ctx, func(m *state.Machine) (err error) {
+			moved, err = m.Move(time.Now(), ashlar.ShardID(req.GetShard()), req.GetFrom(), req.GetTo())
+			return err
+		})
+		if err != nil {
 			return nil, wire.Status(err)
 		}
-		return &wire.MoveReplicaReply{Epoch: uint64(mv.epoch), Replica: uint64(mv.answer.Replica), Done: mv.answer.Done}, nil
+		return &wire.MoveReplicaReply{Epoch: uint64(epoch), Replica: uint64(moved.Replica), Done: moved.Done}, nil
 	}
 	leader, err := s.leader("placement: move replica", req.GetForwarded())
 	if err != nil {
@@ -148,6 +152,40 @@ func (s *service) MoveReplica(ctx context.Context, req *wire.MoveReplicaRequest)
 	ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
 	defer cancel()
 	return leader.MoveReplica(ctx, req)
+}
+
+// Restore lets the scheduler take a backup's map over, or passes it on to the leader.
+func (s *service) Restore(ctx context.Context, req *wire.RestoreRequest) (*wire.RestoreReply, error) {
+	sched := s.m.sched.Load()
+	if sched == nil {
+		leader, err := s.leader("placement: restore", req.GetForwarded())
+		if err != nil {
+			return nil, wire.Status(err)
+		}
+		req.Forwarded = true
+		return leader.Restore(ctx, req)
+	}
+	backup, err := wire.ID(req.GetBackup())
+	if err != nil {
+		return nil, wire.Status(ashlar.E("placement: restore", "", ashlar.Invalid, err))
+	}
+	do := func(m *state.Machine) error { return m.Restored(backup) }
+	if w := req.GetMap(); w != nil {
+		run, err := wire.ID(req.GetRun())
+		if err != nil {
+			return nil, wire.Status(ashlar.E("placement: restore", "", ashlar.Invalid, err))
+		}
+		saved, err := wire.ToMap(w)
+		if err != nil {
+			return nil, wire.Status(err)
+		}
+		do = func(m *state.Machine) error { return m.Restore(time.Now(), backup, run, saved) }
+	}
+	epoch, err := sched.obey(ctx, do)
+	if err != nil {
+		return nil, wire.Status(err)
+	}
+	return &wire.RestoreReply{Epoch: uint64(epoch)}, nil
 }
 
 // Shards lists the metadata shards as the leader sees them.

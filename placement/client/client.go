@@ -155,7 +155,8 @@ func (c *Client) accept(w *wire.Map) (bool, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if cur := c.mu.current; cur != nil && (m.Epoch <= cur.Epoch || m.Cluster != cur.Cluster) {
+	// A map without hosts belongs to nobody yet: a backup may take its place.
+	if cur := c.mu.current; cur != nil && (m.Epoch <= cur.Epoch || m.Cluster != cur.Cluster && len(cur.Hosts) > 0) {
 		return false, nil
 	}
 	c.mu.current = m
@@ -207,6 +208,20 @@ func (c *Client) MoveReplica(ctx context.Context, shard ashlar.ShardID, from, to
 		return 0, 0, false, err
 	}
 	return ashlar.ReplicaID(reply.GetReplica()), ashlar.Epoch(reply.GetEpoch()), reply.GetDone(), nil
+}
+
+// Restore gives the map of a backup to a quorum that has none yet; without a map
+// it says that the rows of the backup are back. A cluster that is not empty
+// refuses with kind Denied. Asking again is safe.
+func (c *Client) Restore(ctx context.Context, backup, run ashlar.ID, m *topology.Map) error {
+	req := &wire.RestoreRequest{Backup: backup[:], Run: run[:]}
+	if m != nil {
+		req.Map = wire.FromMap(m)
+	}
+	_, _, err := hedge(ctx, c, "placement: restore", 0, func(ctx context.Context, m member) (*wire.RestoreReply, error) {
+		return m.rpc.Restore(ctx, req)
+	})
+	return err
 }
 
 // refused reports whether a member judged the call, so that no other will differ.

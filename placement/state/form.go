@@ -14,6 +14,9 @@ import (
 // are up. Until then it says what is missing.
 func (s *Machine) form(now time.Time) {
 	m := s.Map()
+	if s.layRestored() {
+		return
+	}
 	if m.Formed() {
 		s.forming = ""
 		return
@@ -64,14 +67,7 @@ func (s *Machine) lay() error {
 	if err != nil {
 		return err
 	}
-	var hosts []topology.Host
-	for _, h := range m.Hosts {
-		if h.State == topology.HostUp {
-			hosts = append(hosts, h)
-		}
-	}
-	rows, err := layout.Replicas(hosts, s.cfg.Shards, shardReplicas)
-	if err != nil {
+	if err := s.layShards(s.cfg.Shards); err != nil {
 		return err
 	}
 	m = s.edit()
@@ -79,6 +75,22 @@ func (s *Machine) lay() error {
 	for g, disks := range table {
 		m.Groups[g] = topology.Group{Disks: disks, Moved: s.nextEpoch()}
 	}
+	return nil
+}
+
+// layShards writes shards with new replicas on the hosts that are up.
+func (s *Machine) layShards(n int) error {
+	var hosts []topology.Host
+	for _, h := range s.Map().Hosts {
+		if h.State == topology.HostUp {
+			hosts = append(hosts, h)
+		}
+	}
+	rows, err := layout.Replicas(hosts, n, shardReplicas)
+	if err != nil {
+		return err
+	}
+	m := s.edit()
 	m.Shards = make([]topology.Shard, len(rows))
 	for i, row := range rows {
 		for _, host := range row {

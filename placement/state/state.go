@@ -150,6 +150,8 @@ type Machine struct {
 	forming  string // what is missing before the cluster can be formed
 	shards   map[ashlar.ShardID]shardHeard
 	improved time.Time // when improve last looked
+	// restored is the epoch of a map that came from a backup and is to be written.
+	restored ashlar.Epoch
 }
 
 // heard is what this machine heard of a host.
@@ -209,6 +211,9 @@ func (s *Machine) Written() { s.written, s.next = s.next, nil }
 func (s *Machine) nextEpoch() ashlar.Epoch {
 	if s.written == nil {
 		return 1
+	}
+	if s.restored > s.written.Epoch {
+		return s.restored
 	}
 	return s.written.Epoch + 1
 }

@@ -143,11 +143,29 @@ type Map struct {
 	// that an id is never used twice.
 	NextHost    ashlar.HostID
 	NextReplica ashlar.ReplicaID
+	// Restore is zero unless the map came from a backup.
+	Restore Restore
+}
+
+// Restore says how a map that came from a backup stands.
+type Restore struct {
+	// Backup names the backup, Run this restore of it: metadata is kept under the
+	// name of the run, apart from whatever was there before.
+	Backup, Run ashlar.ID
+	// Shards is the number of shards that the backup holds. They get replicas when
+	// enough hosts are up.
+	Shards uint32
+	// Importing: the rows are not all back. Until they are, the cluster counts as
+	// not formed for everybody but who brings them.
+	Importing bool
 }
 
 // Formed reports whether the group table and the shards exist, so that the
 // cluster can store objects.
-func (m *Map) Formed() bool { return m != nil && len(m.Groups) > 0 && len(m.Shards) > 0 }
+func (m *Map) Formed() bool { return m.Laid() && !m.Restore.Importing }
+
+// Laid reports whether the group table and the shards exist, be they filled or not.
+func (m *Map) Laid() bool { return m != nil && len(m.Groups) > 0 && len(m.Shards) > 0 }
 
 // Host returns the host with the given id, or nil.
 func (m *Map) Host(id ashlar.HostID) *Host {

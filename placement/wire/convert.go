@@ -14,7 +14,7 @@ func FromMap(m *topology.Map) *Map {
 	w := &Map{
 		Cluster: bytes16(m.Cluster), Name: m.Name, Epoch: uint64(m.Epoch),
 		Settings: fromSettings(m.Settings),
-		NextHost: uint32(m.NextHost), NextReplica: uint64(m.NextReplica),
+		NextHost: uint32(m.NextHost), NextReplica: uint64(m.NextReplica), Restore: fromRestore(m.Restore),
 		Hosts:  make([]*Host, len(m.Hosts)),
 		Disks:  make([]*Disk, len(m.Disks)),
 		Groups: make([]*Group, len(m.Groups)),
@@ -67,6 +67,9 @@ func toMap(w *Map) (*topology.Map, error) {
 	}
 	if err := into16(m.Cluster[:], w.GetCluster()); err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	if m.Restore, err = toRestore(w.GetRestore()); err != nil {
+		return nil, err
 	}
 	if err := toTree(m, w); err != nil {
 		return nil, err
@@ -147,6 +150,24 @@ func toReplicas(replicas []*Replica) []topology.Replica {
 		out = append(out, topology.Replica{ID: ashlar.ReplicaID(r.GetId()), Host: ashlar.HostID(r.GetHost())})
 	}
 	return out
+}
+
+func fromRestore(r topology.Restore) *Restore {
+	if r == (topology.Restore{}) {
+		return nil
+	}
+	return &Restore{Backup: bytes16(r.Backup), Run: bytes16(r.Run), Shards: r.Shards, Importing: r.Importing}
+}
+
+func toRestore(w *Restore) (r topology.Restore, err error) {
+	r.Shards, r.Importing = w.GetShards(), w.GetImporting()
+	if err := into16(r.Backup[:], w.GetBackup()); err != nil {
+		return r, fmt.Errorf("restore: %w", err)
+	}
+	if err := into16(r.Run[:], w.GetRun()); err != nil {
+		return r, fmt.Errorf("restore: %w", err)
+	}
+	return r, nil
 }
 
 func fromSettings(s topology.Settings) *Settings {

@@ -1118,6 +1118,120 @@ func (x *ShardsReply) GetShards() []byte {
 	return nil
 }
 
+type RestoreRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Backup []byte                 `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	// The name of this restore; that of the first call stays in force.
+	Run []byte `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
+	// The map in the backup; missing when the rows are back.
+	Map           *Map `protobuf:"bytes,3,opt,name=map,proto3" json:"map,omitempty"`
+	Forwarded     bool `protobuf:"varint,4,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreRequest) Reset() {
+	*x = RestoreRequest{}
+	mi := &file_placement_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreRequest) ProtoMessage() {}
+
+func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
+func (*RestoreRequest) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *RestoreRequest) GetBackup() []byte {
+	if x != nil {
+		return x.Backup
+	}
+	return nil
+}
+
+func (x *RestoreRequest) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *RestoreRequest) GetMap() *Map {
+	if x != nil {
+		return x.Map
+	}
+	return nil
+}
+
+func (x *RestoreRequest) GetForwarded() bool {
+	if x != nil {
+		return x.Forwarded
+	}
+	return false
+}
+
+type RestoreReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Epoch         uint64                 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestoreReply) Reset() {
+	*x = RestoreReply{}
+	mi := &file_placement_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestoreReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestoreReply) ProtoMessage() {}
+
+func (x *RestoreReply) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestoreReply.ProtoReflect.Descriptor instead.
+func (*RestoreReply) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *RestoreReply) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 type PingRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1126,7 +1240,7 @@ type PingRequest struct {
 
 func (x *PingRequest) Reset() {
 	*x = PingRequest{}
-	mi := &file_placement_proto_msgTypes[14]
+	mi := &file_placement_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1138,7 +1252,7 @@ func (x *PingRequest) String() string {
 func (*PingRequest) ProtoMessage() {}
 
 func (x *PingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[14]
+	mi := &file_placement_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1151,7 +1265,7 @@ func (x *PingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingRequest.ProtoReflect.Descriptor instead.
 func (*PingRequest) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{14}
+	return file_placement_proto_rawDescGZIP(), []int{16}
 }
 
 type PingReply struct {
@@ -1165,7 +1279,7 @@ type PingReply struct {
 
 func (x *PingReply) Reset() {
 	*x = PingReply{}
-	mi := &file_placement_proto_msgTypes[15]
+	mi := &file_placement_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1291,7 @@ func (x *PingReply) String() string {
 func (*PingReply) ProtoMessage() {}
 
 func (x *PingReply) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[15]
+	mi := &file_placement_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1190,7 +1304,7 @@ func (x *PingReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PingReply.ProtoReflect.Descriptor instead.
 func (*PingReply) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{15}
+	return file_placement_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PingReply) GetName() string {
@@ -1208,24 +1322,26 @@ func (x *PingReply) GetLeader() string {
 }
 
 type Map struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Cluster       []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
-	Settings      *Settings              `protobuf:"bytes,4,opt,name=settings,proto3" json:"settings,omitempty"`
-	Hosts         []*Host                `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
-	Disks         []*Disk                `protobuf:"bytes,6,rep,name=disks,proto3" json:"disks,omitempty"`
-	Groups        []*Group               `protobuf:"bytes,7,rep,name=groups,proto3" json:"groups,omitempty"`
-	Shards        []*Shard               `protobuf:"bytes,8,rep,name=shards,proto3" json:"shards,omitempty"`
-	NextHost      uint32                 `protobuf:"varint,9,opt,name=next_host,json=nextHost,proto3" json:"next_host,omitempty"`
-	NextReplica   uint64                 `protobuf:"varint,10,opt,name=next_replica,json=nextReplica,proto3" json:"next_replica,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Cluster     []byte                 `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	Name        string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Epoch       uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Settings    *Settings              `protobuf:"bytes,4,opt,name=settings,proto3" json:"settings,omitempty"`
+	Hosts       []*Host                `protobuf:"bytes,5,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	Disks       []*Disk                `protobuf:"bytes,6,rep,name=disks,proto3" json:"disks,omitempty"`
+	Groups      []*Group               `protobuf:"bytes,7,rep,name=groups,proto3" json:"groups,omitempty"`
+	Shards      []*Shard               `protobuf:"bytes,8,rep,name=shards,proto3" json:"shards,omitempty"`
+	NextHost    uint32                 `protobuf:"varint,9,opt,name=next_host,json=nextHost,proto3" json:"next_host,omitempty"`
+	NextReplica uint64                 `protobuf:"varint,10,opt,name=next_replica,json=nextReplica,proto3" json:"next_replica,omitempty"`
+	// Missing unless the map came from a backup.
+	Restore       *Restore `protobuf:"bytes,11,opt,name=restore,proto3" json:"restore,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Map) Reset() {
 	*x = Map{}
-	mi := &file_placement_proto_msgTypes[16]
+	mi := &file_placement_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1237,7 +1353,7 @@ func (x *Map) String() string {
 func (*Map) ProtoMessage() {}
 
 func (x *Map) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[16]
+	mi := &file_placement_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1250,7 +1366,7 @@ func (x *Map) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Map.ProtoReflect.Descriptor instead.
 func (*Map) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{16}
+	return file_placement_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Map) GetCluster() []byte {
@@ -1323,6 +1439,81 @@ func (x *Map) GetNextReplica() uint64 {
 	return 0
 }
 
+func (x *Map) GetRestore() *Restore {
+	if x != nil {
+		return x.Restore
+	}
+	return nil
+}
+
+type Restore struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backup        []byte                 `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	Run           []byte                 `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
+	Shards        uint32                 `protobuf:"varint,3,opt,name=shards,proto3" json:"shards,omitempty"`
+	Importing     bool                   `protobuf:"varint,4,opt,name=importing,proto3" json:"importing,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Restore) Reset() {
+	*x = Restore{}
+	mi := &file_placement_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Restore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Restore) ProtoMessage() {}
+
+func (x *Restore) ProtoReflect() protoreflect.Message {
+	mi := &file_placement_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Restore.ProtoReflect.Descriptor instead.
+func (*Restore) Descriptor() ([]byte, []int) {
+	return file_placement_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Restore) GetBackup() []byte {
+	if x != nil {
+		return x.Backup
+	}
+	return nil
+}
+
+func (x *Restore) GetRun() []byte {
+	if x != nil {
+		return x.Run
+	}
+	return nil
+}
+
+func (x *Restore) GetShards() uint32 {
+	if x != nil {
+		return x.Shards
+	}
+	return 0
+}
+
+func (x *Restore) GetImporting() bool {
+	if x != nil {
+		return x.Importing
+	}
+	return false
+}
+
 type Settings struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Large          string                 `protobuf:"bytes,1,opt,name=large,proto3" json:"large,omitempty"`
@@ -1339,7 +1530,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_placement_proto_msgTypes[17]
+	mi := &file_placement_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1351,7 +1542,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[17]
+	mi := &file_placement_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1364,7 +1555,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{17}
+	return file_placement_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Settings) GetLarge() string {
@@ -1440,7 +1631,7 @@ type Host struct {
 
 func (x *Host) Reset() {
 	*x = Host{}
-	mi := &file_placement_proto_msgTypes[18]
+	mi := &file_placement_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1643,7 @@ func (x *Host) String() string {
 func (*Host) ProtoMessage() {}
 
 func (x *Host) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[18]
+	mi := &file_placement_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1656,7 @@ func (x *Host) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Host.ProtoReflect.Descriptor instead.
 func (*Host) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{18}
+	return file_placement_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Host) GetId() uint32 {
@@ -1545,7 +1736,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_placement_proto_msgTypes[19]
+	mi := &file_placement_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1557,7 +1748,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[19]
+	mi := &file_placement_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1570,7 +1761,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{19}
+	return file_placement_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Disk) GetId() []byte {
@@ -1625,7 +1816,7 @@ type Group struct {
 
 func (x *Group) Reset() {
 	*x = Group{}
-	mi := &file_placement_proto_msgTypes[20]
+	mi := &file_placement_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1828,7 @@ func (x *Group) String() string {
 func (*Group) ProtoMessage() {}
 
 func (x *Group) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[20]
+	mi := &file_placement_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1841,7 @@ func (x *Group) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Group.ProtoReflect.Descriptor instead.
 func (*Group) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{20}
+	return file_placement_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Group) GetDisks() []uint32 {
@@ -1680,7 +1871,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_placement_proto_msgTypes[21]
+	mi := &file_placement_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +1883,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[21]
+	mi := &file_placement_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +1896,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{21}
+	return file_placement_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Shard) GetReplicas() []*Replica {
@@ -1739,7 +1930,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_placement_proto_msgTypes[22]
+	mi := &file_placement_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1751,7 +1942,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_placement_proto_msgTypes[22]
+	mi := &file_placement_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1764,7 +1955,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_placement_proto_rawDescGZIP(), []int{22}
+	return file_placement_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Replica) GetId() uint64 {
@@ -1874,11 +2065,18 @@ const file_placement_proto_rawDesc = "" +
 	"\rShardsRequest\x12\x1c\n" +
 	"\tforwarded\x18\x01 \x01(\bR\tforwarded\"%\n" +
 	"\vShardsReply\x12\x16\n" +
-	"\x06shards\x18\x01 \x01(\fR\x06shards\"\r\n" +
+	"\x06shards\x18\x01 \x01(\fR\x06shards\"\x84\x01\n" +
+	"\x0eRestoreRequest\x12\x16\n" +
+	"\x06backup\x18\x01 \x01(\fR\x06backup\x12\x10\n" +
+	"\x03run\x18\x02 \x01(\fR\x03run\x12*\n" +
+	"\x03map\x18\x03 \x01(\v2\x18.ashlar.placement.v1.MapR\x03map\x12\x1c\n" +
+	"\tforwarded\x18\x04 \x01(\bR\tforwarded\"$\n" +
+	"\fRestoreReply\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\r\n" +
 	"\vPingRequest\"7\n" +
 	"\tPingReply\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
-	"\x06leader\x18\x02 \x01(\tR\x06leader\"\x8e\x03\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\"\xc6\x03\n" +
 	"\x03Map\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\fR\acluster\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1890,7 +2088,13 @@ const file_placement_proto_rawDesc = "" +
 	"\x06shards\x18\b \x03(\v2\x1a.ashlar.placement.v1.ShardR\x06shards\x12\x1b\n" +
 	"\tnext_host\x18\t \x01(\rR\bnextHost\x12!\n" +
 	"\fnext_replica\x18\n" +
-	" \x01(\x04R\vnextReplica\"\x8c\x02\n" +
+	" \x01(\x04R\vnextReplica\x126\n" +
+	"\arestore\x18\v \x01(\v2\x1c.ashlar.placement.v1.RestoreR\arestore\"i\n" +
+	"\aRestore\x12\x16\n" +
+	"\x06backup\x18\x01 \x01(\fR\x06backup\x12\x10\n" +
+	"\x03run\x18\x02 \x01(\fR\x03run\x12\x16\n" +
+	"\x06shards\x18\x03 \x01(\rR\x06shards\x12\x1c\n" +
+	"\timporting\x18\x04 \x01(\bR\timporting\"\x8c\x02\n" +
 	"\bSettings\x12\x14\n" +
 	"\x05large\x18\x01 \x01(\tR\x05large\x12\x14\n" +
 	"\x05small\x18\x02 \x01(\tR\x05small\x12\x1b\n" +
@@ -1927,14 +2131,15 @@ const file_placement_proto_rawDesc = "" +
 	"\x05moved\x18\x03 \x01(\x04R\x05moved\"-\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
-	"\x04host\x18\x02 \x01(\rR\x04host2\xfc\x03\n" +
+	"\x04host\x18\x02 \x01(\rR\x04host2\xcf\x04\n" +
 	"\tPlacement\x12W\n" +
 	"\tHeartbeat\x12%.ashlar.placement.v1.HeartbeatRequest\x1a#.ashlar.placement.v1.HeartbeatReply\x12M\n" +
 	"\x05Watch\x12!.ashlar.placement.v1.WatchRequest\x1a\x1f.ashlar.placement.v1.WatchReply0\x01\x12N\n" +
 	"\x06Status\x12\".ashlar.placement.v1.StatusRequest\x1a .ashlar.placement.v1.StatusReply\x12H\n" +
 	"\x04Ping\x12 .ashlar.placement.v1.PingRequest\x1a\x1e.ashlar.placement.v1.PingReply\x12]\n" +
 	"\vMoveReplica\x12'.ashlar.placement.v1.MoveReplicaRequest\x1a%.ashlar.placement.v1.MoveReplicaReply\x12N\n" +
-	"\x06Shards\x12\".ashlar.placement.v1.ShardsRequest\x1a .ashlar.placement.v1.ShardsReplyB\x17Z\x15ashlar/placement/wireb\x06proto3"
+	"\x06Shards\x12\".ashlar.placement.v1.ShardsRequest\x1a .ashlar.placement.v1.ShardsReply\x12Q\n" +
+	"\aRestore\x12#.ashlar.placement.v1.RestoreRequest\x1a!.ashlar.placement.v1.RestoreReplyB\x17Z\x15ashlar/placement/wireb\x06proto3"
 
 var (
 	file_placement_proto_rawDescOnce sync.Once
@@ -1948,7 +2153,7 @@ func file_placement_proto_rawDescGZIP() []byte {
 	return file_placement_proto_rawDescData
 }
 
-var file_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_placement_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_placement_proto_goTypes = []any{
 	(*HeartbeatRequest)(nil),   // 0: ashlar.placement.v1.HeartbeatRequest
 	(*ShardReport)(nil),        // 1: ashlar.placement.v1.ShardReport
@@ -1964,46 +2169,53 @@ var file_placement_proto_goTypes = []any{
 	(*MoveReplicaReply)(nil),   // 11: ashlar.placement.v1.MoveReplicaReply
 	(*ShardsRequest)(nil),      // 12: ashlar.placement.v1.ShardsRequest
 	(*ShardsReply)(nil),        // 13: ashlar.placement.v1.ShardsReply
-	(*PingRequest)(nil),        // 14: ashlar.placement.v1.PingRequest
-	(*PingReply)(nil),          // 15: ashlar.placement.v1.PingReply
-	(*Map)(nil),                // 16: ashlar.placement.v1.Map
-	(*Settings)(nil),           // 17: ashlar.placement.v1.Settings
-	(*Host)(nil),               // 18: ashlar.placement.v1.Host
-	(*Disk)(nil),               // 19: ashlar.placement.v1.Disk
-	(*Group)(nil),              // 20: ashlar.placement.v1.Group
-	(*Shard)(nil),              // 21: ashlar.placement.v1.Shard
-	(*Replica)(nil),            // 22: ashlar.placement.v1.Replica
+	(*RestoreRequest)(nil),     // 14: ashlar.placement.v1.RestoreRequest
+	(*RestoreReply)(nil),       // 15: ashlar.placement.v1.RestoreReply
+	(*PingRequest)(nil),        // 16: ashlar.placement.v1.PingRequest
+	(*PingReply)(nil),          // 17: ashlar.placement.v1.PingReply
+	(*Map)(nil),                // 18: ashlar.placement.v1.Map
+	(*Restore)(nil),            // 19: ashlar.placement.v1.Restore
+	(*Settings)(nil),           // 20: ashlar.placement.v1.Settings
+	(*Host)(nil),               // 21: ashlar.placement.v1.Host
+	(*Disk)(nil),               // 22: ashlar.placement.v1.Disk
+	(*Group)(nil),              // 23: ashlar.placement.v1.Group
+	(*Shard)(nil),              // 24: ashlar.placement.v1.Shard
+	(*Replica)(nil),            // 25: ashlar.placement.v1.Replica
 }
 var file_placement_proto_depIdxs = []int32{
 	2,  // 0: ashlar.placement.v1.HeartbeatRequest.disks:type_name -> ashlar.placement.v1.DiskReport
 	1,  // 1: ashlar.placement.v1.HeartbeatRequest.shards:type_name -> ashlar.placement.v1.ShardReport
 	4,  // 2: ashlar.placement.v1.DiskReport.scrub:type_name -> ashlar.placement.v1.ScrubReport
 	3,  // 3: ashlar.placement.v1.DiskReport.smart:type_name -> ashlar.placement.v1.SmartReport
-	16, // 4: ashlar.placement.v1.WatchReply.map:type_name -> ashlar.placement.v1.Map
-	17, // 5: ashlar.placement.v1.Map.settings:type_name -> ashlar.placement.v1.Settings
-	18, // 6: ashlar.placement.v1.Map.hosts:type_name -> ashlar.placement.v1.Host
-	19, // 7: ashlar.placement.v1.Map.disks:type_name -> ashlar.placement.v1.Disk
-	20, // 8: ashlar.placement.v1.Map.groups:type_name -> ashlar.placement.v1.Group
-	21, // 9: ashlar.placement.v1.Map.shards:type_name -> ashlar.placement.v1.Shard
-	22, // 10: ashlar.placement.v1.Shard.replicas:type_name -> ashlar.placement.v1.Replica
-	22, // 11: ashlar.placement.v1.Shard.leaving:type_name -> ashlar.placement.v1.Replica
-	0,  // 12: ashlar.placement.v1.Placement.Heartbeat:input_type -> ashlar.placement.v1.HeartbeatRequest
-	6,  // 13: ashlar.placement.v1.Placement.Watch:input_type -> ashlar.placement.v1.WatchRequest
-	8,  // 14: ashlar.placement.v1.Placement.Status:input_type -> ashlar.placement.v1.StatusRequest
-	14, // 15: ashlar.placement.v1.Placement.Ping:input_type -> ashlar.placement.v1.PingRequest
-	10, // 16: ashlar.placement.v1.Placement.MoveReplica:input_type -> ashlar.placement.v1.MoveReplicaRequest
-	12, // 17: ashlar.placement.v1.Placement.Shards:input_type -> ashlar.placement.v1.ShardsRequest
-	5,  // 18: ashlar.placement.v1.Placement.Heartbeat:output_type -> ashlar.placement.v1.HeartbeatReply
-	7,  // 19: ashlar.placement.v1.Placement.Watch:output_type -> ashlar.placement.v1.WatchReply
-	9,  // 20: ashlar.placement.v1.Placement.Status:output_type -> ashlar.placement.v1.StatusReply
-	15, // 21: ashlar.placement.v1.Placement.Ping:output_type -> ashlar.placement.v1.PingReply
-	11, // 22: ashlar.placement.v1.Placement.MoveReplica:output_type -> ashlar.placement.v1.MoveReplicaReply
-	13, // 23: ashlar.placement.v1.Placement.Shards:output_type -> ashlar.placement.v1.ShardsReply
-	18, // [18:24] is the sub-list for method output_type
-	12, // [12:18] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	18, // 4: ashlar.placement.v1.WatchReply.map:type_name -> ashlar.placement.v1.Map
+	18, // 5: ashlar.placement.v1.RestoreRequest.map:type_name -> ashlar.placement.v1.Map
+	20, // 6: ashlar.placement.v1.Map.settings:type_name -> ashlar.placement.v1.Settings
+	21, // 7: ashlar.placement.v1.Map.hosts:type_name -> ashlar.placement.v1.Host
+	22, // 8: ashlar.placement.v1.Map.disks:type_name -> ashlar.placement.v1.Disk
+	23, // 9: ashlar.placement.v1.Map.groups:type_name -> ashlar.placement.v1.Group
+	24, // 10: ashlar.placement.v1.Map.shards:type_name -> ashlar.placement.v1.Shard
+	19, // 11: ashlar.placement.v1.Map.restore:type_name -> ashlar.placement.v1.Restore
+	25, // 12: ashlar.placement.v1.Shard.replicas:type_name -> ashlar.placement.v1.Replica
+	25, // 13: ashlar.placement.v1.Shard.leaving:type_name -> ashlar.placement.v1.Replica
+	0,  // 14: ashlar.placement.v1.Placement.Heartbeat:input_type -> ashlar.placement.v1.HeartbeatRequest
+	6,  // 15: ashlar.placement.v1.Placement.Watch:input_type -> ashlar.placement.v1.WatchRequest
+	8,  // 16: ashlar.placement.v1.Placement.Status:input_type -> ashlar.placement.v1.StatusRequest
+	16, // 17: ashlar.placement.v1.Placement.Ping:input_type -> ashlar.placement.v1.PingRequest
+	10, // 18: ashlar.placement.v1.Placement.MoveReplica:input_type -> ashlar.placement.v1.MoveReplicaRequest
+	12, // 19: ashlar.placement.v1.Placement.Shards:input_type -> ashlar.placement.v1.ShardsRequest
+	14, // 20: ashlar.placement.v1.Placement.Restore:input_type -> ashlar.placement.v1.RestoreRequest
+	5,  // 21: ashlar.placement.v1.Placement.Heartbeat:output_type -> ashlar.placement.v1.HeartbeatReply
+	7,  // 22: ashlar.placement.v1.Placement.Watch:output_type -> ashlar.placement.v1.WatchReply
+	9,  // 23: ashlar.placement.v1.Placement.Status:output_type -> ashlar.placement.v1.StatusReply
+	17, // 24: ashlar.placement.v1.Placement.Ping:output_type -> ashlar.placement.v1.PingReply
+	11, // 25: ashlar.placement.v1.Placement.MoveReplica:output_type -> ashlar.placement.v1.MoveReplicaReply
+	13, // 26: ashlar.placement.v1.Placement.Shards:output_type -> ashlar.placement.v1.ShardsReply
+	15, // 27: ashlar.placement.v1.Placement.Restore:output_type -> ashlar.placement.v1.RestoreReply
+	21, // [21:28] is the sub-list for method output_type
+	14, // [14:21] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_placement_proto_init() }
@@ -2017,7 +2229,7 @@ func file_placement_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_placement_proto_rawDesc), len(file_placement_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

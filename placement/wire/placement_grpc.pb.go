@@ -28,6 +28,7 @@ const (
 	Placement_Ping_FullMethodName        = "/ashlar.placement.v1.Placement/Ping"
 	Placement_MoveReplica_FullMethodName = "/ashlar.placement.v1.Placement/MoveReplica"
 	Placement_Shards_FullMethodName      = "/ashlar.placement.v1.Placement/Shards"
+	Placement_Restore_FullMethodName     = "/ashlar.placement.v1.Placement/Restore"
 )
 
 // PlacementClient is the client API for Placement service.
@@ -52,6 +53,9 @@ type PlacementClient interface {
 	// Shards says where the replicas of every metadata shard are and how they do.
 	// The leader answers, the others ask it.
 	Shards(ctx context.Context, in *ShardsRequest, opts ...grpc.CallOption) (*ShardsReply, error)
+	// Restore makes the map of a backup that of a cluster that has none yet, or
+	// says that all rows of the backup are back. Repeating it is safe.
+	Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (*RestoreReply, error)
 }
 
 type placementClient struct {
@@ -131,6 +135,16 @@ func (c *placementClient) Shards(ctx context.Context, in *ShardsRequest, opts ..
 	return out, nil
 }
 
+func (c *placementClient) Restore(ctx context.Context, in *RestoreRequest, opts ...grpc.CallOption) (*RestoreReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RestoreReply)
+	err := c.cc.Invoke(ctx, Placement_Restore_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // PlacementServer is the server API for Placement service.
 // All implementations must embed UnimplementedPlacementServer
 // for forward compatibility.
@@ -153,6 +167,9 @@ type PlacementServer interface {
 	// Shards says where the replicas of every metadata shard are and how they do.
 	// The leader answers, the others ask it.
 	Shards(context.Context, *ShardsRequest) (*ShardsReply, error)
+	// Restore makes the map of a backup that of a cluster that has none yet, or
+	// says that all rows of the backup are back. Repeating it is safe.
+	Restore(context.Context, *RestoreRequest) (*RestoreReply, error)
 	mustEmbedUnimplementedPlacementServer()
 }
 
@@ -180,6 +197,9 @@ func (UnimplementedPlacementServer) MoveReplica(context.Context, *MoveReplicaReq
 }
 func (UnimplementedPlacementServer) Shards(context.Context, *ShardsRequest) (*ShardsReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method Shards not implemented")
+}
+func (UnimplementedPlacementServer) Restore(context.Context, *RestoreRequest) (*RestoreReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Restore not implemented")
 }
 func (UnimplementedPlacementServer) mustEmbedUnimplementedPlacementServer() {}
 func (UnimplementedPlacementServer) testEmbeddedByValue()                   {}
@@ -303,6 +323,24 @@ func _Placement_Shards_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Placement_Restore_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RestoreRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(PlacementServer).Restore(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Placement_Restore_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(PlacementServer).Restore(ctx, req.(*RestoreRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Placement_ServiceDesc is the grpc.ServiceDesc for Placement service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -329,6 +367,10 @@ var Placement_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Shards",
 			Handler:    _Placement_Shards_Handler,
+		},
+		{
+			MethodName: "Restore",
+			Handler:    _Placement_Restore_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

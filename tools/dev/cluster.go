@@ -18,6 +18,7 @@ import (
 	"ashlar"
 	"ashlar/daemon"
 	"ashlar/daemon/client"
+	"ashlar/daemon/meta/backup"
 	"ashlar/diskmgr/blockdev"
 	"ashlar/placement"
 	placeclient "ashlar/placement/client"
@@ -47,6 +48,9 @@ type Options struct {
 	// own, so that links can be cut (see Processes.Cut). It needs root and a new
 	// directory.
 	Isolate bool
+	// Restore, if not empty, is a backup that Start brings back before the cluster
+	// serves; its metadata must be lost.
+	Restore string
 }
 
 func (o *Options) fill() {
@@ -64,6 +68,7 @@ func (o *Options) fill() {
 // Cluster is a cluster in this process.
 type Cluster struct {
 	cfg      Config
+	restore  string
 	log      *slog.Logger
 	members  []*placement.Member
 	place    *placeclient.Client
@@ -88,7 +93,7 @@ func Start(ctx context.Context, cfg Config, opt Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Cluster{cfg: cfg, log: opt.Log, specs: cfg.layout(), hosts: map[string]*daemon.Host{}}
+	c := &Cluster{cfg: cfg, restore: opt.Restore, log: opt.Log, specs: cfg.layout(), hosts: map[string]*daemon.Host{}}
 	run, stop := context.WithCancel(context.Background())
 	c.stop = stop
 	begin, cancel := context.WithTimeout(ctx, startTimeout)
@@ -115,7 +120,7 @@ func (c *Cluster) start(ctx, run context.Context, st *state, p *progress) error 
 	if err := p.placement(ctx, c.place); err != nil {
 		return err
 	}
-	if err := c.startHosts(ctx); err != nil {
+	if err := c.bringUp(ctx); err != nil {
 		return err
 	}
 	if _, err := c.place.Wait(ctx, (*topology.Map).Formed); err != nil {
@@ -191,6 +196,17 @@ func (c *Cluster) startPlacement(ctx, run context.Context, st *state) error {
 	c.wg.Go(func() { c.place.Run(run) })
 	c.registry = client.NewHosts(c.place.Map)
 	return nil
+}
+
+// bringUp starts the hosts, after the quorum has the map of a backup if there is
+// one to restore.
+func (c *Cluster) bringUp(ctx context.Context) error {
+	if c.restore == "" {
+		return c.startHosts(ctx)
+	}
+	_, err := backup.Restore(ctx, c.place, c.registry.Shards, func() (io.ReadCloser, error) { return os.Open(c.restore) },
+		func() error { return c.startHosts(ctx) })
+	return err
 }
 
 func (c *Cluster) startHosts(ctx context.Context) error {

@@ -141,6 +141,10 @@ func (c *core) handleOf(r *replica, e *event) {
 	c.mark(r)
 	switch e.kind {
 	case eventPropose:
+		if rc.frozen.holds(time.Now()) {
+			r.answer(e.prop.id, ashlar.E("meta: commit", r.String(), ashlar.Busy, errors.New("a backup begins")))
+			return
+		}
 		rc.props = append(rc.props, e.prop)
 	case eventRead:
 		rc.newReads = append(rc.newReads, e.read)

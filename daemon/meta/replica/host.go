@@ -93,6 +93,7 @@ type Host struct {
 	// readers is held shared by who reads Pebble for a caller, and alone to close it.
 	readers sync.RWMutex
 
+	pins          pins
 	proposing     atomic.Int64  // bytes of the transactions under way
 	snapshotSends chan struct{} // semaphore
 	ctx           context.Context
@@ -367,6 +368,7 @@ func (h *Host) stop() {
 		h.done.Wait()
 		h.readers.Lock()
 		defer h.readers.Unlock()
+		h.pins.close()
 		h.closePebble()
 	})
 }

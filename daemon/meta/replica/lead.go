@@ -59,6 +59,7 @@ func (c *core) tick(r *replica) {
 	}
 	if rc.ticks%markTicks == 0 {
 		c.saveMarks(r)
+		c.h.pins.drop(func(_ pinKey, p *pin) bool { return time.Since(p.used) > pinIdleMax })
 	}
 }
 

@@ -70,6 +70,7 @@ type replicaCore struct {
 	peersSeen // see marks.go
 
 	birth     map[ashlar.ReplicaID]*wire.Birth
+	frozen    freeze
 	returning bool // has state, and asks the others whether it is the newest
 	bornWith  []ashlar.ReplicaID
 	ticks     int

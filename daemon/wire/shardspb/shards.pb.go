@@ -954,6 +954,158 @@ func (x *SnapshotChunk) GetLast() []byte {
 	return nil
 }
 
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	Token         []byte                 `protobuf:"bytes,2,opt,name=token,proto3" json:"token,omitempty"`
+	Step          uint32                 `protobuf:"varint,3,opt,name=step,proto3" json:"step,omitempty"` // wire.BackupStep
+	HoldNanos     int64                  `protobuf:"varint,4,opt,name=hold_nanos,json=holdNanos,proto3" json:"hold_nanos,omitempty"`
+	Start         []byte                 `protobuf:"bytes,5,opt,name=start,proto3" json:"start,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_shards_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shards_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_shards_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *BackupRequest) GetShard() uint32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *BackupRequest) GetToken() []byte {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
+func (x *BackupRequest) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *BackupRequest) GetHoldNanos() int64 {
+	if x != nil {
+		return x.HoldNanos
+	}
+	return 0
+}
+
+func (x *BackupRequest) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+type BackupReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failure       *Failure               `protobuf:"bytes,1,opt,name=failure,proto3" json:"failure,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	Rows          []*Row                 `protobuf:"bytes,3,rep,name=rows,proto3" json:"rows,omitempty"`
+	Next          []byte                 `protobuf:"bytes,4,opt,name=next,proto3" json:"next,omitempty"`
+	More          bool                   `protobuf:"varint,5,opt,name=more,proto3" json:"more,omitempty"` // whether next is set
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupReply) Reset() {
+	*x = BackupReply{}
+	mi := &file_shards_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupReply) ProtoMessage() {}
+
+func (x *BackupReply) ProtoReflect() protoreflect.Message {
+	mi := &file_shards_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupReply.ProtoReflect.Descriptor instead.
+func (*BackupReply) Descriptor() ([]byte, []int) {
+	return file_shards_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *BackupReply) GetFailure() *Failure {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
+func (x *BackupReply) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *BackupReply) GetRows() []*Row {
+	if x != nil {
+		return x.Rows
+	}
+	return nil
+}
+
+func (x *BackupReply) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
+}
+
+func (x *BackupReply) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 type InstallSnapshotReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Failure       *Failure               `protobuf:"bytes,1,opt,name=failure,proto3" json:"failure,omitempty"`
@@ -963,7 +1115,7 @@ type InstallSnapshotReply struct {
 
 func (x *InstallSnapshotReply) Reset() {
 	*x = InstallSnapshotReply{}
-	mi := &file_shards_proto_msgTypes[14]
+	mi := &file_shards_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1127,7 @@ func (x *InstallSnapshotReply) String() string {
 func (*InstallSnapshotReply) ProtoMessage() {}
 
 func (x *InstallSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[14]
+	mi := &file_shards_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1140,7 @@ func (x *InstallSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallSnapshotReply.ProtoReflect.Descriptor instead.
 func (*InstallSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{14}
+	return file_shards_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InstallSnapshotReply) GetFailure() *Failure {
@@ -1008,7 +1160,7 @@ type Failure_Condition struct {
 
 func (x *Failure_Condition) Reset() {
 	*x = Failure_Condition{}
-	mi := &file_shards_proto_msgTypes[15]
+	mi := &file_shards_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1020,7 +1172,7 @@ func (x *Failure_Condition) String() string {
 func (*Failure_Condition) ProtoMessage() {}
 
 func (x *Failure_Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[15]
+	mi := &file_shards_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1212,7 @@ type Failure_NotLeader struct {
 
 func (x *Failure_NotLeader) Reset() {
 	*x = Failure_NotLeader{}
-	mi := &file_shards_proto_msgTypes[16]
+	mi := &file_shards_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1072,7 +1224,7 @@ func (x *Failure_NotLeader) String() string {
 func (*Failure_NotLeader) ProtoMessage() {}
 
 func (x *Failure_NotLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[16]
+	mi := &file_shards_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1112,7 +1264,7 @@ type ScanRequest_Collapse struct {
 
 func (x *ScanRequest_Collapse) Reset() {
 	*x = ScanRequest_Collapse{}
-	mi := &file_shards_proto_msgTypes[17]
+	mi := &file_shards_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1124,7 +1276,7 @@ func (x *ScanRequest_Collapse) String() string {
 func (*ScanRequest_Collapse) ProtoMessage() {}
 
 func (x *ScanRequest_Collapse) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[17]
+	mi := &file_shards_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +1317,7 @@ type CommitRequest_Cond struct {
 
 func (x *CommitRequest_Cond) Reset() {
 	*x = CommitRequest_Cond{}
-	mi := &file_shards_proto_msgTypes[18]
+	mi := &file_shards_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1177,7 +1329,7 @@ func (x *CommitRequest_Cond) String() string {
 func (*CommitRequest_Cond) ProtoMessage() {}
 
 func (x *CommitRequest_Cond) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[18]
+	mi := &file_shards_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1376,7 @@ type CommitRequest_Put struct {
 
 func (x *CommitRequest_Put) Reset() {
 	*x = CommitRequest_Put{}
-	mi := &file_shards_proto_msgTypes[19]
+	mi := &file_shards_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1388,7 @@ func (x *CommitRequest_Put) String() string {
 func (*CommitRequest_Put) ProtoMessage() {}
 
 func (x *CommitRequest_Put) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[19]
+	mi := &file_shards_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1276,7 +1428,7 @@ type CommitRequest_Add struct {
 
 func (x *CommitRequest_Add) Reset() {
 	*x = CommitRequest_Add{}
-	mi := &file_shards_proto_msgTypes[20]
+	mi := &file_shards_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1440,7 @@ func (x *CommitRequest_Add) String() string {
 func (*CommitRequest_Add) ProtoMessage() {}
 
 func (x *CommitRequest_Add) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[20]
+	mi := &file_shards_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,15 +1563,29 @@ const file_shards_proto_rawDesc = "" +
 	"\x02id\x18\x04 \x01(\x04R\x02id\x12\x10\n" +
 	"\x03seq\x18\x05 \x01(\rR\x03seq\x12\x12\n" +
 	"\x04rows\x18\x06 \x01(\fR\x04rows\x12\x12\n" +
-	"\x04last\x18\a \x01(\fR\x04last\"O\n" +
+	"\x04last\x18\a \x01(\fR\x04last\"\x84\x01\n" +
+	"\rBackupRequest\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
+	"\x05token\x18\x02 \x01(\fR\x05token\x12\x12\n" +
+	"\x04step\x18\x03 \x01(\rR\x04step\x12\x1d\n" +
+	"\n" +
+	"hold_nanos\x18\x04 \x01(\x03R\tholdNanos\x12\x14\n" +
+	"\x05start\x18\x05 \x01(\fR\x05start\"\xb3\x01\n" +
+	"\vBackupReply\x127\n" +
+	"\afailure\x18\x01 \x01(\v2\x1d.ashlar.daemon.shards.FailureR\afailure\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12-\n" +
+	"\x04rows\x18\x03 \x03(\v2\x19.ashlar.daemon.shards.RowR\x04rows\x12\x12\n" +
+	"\x04next\x18\x04 \x01(\fR\x04next\x12\x12\n" +
+	"\x04more\x18\x05 \x01(\bR\x04more\"O\n" +
 	"\x14InstallSnapshotReply\x127\n" +
-	"\afailure\x18\x01 \x01(\v2\x1d.ashlar.daemon.shards.FailureR\afailure2\xa5\x03\n" +
+	"\afailure\x18\x01 \x01(\v2\x1d.ashlar.daemon.shards.FailureR\afailure2\xf7\x03\n" +
 	"\x06Shards\x12G\n" +
 	"\x03Get\x12 .ashlar.daemon.shards.GetRequest\x1a\x1e.ashlar.daemon.shards.GetReply\x12J\n" +
 	"\x04Scan\x12!.ashlar.daemon.shards.ScanRequest\x1a\x1f.ashlar.daemon.shards.ScanReply\x12P\n" +
 	"\x06Commit\x12#.ashlar.daemon.shards.CommitRequest\x1a!.ashlar.daemon.shards.CommitReply\x12P\n" +
 	"\aDeliver\x12\x1f.ashlar.daemon.shards.RaftBatch\x1a\".ashlar.daemon.shards.DeliverReply(\x01\x12b\n" +
-	"\x0fInstallSnapshot\x12#.ashlar.daemon.shards.SnapshotChunk\x1a*.ashlar.daemon.shards.InstallSnapshotReplyB\x1dZ\x1bashlar/daemon/wire/shardspbb\x06proto3"
+	"\x0fInstallSnapshot\x12#.ashlar.daemon.shards.SnapshotChunk\x1a*.ashlar.daemon.shards.InstallSnapshotReply\x12P\n" +
+	"\x06Backup\x12#.ashlar.daemon.shards.BackupRequest\x1a!.ashlar.daemon.shards.BackupReplyB\x1dZ\x1bashlar/daemon/wire/shardspbb\x06proto3"
 
 var (
 	file_shards_proto_rawDescOnce sync.Once
@@ -1433,7 +1599,7 @@ func file_shards_proto_rawDescGZIP() []byte {
 	return file_shards_proto_rawDescData
 }
 
-var file_shards_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_shards_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_shards_proto_goTypes = []any{
 	(*Row)(nil),                  // 0: ashlar.daemon.shards.Row
 	(*Failure)(nil),              // 1: ashlar.daemon.shards.Failure
@@ -1449,47 +1615,53 @@ var file_shards_proto_goTypes = []any{
 	(*Position)(nil),             // 11: ashlar.daemon.shards.Position
 	(*DeliverReply)(nil),         // 12: ashlar.daemon.shards.DeliverReply
 	(*SnapshotChunk)(nil),        // 13: ashlar.daemon.shards.SnapshotChunk
-	(*InstallSnapshotReply)(nil), // 14: ashlar.daemon.shards.InstallSnapshotReply
-	(*Failure_Condition)(nil),    // 15: ashlar.daemon.shards.Failure.Condition
-	(*Failure_NotLeader)(nil),    // 16: ashlar.daemon.shards.Failure.NotLeader
-	(*ScanRequest_Collapse)(nil), // 17: ashlar.daemon.shards.ScanRequest.Collapse
-	(*CommitRequest_Cond)(nil),   // 18: ashlar.daemon.shards.CommitRequest.Cond
-	(*CommitRequest_Put)(nil),    // 19: ashlar.daemon.shards.CommitRequest.Put
-	(*CommitRequest_Add)(nil),    // 20: ashlar.daemon.shards.CommitRequest.Add
+	(*BackupRequest)(nil),        // 14: ashlar.daemon.shards.BackupRequest
+	(*BackupReply)(nil),          // 15: ashlar.daemon.shards.BackupReply
+	(*InstallSnapshotReply)(nil), // 16: ashlar.daemon.shards.InstallSnapshotReply
+	(*Failure_Condition)(nil),    // 17: ashlar.daemon.shards.Failure.Condition
+	(*Failure_NotLeader)(nil),    // 18: ashlar.daemon.shards.Failure.NotLeader
+	(*ScanRequest_Collapse)(nil), // 19: ashlar.daemon.shards.ScanRequest.Collapse
+	(*CommitRequest_Cond)(nil),   // 20: ashlar.daemon.shards.CommitRequest.Cond
+	(*CommitRequest_Put)(nil),    // 21: ashlar.daemon.shards.CommitRequest.Put
+	(*CommitRequest_Add)(nil),    // 22: ashlar.daemon.shards.CommitRequest.Add
 }
 var file_shards_proto_depIdxs = []int32{
-	15, // 0: ashlar.daemon.shards.Failure.condition:type_name -> ashlar.daemon.shards.Failure.Condition
-	16, // 1: ashlar.daemon.shards.Failure.not_leader:type_name -> ashlar.daemon.shards.Failure.NotLeader
+	17, // 0: ashlar.daemon.shards.Failure.condition:type_name -> ashlar.daemon.shards.Failure.Condition
+	18, // 1: ashlar.daemon.shards.Failure.not_leader:type_name -> ashlar.daemon.shards.Failure.NotLeader
 	1,  // 2: ashlar.daemon.shards.GetReply.failure:type_name -> ashlar.daemon.shards.Failure
 	0,  // 3: ashlar.daemon.shards.GetReply.row:type_name -> ashlar.daemon.shards.Row
-	17, // 4: ashlar.daemon.shards.ScanRequest.collapse:type_name -> ashlar.daemon.shards.ScanRequest.Collapse
+	19, // 4: ashlar.daemon.shards.ScanRequest.collapse:type_name -> ashlar.daemon.shards.ScanRequest.Collapse
 	1,  // 5: ashlar.daemon.shards.ScanReply.failure:type_name -> ashlar.daemon.shards.Failure
 	0,  // 6: ashlar.daemon.shards.ScanReply.rows:type_name -> ashlar.daemon.shards.Row
-	18, // 7: ashlar.daemon.shards.CommitRequest.conds:type_name -> ashlar.daemon.shards.CommitRequest.Cond
-	19, // 8: ashlar.daemon.shards.CommitRequest.puts:type_name -> ashlar.daemon.shards.CommitRequest.Put
-	20, // 9: ashlar.daemon.shards.CommitRequest.adds:type_name -> ashlar.daemon.shards.CommitRequest.Add
+	20, // 7: ashlar.daemon.shards.CommitRequest.conds:type_name -> ashlar.daemon.shards.CommitRequest.Cond
+	21, // 8: ashlar.daemon.shards.CommitRequest.puts:type_name -> ashlar.daemon.shards.CommitRequest.Put
+	22, // 9: ashlar.daemon.shards.CommitRequest.adds:type_name -> ashlar.daemon.shards.CommitRequest.Add
 	1,  // 10: ashlar.daemon.shards.CommitReply.failure:type_name -> ashlar.daemon.shards.Failure
 	9,  // 11: ashlar.daemon.shards.RaftBatch.messages:type_name -> ashlar.daemon.shards.RaftMessage
 	10, // 12: ashlar.daemon.shards.RaftMessage.birth:type_name -> ashlar.daemon.shards.Birth
 	11, // 13: ashlar.daemon.shards.RaftMessage.durable:type_name -> ashlar.daemon.shards.Position
 	11, // 14: ashlar.daemon.shards.Birth.position:type_name -> ashlar.daemon.shards.Position
-	1,  // 15: ashlar.daemon.shards.InstallSnapshotReply.failure:type_name -> ashlar.daemon.shards.Failure
-	0,  // 16: ashlar.daemon.shards.Failure.Condition.row:type_name -> ashlar.daemon.shards.Row
-	2,  // 17: ashlar.daemon.shards.Shards.Get:input_type -> ashlar.daemon.shards.GetRequest
-	4,  // 18: ashlar.daemon.shards.Shards.Scan:input_type -> ashlar.daemon.shards.ScanRequest
-	6,  // 19: ashlar.daemon.shards.Shards.Commit:input_type -> ashlar.daemon.shards.CommitRequest
-	8,  // 20: ashlar.daemon.shards.Shards.Deliver:input_type -> ashlar.daemon.shards.RaftBatch
-	13, // 21: ashlar.daemon.shards.Shards.InstallSnapshot:input_type -> ashlar.daemon.shards.SnapshotChunk
-	3,  // 22: ashlar.daemon.shards.Shards.Get:output_type -> ashlar.daemon.shards.GetReply
-	5,  // 23: ashlar.daemon.shards.Shards.Scan:output_type -> ashlar.daemon.shards.ScanReply
-	7,  // 24: ashlar.daemon.shards.Shards.Commit:output_type -> ashlar.daemon.shards.CommitReply
-	12, // 25: ashlar.daemon.shards.Shards.Deliver:output_type -> ashlar.daemon.shards.DeliverReply
-	14, // 26: ashlar.daemon.shards.Shards.InstallSnapshot:output_type -> ashlar.daemon.shards.InstallSnapshotReply
-	22, // [22:27] is the sub-list for method output_type
-	17, // [17:22] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	1,  // 15: ashlar.daemon.shards.BackupReply.failure:type_name -> ashlar.daemon.shards.Failure
+	0,  // 16: ashlar.daemon.shards.BackupReply.rows:type_name -> ashlar.daemon.shards.Row
+	1,  // 17: ashlar.daemon.shards.InstallSnapshotReply.failure:type_name -> ashlar.daemon.shards.Failure
+	0,  // 18: ashlar.daemon.shards.Failure.Condition.row:type_name -> ashlar.daemon.shards.Row
+	2,  // 19: ashlar.daemon.shards.Shards.Get:input_type -> ashlar.daemon.shards.GetRequest
+	4,  // 20: ashlar.daemon.shards.Shards.Scan:input_type -> ashlar.daemon.shards.ScanRequest
+	6,  // 21: ashlar.daemon.shards.Shards.Commit:input_type -> ashlar.daemon.shards.CommitRequest
+	8,  // 22: ashlar.daemon.shards.Shards.Deliver:input_type -> ashlar.daemon.shards.RaftBatch
+	13, // 23: ashlar.daemon.shards.Shards.InstallSnapshot:input_type -> ashlar.daemon.shards.SnapshotChunk
+	14, // 24: ashlar.daemon.shards.Shards.Backup:input_type -> ashlar.daemon.shards.BackupRequest
+	3,  // 25: ashlar.daemon.shards.Shards.Get:output_type -> ashlar.daemon.shards.GetReply
+	5,  // 26: ashlar.daemon.shards.Shards.Scan:output_type -> ashlar.daemon.shards.ScanReply
+	7,  // 27: ashlar.daemon.shards.Shards.Commit:output_type -> ashlar.daemon.shards.CommitReply
+	12, // 28: ashlar.daemon.shards.Shards.Deliver:output_type -> ashlar.daemon.shards.DeliverReply
+	16, // 29: ashlar.daemon.shards.Shards.InstallSnapshot:output_type -> ashlar.daemon.shards.InstallSnapshotReply
+	15, // 30: ashlar.daemon.shards.Shards.Backup:output_type -> ashlar.daemon.shards.BackupReply
+	25, // [25:31] is the sub-list for method output_type
+	19, // [19:25] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_shards_proto_init() }
@@ -1503,7 +1675,7 @@ func file_shards_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shards_proto_rawDesc), len(file_shards_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

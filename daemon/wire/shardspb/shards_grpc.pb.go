@@ -28,6 +28,7 @@ const (
 	Shards_Commit_FullMethodName          = "/ashlar.daemon.shards.Shards/Commit"
 	Shards_Deliver_FullMethodName         = "/ashlar.daemon.shards.Shards/Deliver"
 	Shards_InstallSnapshot_FullMethodName = "/ashlar.daemon.shards.Shards/InstallSnapshot"
+	Shards_Backup_FullMethodName          = "/ashlar.daemon.shards.Shards/Backup"
 )
 
 // ShardsClient is the client API for Shards service.
@@ -39,6 +40,7 @@ type ShardsClient interface {
 	Commit(ctx context.Context, in *CommitRequest, opts ...grpc.CallOption) (*CommitReply, error)
 	Deliver(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[RaftBatch, DeliverReply], error)
 	InstallSnapshot(ctx context.Context, in *SnapshotChunk, opts ...grpc.CallOption) (*InstallSnapshotReply, error)
+	Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (*BackupReply, error)
 }
 
 type shardsClient struct {
@@ -102,6 +104,16 @@ func (c *shardsClient) InstallSnapshot(ctx context.Context, in *SnapshotChunk, o
 	return out, nil
 }
 
+func (c *shardsClient) Backup(ctx context.Context, in *BackupRequest, opts ...grpc.CallOption) (*BackupReply, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(BackupReply)
+	err := c.cc.Invoke(ctx, Shards_Backup_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ShardsServer is the server API for Shards service.
 // All implementations must embed UnimplementedShardsServer
 // for forward compatibility.
@@ -111,6 +123,7 @@ type ShardsServer interface {
 	Commit(context.Context, *CommitRequest) (*CommitReply, error)
 	Deliver(grpc.ClientStreamingServer[RaftBatch, DeliverReply]) error
 	InstallSnapshot(context.Context, *SnapshotChunk) (*InstallSnapshotReply, error)
+	Backup(context.Context, *BackupRequest) (*BackupReply, error)
 	mustEmbedUnimplementedShardsServer()
 }
 
@@ -135,6 +148,9 @@ func (UnimplementedShardsServer) Deliver(grpc.ClientStreamingServer[RaftBatch, D
 }
 func (UnimplementedShardsServer) InstallSnapshot(context.Context, *SnapshotChunk) (*InstallSnapshotReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method InstallSnapshot not implemented")
+}
+func (UnimplementedShardsServer) Backup(context.Context, *BackupRequest) (*BackupReply, error) {
+	return nil, status.Error(codes.Unimplemented, "method Backup not implemented")
 }
 func (UnimplementedShardsServer) mustEmbedUnimplementedShardsServer() {}
 func (UnimplementedShardsServer) testEmbeddedByValue()                {}
@@ -236,6 +252,24 @@ func _Shards_InstallSnapshot_Handler(srv interface{}, ctx context.Context, dec f
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Shards_Backup_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(BackupRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ShardsServer).Backup(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Shards_Backup_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ShardsServer).Backup(ctx, req.(*BackupRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Shards_ServiceDesc is the grpc.ServiceDesc for Shards service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -258,6 +292,10 @@ var Shards_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "InstallSnapshot",
 			Handler:    _Shards_InstallSnapshot_Handler,
+		},
+		{
+			MethodName: "Backup",
+			Handler:    _Shards_Backup_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
