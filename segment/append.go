@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,10 +27,31 @@ type request struct {
 	key      Key
 	from     *row // for a copy: what is copied; rec is the record
 	bytes    int64
-	headLen  int
 	state    atomic.Int32
 	answered chan error // capacity 1: the writer never waits
 	at       row        // where it lies; set by the writer
+	timer    *time.Timer
+}
+
+// requests recycles those that were answered.
+var requests = sync.Pool{New: func() any {
+	r := &request{answered: make(chan error, 1), timer: time.NewTimer(time.Hour)}
+	r.timer.Stop()
+	return r
+}}
+
+func newRequest(rec *Record, key Key, from *row, bytes int64) *request {
+	r := requests.Get().(*request)
+	r.rec, r.key, r.from, r.bytes = rec, key, from, bytes
+	r.state.Store(reqQueued)
+	return r
+}
+
+// done gives back a request that its writer has answered, or never got.
+func (r *request) done() {
+	r.timer.Stop()
+	r.rec, r.from = nil, nil
+	requests.Put(r)
 }
 
 func (r *request) typ() format.Type {
@@ -50,16 +72,14 @@ func (r *request) answer(err error) {
 // Unavailable (fenced, hung, closed, or the deadline passed: the record may or
 // may not be durable), Invalid (too long).
 func (l *Log) Append(ctx context.Context, rec *Record) error {
-	r := &request{rec: rec, key: rec.Key, answered: make(chan error, 1)}
 	if len(rec.Data) > RecordDataMax || len(rec.Owner.Key) > format.KeyBytesMax {
 		return l.fail("append", rec.Key, ashlar.Invalid, fmt.Errorf("data %d, key %d bytes", len(rec.Data), len(rec.Owner.Key)))
 	}
-	r.headLen = format.RecordHeadBytes(len(rec.Owner.Key))
-	r.bytes = format.TotalBytes(r.headLen, uint32(len(rec.Data)))
-	if r.bytes > l.recordMax() {
-		return l.fail("append", rec.Key, ashlar.Invalid, fmt.Errorf("%d bytes do not fit a segment of %d", r.bytes, l.segBytes))
+	bytes := format.TotalBytes(format.RecordHeadBytes(len(rec.Owner.Key)), uint32(len(rec.Data)))
+	if bytes > l.recordMax() {
+		return l.fail("append", rec.Key, ashlar.Invalid, fmt.Errorf("%d bytes do not fit a segment of %d", bytes, l.segBytes))
 	}
-	return l.submit(ctx, "append", r, l.writers[l.partitionOf(rec.Key)])
+	return l.submit(ctx, "append", newRequest(rec, rec.Key, nil, bytes), l.writers[l.partitionOf(rec.Key)])
 }
 
 // recordMax is the longest record that an empty segment holds.
@@ -71,22 +91,43 @@ func (l *Log) recordMax() int64 {
 // Deletes go on when the log is full. Kinds: Unavailable, Busy, as of Append;
 // Full only when compaction cannot keep up with the reserve either.
 func (l *Log) Delete(ctx context.Context, key Key) error {
-	r := &request{key: key, answered: make(chan error, 1)}
-	r.bytes = format.TotalBytes(format.RecordHeadBytes(0), 0)
-	return l.submit(ctx, "delete", r, l.writers[l.partitionOf(key)])
+	bytes := format.TotalBytes(format.RecordHeadBytes(0), 0)
+	return l.submit(ctx, "delete", newRequest(nil, key, nil, bytes), l.writers[l.partitionOf(key)])
 }
 
-// submit queues the request and waits for the answer.
+// submit queues the request and waits for the answer. The request is not the
+// caller's any more.
 func (l *Log) submit(ctx context.Context, op string, r *request, w *writer) error {
 	if err := l.Err(); err != nil {
+		r.done()
 		return err
 	}
+	key := r.key
 	if since := w.busy.Load(); since != 0 && time.Since(time.Unix(0, since)) > l.opt.IOTimeout {
-		return l.fail(op, r.key, ashlar.Unavailable, errors.New("the device hangs"))
+		r.done()
+		return l.fail(op, key, ashlar.Unavailable, errors.New("the device hangs"))
 	}
-	timer := time.NewTimer(l.opt.IOTimeout)
-	defer timer.Stop()
+	r.timer.Reset(l.opt.IOTimeout)
+	if err := l.enqueue(ctx, op, r, w); err != nil {
+		r.done()
+		return err
+	}
 	var err error
+	select {
+	case err = <-r.answered:
+		r.done()
+		return err
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-w.ended:
+		err = errClosed
+	case <-r.timer.C:
+		err = errors.New("no answer within the deadline")
+	}
+	return r.abandon(l.fail(op, key, ashlar.Unavailable, err))
+}
+
+func (l *Log) enqueue(ctx context.Context, op string, r *request, w *writer) error {
 	select {
 	case <-l.closing:
 		return l.fail(op, r.key, ashlar.Unavailable, errClosed)
@@ -94,24 +135,14 @@ func (l *Log) submit(ctx context.Context, op string, r *request, w *writer) erro
 	}
 	select {
 	case w.queue <- r:
+		return nil
 	case <-l.closing:
 		return l.fail(op, r.key, ashlar.Unavailable, errClosed)
 	case <-ctx.Done():
 		return l.fail(op, r.key, ashlar.Unavailable, context.Cause(ctx))
-	case <-timer.C:
+	case <-r.timer.C:
 		return l.fail(op, r.key, ashlar.Busy, errors.New("the queue stayed full"))
 	}
-	select {
-	case err = <-r.answered:
-		return err
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	case <-w.ended:
-		err = errClosed
-	case <-timer.C:
-		err = errors.New("no answer within the deadline")
-	}
-	return r.abandon(l.fail(op, r.key, ashlar.Unavailable, err))
 }
 
 // abandon returns when the writer can no longer be reading the caller's data.

@@ -284,7 +284,7 @@ func (c *compactor) copy(ctx context.Context, group []row) (bytes int64, err err
 			l.opt.Log.Warn("segment: compaction leaves a damaged record", "error", err)
 			continue
 		}
-		reqs = append(reqs, &request{rec: rec, key: x.key(), from: x, bytes: x.TotalBytes(), answered: make(chan error, 1)})
+		reqs = append(reqs, newRequest(rec, x.key(), x, x.TotalBytes()))
 	}
 	errs := make(chan error, len(reqs))
 	for _, r := range reqs {

@@ -3,42 +3,75 @@ package segment
 import (
 	"time"
 
+	"github.com/minio/crc64nvme"
+
 	"ashlar"
 	"ashlar/segment/format"
 )
 
-// encode lays the batch out in the writer's buffer, the segment header in
-// front of the first one, and gives every record its place and number.
-func (w *writer) encode(batch []*request, start int64) []byte {
+// sliceBytes is how much of a long batch is laid out before the device gets it.
+const sliceBytes = 512 * ashlar.KiB
+
+// layOut finds how long the flight's batch becomes and gives it a buffer of that
+// length.
+func (w *writer) layOut(f *flight, start int64) int {
 	l := w.log
 	bytes := int64(format.BatchBytes)
-	for _, r := range batch {
+	for _, r := range f.batch {
 		bytes += r.bytes
 	}
-	head := w.pos - start // 0, or the two header blocks
-	total := head + format.AlignUp(bytes, int64(l.block))
-	if int64(len(w.buf)) < total {
-		w.buf = aligned(int(max(total, int64(min(l.opt.BatchBytes, ashlar.MiB)))), l.block)
+	total := w.pos - start + format.AlignUp(bytes, int64(l.block))
+	if int64(len(f.buf)) < total || len(f.buf) > 2*l.opt.BatchBytes { // one very long record is no reason to keep it
+		f.buf = aligned(int(max(total, int64(min(l.opt.BatchBytes, ashlar.MiB)))), l.block)
 	}
-	buf := w.buf[:total]
+	f.bytes = f.buf[:total]
+	return int(total)
+}
+
+// encode fills the flight's buffer, the segment header in front of the first
+// batch, and gives every record its place and number. What is laid out is summed
+// while it is in the cache, and said to be ready slice by slice.
+func (w *writer) encode(f *flight, start int64) {
+	l := w.log
+	buf := f.bytes
+	head := w.pos - start // 0, or the two header blocks
 	if head > 0 {
 		w.encodeHeader(buf[:head])
 	}
+	bytes := int64(format.BatchBytes)
+	for _, r := range f.batch {
+		bytes += r.bytes
+	}
 	b := format.Batch{
-		Generation: w.life.Generation, Salt: w.life.Salt, Records: uint32(len(batch)), Number: w.batches,
+		Generation: w.life.Generation, Salt: w.life.Salt, Records: uint32(len(f.batch)), Number: w.batches,
 		Offset: uint32(w.pos), Bytes: uint32(bytes),
 	}
 	b.Encode(buf[head:], l.opt.Disk)
+	out := progress{w: w, f: f}
 	at := head + format.BatchBytes
-	for _, r := range batch {
-		w.encodeRecord(r, buf[at:at+r.bytes], uint32(start+at))
+	for _, r := range f.batch {
+		w.encodeRecord(r, buf[at:at+r.bytes], uint32(start+at), func(n int) { out.upTo(int(at) + n) })
 		at += r.bytes
 	}
 	clear(buf[at:])
-	if len(w.buf) > 2*l.opt.BatchBytes {
-		w.buf = nil // one very long record is no reason to keep it
+	out.upTo(len(buf))
+}
+
+// progress follows the laying out of a flight.
+type progress struct {
+	w            *writer
+	f            *flight
+	summed, said int
+}
+
+// upTo notes that the first n bytes are laid out.
+func (p *progress) upTo(n int) {
+	p.w.sum = crc64nvme.Update(p.w.sum, p.f.bytes[p.summed:n])
+	p.summed = n
+	if n -= n % p.w.log.block; n-p.said >= sliceBytes && len(p.f.bytes)-n >= sliceBytes {
+		p.f.ready <- n
+		p.said = n
 	}
-	return buf
 }
 
 func (w *writer) encodeHeader(p []byte) {
@@ -52,7 +85,7 @@ func (w *writer) encodeHeader(p []byte) {
 	h.Encode(p[l.block:])
 }
 
-func (w *writer) encodeRecord(r *request, p []byte, offset uint32) {
+func (w *writer) encodeRecord(r *request, p []byte, offset uint32, done func(n int)) {
 	l := w.log
 	h := format.Record{
 		Generation: w.life.Generation, Salt: w.life.Salt, Offset: offset,
@@ -75,8 +108,14 @@ func (w *writer) encodeRecord(r *request, p []byte, offset uint32) {
 		h.Type, h.Written = format.Tombstone, r.from.Written
 	}
 	h.Encode(p, l.opt.Disk)
-	coded := p[h.HeadBytes():]
-	format.Cells(w.life, h.Stripe, h.Piece, h.Sequence, offset).EncodeData(coded, data)
+	coded, seed := p[h.HeadBytes():], format.Cells(w.life, h.Stripe, h.Piece, h.Sequence, offset)
+	for at := 0; at < len(data); at += hotBytes {
+		cell := uint32(at / format.CellBytes)
+		seed.EncodeData(cell, coded[int64(cell)*codedCell:], data[at:min(at+hotBytes, len(data))])
+		if at+hotBytes < len(data) {
+			done(h.HeadBytes() + int(format.CodedBytes(uint32(at+hotBytes))))
+		}
+	}
 	clear(coded[format.CodedBytes(h.DataBytes):])
 	r.at = row{format.EntryOf(&h), uint32(w.open), w.life.Generation}
 	r.state.Store(reqCopied)
@@ -88,6 +127,9 @@ func (w *writer) encodeRecord(r *request, p []byte, offset uint32) {
 		s.top.Store(h.Sequence)
 	}
 }
+
+// hotBytes of data are copied, and summed twice, before the next.
+const hotBytes = 2 * format.CellBytes
 
 func unixNano(t time.Time) int64 {
 	if t.IsZero() {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"ashlar"
@@ -135,6 +136,7 @@ func openIndex(dir string, fs vfs.FS, cacheBytes int64, log *slog.Logger) (*inde
 		opt.EventListener = &pebble.EventListener{DataCorruption: x.corruption} // the default ends the process
 		for i := range opt.Levels {
 			opt.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+			opt.Levels[i].Compression = uncompressed // ids and places are as good as random
 		}
 		return pebble.Open(dir, opt)
 	}
@@ -170,6 +172,8 @@ func openIndex(dir string, fs vfs.FS, cacheBytes int64, log *slog.Logger) (*inde
 	}
 	return x, nil
 }
+
+func uncompressed() *sstable.CompressionProfile { return sstable.NoCompression }
 
 func (x *index) close() error { return errors.Join(x.db.Close(), x.opened.file.Close()) }
 

@@ -135,6 +135,7 @@ type Log struct {
 	segBytes   int64
 	table      []segment
 	index      *index
+	seen       *seen
 	partitions []partition
 	writers    []*writer // the last one belongs to the compactor
 	hash       maphash.Seed
@@ -153,6 +154,7 @@ type Log struct {
 	closeOnce sync.Once
 	closeErr  error
 	running   sync.WaitGroup // the writers and the compactor
+	flushing  flushing
 	// use is held for reading by whoever touches the index outside a writer.
 	use    sync.RWMutex
 	closed bool

@@ -63,8 +63,12 @@ func Open(ctx context.Context, dev Device, opt Options) (*Log, error) {
 	return l, nil
 }
 
-// start sets the writers and the compactor to work.
+// start sets the writers and the compactor to work. The keys of the index are
+// learned meanwhile.
 func (l *Log) start() {
+	l.seen = newSeen(l.hash, l.dev.Bytes())
+	l.running.Add(1)
+	go l.learn() // ends by itself, or when closing is closed
 	l.partitions = make([]partition, l.opt.Writers)
 	for id := range l.opt.Writers + 1 {
 		l.writers = append(l.writers, newWriter(l, id))
@@ -75,7 +79,9 @@ func (l *Log) start() {
 	l.index.damaged.Store(&damaged)
 	l.running.Add(len(l.writers) + 1)
 	for _, w := range l.writers {
-		go w.run() // ends when closing is closed
+		go w.run() // ends when closing is closed, the next two behind it
+		go w.drive()
+		go w.settle()
 	}
 	go l.compact.run() // likewise
 }
@@ -169,6 +175,7 @@ func (r *recovery) collect() error {
 		err = r.collectOpen()
 	} else if err = l.index.wipe(); err == nil {
 		r.seen = newSeen(l.hash, l.dev.Bytes())
+		r.seen.complete.Store(true) // the index is empty
 		err = r.collectAll()
 		r.seen = nil
 	}

@@ -5,30 +5,34 @@ import (
 )
 
 // publish changes the index. The lock keeps the compactor out of the same keys.
-func (w *writer) publish(batch []*request) error {
+// It returns the space of changes for the next time.
+func (w *writer) publish(f *flight, changes []change) ([]change, error) {
 	l := w.log
 	b := l.index.db.NewBatch()
 	defer b.Close()
 	unlock := l.lockPartitions(w.id)
 	defer unlock()
-	changes := make([]change, 0, 2*len(batch))
-	for _, r := range batch {
+	for _, r := range f.batch {
 		var err error
 		if changes, err = l.publishOne(b, r, changes); err != nil {
-			return l.fence("index", err)
+			return changes, l.fence("index", err)
 		}
 	}
-	if err := w.noteSealed(b); err != nil {
-		return l.fence("index", err)
+	if err := l.noteSealed(b, f.footers); err != nil {
+		return changes, l.fence("index", err)
 	}
-	if err := b.Commit(pebble.NoSync); err != nil {
-		return l.fence("index", err)
+	sync := pebble.NoSync
+	if f.last {
+		sync = pebble.Sync // a loss here would cost the next Open one scan
+	}
+	if err := b.Commit(sync); err != nil {
+		return changes, l.fence("index", err)
 	}
 	for i := range changes {
 		l.account(&changes[i].row, changes[i].sign)
 	}
-	l.count(batch)
-	return nil
+	l.count(f.batch)
+	return changes, nil
 }
 
 // lockPartitions locks the writer's own keys, or all of them for the compactor.
@@ -53,9 +57,12 @@ type change struct {
 }
 
 func (l *Log) publishOne(b *pebble.Batch, r *request, changes []change) ([]change, error) {
-	cur, ok, err := get(l.index.db, r.key)
-	if err != nil {
-		return changes, err
+	var cur row
+	ok, err := false, error(nil)
+	if !l.seen.isNew(r.key) {
+		if cur, ok, err = get(l.index.db, r.key); err != nil {
+			return changes, err
+		}
 	}
 	if r.from != nil && (!ok || !cur.same(r.from)) {
 		// The record was replaced or deleted while it was copied.
@@ -70,20 +77,17 @@ func (l *Log) publishOne(b *pebble.Batch, r *request, changes []change) ([]chang
 	return append(changes, change{r.at, 1}), set(b, &r.at)
 }
 
-// noteSealed tells the index of footers that the last flush made durable.
-func (w *writer) noteSealed(b *pebble.Batch) error {
-	l := w.log
-	for _, i := range w.sealed {
-		s := &l.table[i]
-		life := l.life(i)
-		err := setSeg(b, i, segRow{segSealed, life.Generation, life.Salt, s.end.Load(), s.top.Load()})
-		if err != nil {
+// noteSealed tells the index of footers that a flush has made durable.
+func (l *Log) noteSealed(b *pebble.Batch, footers []footer) error {
+	for i := range footers {
+		n := footers[i].segment
+		s, life := &l.table[n], l.life(n)
+		if err := setSeg(b, n, segRow{segSealed, life.Generation, life.Salt, s.end.Load(), s.top.Load()}); err != nil {
 			return err
 		}
 		s.state.Store(uint32(segSealed))
 	}
-	if len(w.sealed) > 0 {
-		w.sealed = w.sealed[:0]
+	if len(footers) > 0 {
 		l.compact.wake()
 	}
 	return nil

@@ -327,7 +327,7 @@ func (r *recovery) enter(i int, life format.Life, entries []format.Entry, seg *s
 		var err error
 		for j := range entries[:n] {
 			x := &row{entries[j], uint32(i), life.Generation}
-			if r.seen.isNew(x.key()) {
+			if r.seen != nil && r.seen.isNew(x.key()) {
 				err = set(b, x)
 			} else {
 				err = supersede(b, x)

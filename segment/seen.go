@@ -1,12 +1,19 @@
 package segment
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"sync/atomic"
+)
 
-// seen is a Bloom filter of keys. Almost every key of a log that is rebuilt comes
-// up once, and to ask the index for each costs more than to write it.
+// seen is a Bloom filter of keys. Almost every key of a log comes up once, and to
+// ask the index for each costs more than to write it. It is safe for concurrent
+// use, but two calls for the same key must not run at once.
 type seen struct {
 	hash  maphash.Seed
-	words []uint64
+	words []atomic.Uint64
+	// complete says that every key of the index was noted: only then is a new key
+	// known to be new.
+	complete atomic.Bool
 }
 
 // A filter has a bit for so many bytes of the device, up to 16 MiB of them. What
@@ -23,23 +30,41 @@ func newSeen(hash maphash.Seed, deviceBytes int64) *seen {
 	for bits < seenBitsMax && bits < uint64(deviceBytes/seenBytesPerBit) {
 		bits *= 2
 	}
-	return &seen{hash, make([]uint64, bits/64)}
+	return &seen{hash: hash, words: make([]atomic.Uint64, bits/64)}
 }
 
-// isNew notes the key and reports whether it was surely not noted before. The nil
-// filter knows nothing.
+// isNew notes the key and reports whether it surely is not in the index.
 func (s *seen) isNew(k Key) bool {
-	if s == nil {
-		return false
-	}
 	h := maphash.Comparable(s.hash, k)
 	step := h>>32 | 1
 	fresh := false
 	for range seenProbes {
 		word, bit := &s.words[h/64%uint64(len(s.words))], uint64(1)<<(h%64)
-		fresh = fresh || *word&bit == 0
-		*word |= bit
+		if word.Load()&bit == 0 {
+			fresh = true
+			word.Or(bit)
+		}
 		h += step
 	}
-	return fresh
+	return fresh && s.complete.Load()
+}
+
+// learn notes every key of an index that was there when the log was opened. It
+// ends when it is done or the log closes.
+func (l *Log) learn() {
+	defer l.running.Done()
+	err := l.index.rows(func(r *row, old bool) (bool, error) {
+		select {
+		case <-l.closing:
+			return false, errClosed
+		default:
+		}
+		if !old {
+			l.seen.isNew(r.key())
+		}
+		return true, nil
+	})
+	if err == nil {
+		l.seen.complete.Store(true)
+	}
 }

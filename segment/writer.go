@@ -3,18 +3,25 @@ package segment
 import (
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/minio/crc64nvme"
 
 	"ashlar"
 	"ashlar/segment/format"
 )
 
-// writer owns one open segment. Only its goroutine touches the fields below
-// queue; it ends when the log closes.
+// writer owns one open segment. Three goroutines work for it, one behind the
+// other, so that the device never waits for the others:
+//
+//	run     takes requests, lays a batch out, sums it up     ──► out
+//	drive   writes it and flushes                            ──► landed
+//	settle  changes the index, then answers                  ──► back
+//
+// Batches pass each of them in order. Only run touches the fields below out; the
+// three end one after the other when the log closes.
 type writer struct {
 	log   *Log
 	id    int
@@ -22,32 +29,76 @@ type writer struct {
 	// busy is when the device call that is under way began, in Unix
 	// nanoseconds, or 0: new callers do not wait for a hung device.
 	busy  atomic.Int64
-	ended chan struct{} // closed by run
+	ended chan struct{} // closed by settle
 
-	open    int // the segment, -1 none
-	class   class
-	life    format.Life
-	pos     int64 // where the next batch starts in the segment
-	batches uint64
-	entries []format.Entry
-	low     uint64
-	sum     uint64 // CRC-64 of [0, pos)
-	sealed  []int  // footers written and not yet flushed
-	buf     []byte
+	out, landed, back chan *flight // with room for all flights; closed by run, drive, nobody
+	aloft             atomic.Int32 // flights that drive has not landed
+	// touchdown has something, or will have, whenever aloft has become smaller.
+	touchdown chan struct{}
+
+	idle     []*flight        // flights that are not under way
+	flying   map[Key]struct{} // keys whose batch has not come back
+	open     int              // the segment, -1 none
+	class    class
+	life     format.Life
+	pos      int64 // where the next batch starts in the segment
+	batches  uint64
+	entries  []format.Entry
+	low      uint64
+	sum      uint64    // CRC-64 of [0, pos)
+	footers  []footer  // of segments that were filled, for the next flight
+	upcoming *upcoming // the segment after this one, being opened; nil if none is
+	batch    []*request
+	seen     map[Key]struct{}
+}
+
+// flightsMax is the number of batches of one writer that are laid out, written
+// or settled at once: one in the making and one on the device.
+const flightsMax = 2
+
+// flight is one batch between its first byte and its answers.
+type flight struct {
 	batch   []*request
-	seen    map[Key]struct{}
+	keys    []Key
+	footers []footer // written first, and durable with its flush
+	segment int
+	at      int64  // on the device
+	end     uint32 // of the segment, once it is durable
+	buf     []byte // of the flight, kept for the next
+	bytes   []byte // what is written
+	// ready says how far bytes are laid out; the last value is their length.
+	ready chan int
+	err   error
+	last  bool
+}
+
+// footer is the end of a segment that is full.
+type footer struct {
+	segment int
+	at      int64 // on the device
+	bytes   []byte
 }
 
 func newWriter(l *Log, id int) *writer {
-	return &writer{log: l, id: id, queue: make(chan *request, l.opt.QueueLen), ended: make(chan struct{}), open: -1, seen: map[Key]struct{}{}}
+	w := &writer{
+		log: l, id: id, queue: make(chan *request, l.opt.QueueLen), ended: make(chan struct{}), open: -1,
+		out: make(chan *flight, flightsMax), landed: make(chan *flight, flightsMax), back: make(chan *flight, flightsMax),
+		touchdown: make(chan struct{}, 1), seen: map[Key]struct{}{}, flying: map[Key]struct{}{},
+	}
+	for range flightsMax {
+		w.idle = append(w.idle, &flight{ready: make(chan int, readyLen)})
+	}
+	return w
 }
 
-// run gathers, commits and answers until the log closes and the queue is empty.
+// readyLen is the room for slices that the device has not begun to write.
+const readyLen = 16
+
+// run gathers and lays out until the log closes and the queue is empty.
 func (w *writer) run() {
-	defer w.log.running.Done()
-	defer close(w.ended)
+	defer close(w.out)
 	reqs := make([]*request, 0, batchRecordsMax)
-	answered := 0 // requests in the last batch
+	answered := 0 // requests of the last batch
 	for {
 		var first *request
 		select {
@@ -60,6 +111,7 @@ func (w *writer) run() {
 				return
 			}
 		}
+		w.await(1)
 		if answered > 1 {
 			runtime.Gosched() // the callers just answered come back: share a flush with them
 		}
@@ -74,15 +126,38 @@ func (w *writer) run() {
 	}
 }
 
-// gather takes what waits, up to the bounds of a batch.
+// await waits until that many flights are idle.
+func (w *writer) await(idle int) {
+	for len(w.idle) < idle {
+		f := <-w.back
+		for _, k := range f.keys {
+			delete(w.flying, k)
+		}
+		clear(f.batch)
+		w.idle = append(w.idle, f)
+	}
+}
+
+// gather takes what waits, up to the bounds of a batch. A short batch waits for
+// more as long as the device is busy with the one before it: laying it out takes
+// no time that is worth overlapping, and the more share a flush the better.
 func (w *writer) gather(reqs []*request) []*request {
 	for bytes := reqs[0].bytes; len(reqs) < batchRecordsMax && bytes < int64(w.log.opt.BatchBytes); {
 		select {
 		case r := <-w.queue:
 			reqs = append(reqs, r)
 			bytes += r.bytes
+			continue
 		default:
+		}
+		if bytes >= sliceBytes || w.aloft.Load() == 0 {
 			return reqs
+		}
+		select {
+		case r := <-w.queue:
+			reqs = append(reqs, r)
+			bytes += r.bytes
+		case <-w.touchdown:
 		}
 	}
 	return reqs
@@ -100,6 +175,12 @@ func (w *writer) plan(reqs []*request) (int, []*request) {
 		if w.log.fenced.Load() {
 			r.answer(w.log.Err())
 			continue
+		}
+		if _, flies := w.flying[r.key]; flies && r.rec == nil {
+			if len(batch) > 0 {
+				return i, batch
+			}
+			w.await(flightsMax) // the index does not know yet what there is to delete
 		}
 		if r.rec == nil {
 			cur, ok, err := get(w.log.index.db, r.key)
@@ -155,32 +236,26 @@ func (w *writer) roll(r *request) error {
 	case r.rec == nil:
 		class = forDeletes
 	}
-	i, err := l.take(class)
-	if err != nil {
+	i, life, err := w.opened(class)
+	if ashlar.Is(err, ashlar.Full) {
 		l.compact.wake()
-		return l.fail("open a segment", r.key, ashlar.Full, err)
-	}
-	life := l.life(i)
-	b := l.index.db.NewBatch()
-	defer b.Close()
-	if err = setSeg(b, i, segRow{state: segOpen, generation: life.Generation, salt: life.Salt}); err == nil {
-		err = l.index.noteOpening(b)
 	}
 	if err != nil {
-		return l.fence("index", err)
+		return err
 	}
 	if err := w.seal(); err != nil {
 		return err
 	}
 	w.open, w.class, w.life = i, class, life
-	w.pos, w.batches, w.low, w.sum = 0, 0, 0, 0
+	w.batches, w.low, w.sum = 0, 0, 0
 	w.entries = w.entries[:0]
 	// The header goes out with the first batch; until then it only takes space.
 	w.pos = 2 * int64(l.block)
 	return nil
 }
 
-// seal writes the footer of the open segment. It is flushed with the next batch.
+// seal lays out the footer of the open segment. It is written behind the
+// segment's last batch and flushed with the next one.
 func (w *writer) seal() error {
 	if w.open < 0 {
 		return nil
@@ -194,12 +269,9 @@ func (w *writer) seal() error {
 		Life: w.life, Segment: uint32(i), End: uint32(w.pos), SequenceLow: w.low, SequenceTop: l.table[i].top.Load(),
 		SegmentSum: w.sum, Sealed: uint64(l.opt.hooks.now().UnixNano()),
 	}
-	footer := aligned(int(format.FooterBytes(len(w.entries), l.block)), l.block)
-	format.EncodeFooter(footer, &t, w.entries, l.segBytes, l.block)
-	if err := w.write(footer, l.offset(i)+l.segBytes-int64(len(footer))); err != nil {
-		return err
-	}
-	w.sealed = append(w.sealed, i)
+	p := aligned(int(format.FooterBytes(len(w.entries), l.block)), l.block)
+	format.EncodeFooter(p, &t, w.entries, l.segBytes, l.block)
+	w.footers = append(w.footers, footer{i, l.offset(i) + l.segBytes - int64(len(p)), p})
 	return nil
 }
 
@@ -220,53 +292,121 @@ func (l *Log) discardOpen(i int) error {
 
 // finish seals and flushes when the log closes.
 func (w *writer) finish() {
-	if w.open < 0 || w.log.fenced.Load() {
-		return
+	w.dropUpcoming()
+	if w.log.fenced.Load() || w.seal() != nil || len(w.footers) == 0 {
+		return // a fence was logged; the next Open recovers
 	}
-	if w.seal() != nil || len(w.sealed) == 0 || w.flush() != nil {
-		return // fenced and logged; the next Open recovers
-	}
-	b := w.log.index.db.NewBatch()
-	defer b.Close()
-	if w.noteSealed(b) == nil {
-		b.Commit(pebble.Sync) // a loss here costs the next Open one scan
-	}
+	w.await(1)
+	f := w.takeFlight(nil)
+	f.last = true
+	f.ready <- 0
+	w.send(f)
 }
 
-// commit makes the batch durable, then visible, then answers.
+// takeFlight makes the next idle flight one of the batch and of all footers that wait.
+func (w *writer) takeFlight(batch []*request) *flight {
+	f := w.idle[len(w.idle)-1]
+	w.idle = w.idle[:len(w.idle)-1]
+	f.batch, f.keys = append(f.batch[:0], batch...), f.keys[:0]
+	f.footers, w.footers = append(f.footers[:0], w.footers...), w.footers[:0]
+	f.segment, f.bytes, f.err, f.last = w.open, nil, nil, false
+	for _, r := range batch {
+		w.flying[r.key] = struct{}{}
+		f.keys = append(f.keys, r.key)
+	}
+	return f
+}
+
+// commit lays the batch out and sends it off. A long one is on its way while it
+// is still being laid out.
 func (w *writer) commit(batch []*request) {
 	w.batch = batch
 	if len(batch) == 0 {
 		return
 	}
-	err := w.store(batch)
-	if err == nil {
-		err = w.publish(batch)
-	}
-	for i, r := range batch {
-		r.answer(err)
-		batch[i] = nil
-	}
-}
-
-// store encodes the batch, writes it and flushes.
-func (w *writer) store(batch []*request) error {
-	l := w.log
+	w.await(1)
+	f := w.takeFlight(batch)
+	clear(batch)
 	start := w.pos
 	if w.batches == 0 {
 		start = 0
 	}
-	buf := w.encode(batch, start)
-	if err := w.write(buf, l.offset(w.open)+start); err != nil {
-		return err
+	total := w.layOut(f, start)
+	f.at, f.end = w.log.offset(w.open)+start, uint32(start+int64(total))
+	early := total >= 2*sliceBytes
+	if early {
+		w.send(f)
 	}
-	if err := w.flush(); err != nil {
-		return err
+	w.encode(f, start)
+	f.ready <- total
+	if !early {
+		w.send(f)
 	}
-	w.sum = crc64nvme.Update(w.sum, buf)
 	w.batches++
-	w.pos = start + int64(len(buf))
-	l.table[w.open].end.Store(uint32(w.pos))
+	w.pos = start + int64(total)
+	w.openUpcoming()
+}
+
+func (w *writer) send(f *flight) {
+	w.aloft.Add(1)
+	w.out <- f
+}
+
+// drive writes and flushes until run has ended.
+func (w *writer) drive() {
+	defer close(w.landed)
+	for f := range w.out {
+		f.err = w.store(f)
+		w.aloft.Add(-1)
+		select {
+		case w.touchdown <- struct{}{}:
+		default:
+		}
+		w.landed <- f
+	}
+}
+
+// settle publishes and answers until drive has ended.
+func (w *writer) settle() {
+	defer w.log.running.Done()
+	defer close(w.ended)
+	var changes []change
+	for f := range w.landed {
+		if f.err == nil {
+			changes, f.err = w.publish(f, changes[:0])
+		}
+		for _, r := range f.batch {
+			r.answer(f.err)
+		}
+		w.back <- f
+	}
+}
+
+// store writes the flight, as far as it is laid out, and flushes.
+func (w *writer) store(f *flight) error {
+	l := w.log
+	err := l.Err()
+	for _, t := range f.footers {
+		if err == nil {
+			err = w.write(t.bytes, t.at)
+		}
+	}
+	for done := 0; ; {
+		upto := <-f.ready
+		if err == nil && upto > done {
+			err = w.write(f.bytes[done:upto], f.at+int64(done))
+		}
+		if done = upto; done == len(f.bytes) {
+			break
+		}
+	}
+	if err == nil {
+		err = w.flush()
+	}
+	if err != nil || len(f.batch) == 0 {
+		return err
+	}
+	l.table[f.segment].end.Store(f.end)
 	l.stats.batches.Add(1)
 	return nil
 }
@@ -294,11 +434,47 @@ func (w *writer) write(p []byte, off int64) error {
 // it held and answer the next with success.
 func (w *writer) flush() error {
 	w.busy.Store(time.Now().UnixNano())
-	err := w.log.dev.Flush()
+	err := w.log.flushing.flush(w.log)
 	w.busy.Store(0)
-	w.log.stats.flushes.Add(1)
 	if err != nil {
 		return w.log.fence("flush", err)
 	}
 	return nil
+}
+
+// flushing lets writers share flushes: one that comes while another runs waits
+// for the next, and whoever else comes until that begins is served by it too.
+type flushing struct {
+	device sync.Mutex // held while the device flushes
+	mu     sync.Mutex
+	next   *flushRound // that has not begun
+}
+
+type flushRound struct {
+	done chan struct{} // closed when err is set
+	err  error
+}
+
+func (g *flushing) flush(l *Log) error {
+	g.mu.Lock()
+	r := g.next
+	leads := r == nil
+	if leads {
+		r = &flushRound{done: make(chan struct{})}
+		g.next = r
+	}
+	g.mu.Unlock()
+	if !leads {
+		<-r.done
+		return r.err
+	}
+	g.device.Lock()
+	g.mu.Lock()
+	g.next = nil // whoever comes now has perhaps written too late
+	g.mu.Unlock()
+	r.err = l.dev.Flush()
+	g.device.Unlock()
+	l.stats.flushes.Add(1)
+	close(r.done)
+	return r.err
 }

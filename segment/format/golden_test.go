@@ -57,7 +57,7 @@ func images() map[string][]byte {
 func encodeRecord(r *Record) []byte {
 	p := make([]byte, TotalBytes(r.HeadBytes(), r.DataBytes))
 	r.Encode(p, testLife.Disk)
-	Cells(testLife, r.Stripe, r.Piece, r.Sequence, r.Offset).EncodeData(p[r.HeadBytes():], testData(int(r.DataBytes)))
+	Cells(testLife, r.Stripe, r.Piece, r.Sequence, r.Offset).EncodeData(0, p[r.HeadBytes():], testData(int(r.DataBytes)))
 	return p
 }
 
@@ -220,7 +220,7 @@ func TestForeignCells(t *testing.T) {
 	r := &testRec
 	coded := make([]byte, CodedBytes(r.DataBytes))
 	own := Cells(testLife, r.Stripe, r.Piece, r.Sequence, r.Offset)
-	own.EncodeData(coded, testData(int(r.DataBytes)))
+	own.EncodeData(0, coded, testData(int(r.DataBytes)))
 	cell := coded[:CellBytes+SumBytes]
 	data, want, got := own.CheckCell(0, cell)
 	if want != got || !bytes.Equal(data, testData(CellBytes)) {

@@ -122,10 +122,10 @@ func (s CellSeed) Sum(i uint32, cell []byte) uint32 {
 	return crc32.Update(crc32.Update(s.seed, castagnoli, b[:]), castagnoli, cell)
 }
 
-// EncodeData writes data with its sums to p[:CodedBytes(len(data))], one pass
-// over each cell while it is in the cache.
-func (s CellSeed) EncodeData(p, data []byte) {
-	for i := uint32(0); len(data) > 0; i++ {
+// EncodeData writes data, which begins with cell number first, with its sums to
+// p[:CodedBytes(len(data))], one pass over each cell while it is in the cache.
+func (s CellSeed) EncodeData(first uint32, p, data []byte) {
+	for i := first; len(data) > 0; i++ {
 		n := copy(p, data[:min(CellBytes, len(data))])
 		le.PutUint32(p[n:], s.Sum(i, p[:n]))
 		p, data = p[n+SumBytes:], data[n:]
