@@ -57,6 +57,7 @@ func (d *disks) again(t *testing.T) *disks {
 	return &next
 }
 
+// Fault 20: a blank disk in the slot is used by command only.
 func TestBlankDisksAreClaimedOnlyWhenAsked(t *testing.T) {
 	d := testDisks(t, 1)
 	d.cfg.ClaimBlank = false
@@ -84,6 +85,7 @@ func TestBlankDisksAreClaimedOnlyWhenAsked(t *testing.T) {
 	}
 }
 
+// Fault 21, of the daemon.
 func TestForeignDiskStopsTheStartUntouched(t *testing.T) {
 	mkfs, err := exec.LookPath("mkfs.ext4")
 	if err != nil {

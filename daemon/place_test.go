@@ -29,7 +29,7 @@ func (d *disks) wantPiece(t *testing.T, p *wire.Piece) {
 	}
 }
 
-// TestDisksInAnotherOrderAreTheSameDisks: the names of two devices are exchanged
+// TestDisksInAnotherOrderAreTheSameDisks, fault 22: the names of two devices are exchanged
 // and a third appears, as after a change of cables.
 func TestDisksInAnotherOrderAreTheSameDisks(t *testing.T) {
 	for _, globbed := range []bool{false, true} {

@@ -123,7 +123,7 @@ var foreigners = []foreign{
 	{"a newer label", "label version 2", newerLabel},
 }
 
-// TestForeignDevicesAreRefusedUntouched is faults.md case 21. Each case is
+// TestForeignDevicesAreRefusedUntouched is fault 21. Each case is
 // refused by name and remedy, with not one byte of the device changed; then,
 // with the consent that the refusal asked for, it is claimed, and afterwards
 // nothing foreign is left.

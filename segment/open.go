@@ -1,11 +1,13 @@
 package segment
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"hash/maphash"
 	"math/bits"
+	"slices"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -106,6 +108,7 @@ type seal struct {
 	segment int
 	life    format.Life
 	found   found
+	block   int64
 }
 
 // sink takes the records of one life of a segment and, if seg is not nil, its
@@ -263,6 +266,45 @@ func (r *recovery) writeFooter(s seal) error {
 	return nil
 }
 
+// lost finds the pieces that the index knows in a segment and the scan of it did
+// not find: the device acknowledged and lost them. The footer that the segment gets
+// now lists them all the same, so that they are found bad, by a scrub or without
+// an index, and do not just cease to be.
+type lost map[uint32]*lostIn
+
+type lostIn struct {
+	seal  *seal
+	found map[uint64]bool // by sequence number
+}
+
+func newLost(seals []seal) lost {
+	all := lost{}
+	for i := range seals {
+		s := &seals[i]
+		in := &lostIn{s, make(map[uint64]bool, len(s.found.entries))}
+		for _, e := range s.found.entries {
+			in.found[e.Sequence] = true
+		}
+		all[uint32(s.segment)] = in
+	}
+	return all
+}
+
+func (l lost) note(x *row) {
+	in := l[x.segment]
+	if in == nil || x.generation != in.seal.life.Generation || in.found[x.Sequence] {
+		return
+	}
+	f := &in.seal.found
+	at, _ := slices.BinarySearchFunc(f.entries, x.Offset, func(e format.Entry, off uint32) int { return cmp.Compare(e.Offset, off) })
+	f.entries = slices.Insert(f.entries, at, x.Entry)
+	f.end = max(f.end, format.AlignUp(int64(x.Offset)+x.TotalBytes(), in.seal.block))
+	f.top = max(f.top, x.Sequence)
+	if f.low == 0 || x.Sequence < f.low {
+		f.low = x.Sequence
+	}
+}
+
 // sweep walks the whole index once: it counts what is live, drops rows of
 // segments that are gone, and tombstones that hide nothing any more.
 func (r *recovery) sweep() error {
@@ -272,6 +314,7 @@ func (r *recovery) sweep() error {
 	l.pieces.Store(0)
 	b := l.index.db.NewBatch()
 	defer b.Close()
+	lost := newLost(r.seals)
 	var tomb *row // the current record of the key at hand, if it is a tombstone that hides nothing so far
 	drop := func() error {
 		if tomb == nil {
@@ -300,6 +343,7 @@ func (r *recovery) sweep() error {
 				tomb = x
 			} else {
 				l.account(x, 1)
+				lost.note(x)
 			}
 			return true, r.ctx.Err()
 		}

@@ -295,7 +295,7 @@ func (r *recovery) take(i int, c *contents) error {
 		return r.sink(i, v.life, nil, &segRow{state: segFree, generation: v.life.Generation, salt: v.life.Salt})
 	}
 	s.state.Store(uint32(segSealed))
-	r.seals = append(r.seals, seal{i, v.life, *f})
+	r.seals = append(r.seals, seal{i, v.life, *f, int64(l.block)})
 	return r.sink(i, v.life, f.entries, nil)
 }
 

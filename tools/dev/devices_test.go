@@ -15,7 +15,7 @@ import (
 	"ashlar/diskmgr/blockdev/looptest"
 )
 
-// TestLoopDevices runs a cluster on block devices: it takes blank ones only,
+// TestLoopDevices, fault 22: it runs a cluster on block devices: it takes blank ones only,
 // and knows its disks by their labels when their names have changed.
 func TestLoopDevices(t *testing.T) {
 	cfg := testConfig(t)

@@ -282,6 +282,52 @@ func TestFaultsThatTheDiskAcknowledges(t *testing.T) {
 	}
 }
 
+// Fault 15, on one disk: it lies about its flushes, and its power fails. What is
+// lost is listed, by its keys; the rest is served; and the disk opens, twice, and
+// takes more.
+func TestFault15FlushLies(t *testing.T) {
+	s := newStack(t, newDisk(t, 15))
+	kept := []*segment.Record{s.put(100, 1, 50_000), s.put(101, 1, 50_000)}
+	s.dev.Inject(faultdisk.Rule{Fault: faultdisk.Lie})
+	var all []*segment.Record
+	for n := range uint64(30) {
+		all = append(all, s.put(n, 1, 50_000))
+	}
+	s.blackout()
+	for range 2 {
+		lost := map[segment.Key]bool{}
+		for _, r := range all {
+			got, err := s.read(r)
+			switch {
+			case err == nil && !bytes.Equal(got, r.Data):
+				t.Fatalf("%v: wrong bytes", r.Key)
+			case ashlar.Is(err, ashlar.Corrupt):
+				lost[r.Key] = true
+			case err != nil:
+				t.Errorf("%v: %v, want corrupt: it was acknowledged", r.Key, err)
+			}
+		}
+		if len(lost) == 0 {
+			t.Fatal("nothing is lost by a disk that lies: the test proves nothing")
+		}
+		listed := scrub(s)
+		for _, k := range listed {
+			if !lost[k] {
+				t.Errorf("%v is listed and can be read", k)
+			}
+			delete(lost, k)
+		}
+		if len(lost) > 0 {
+			t.Errorf("%d lost pieces are not listed", len(lost))
+		}
+		t.Logf("%d of %d pieces are lost and listed", len(listed), len(all))
+		s.want(kept...)
+		kept = append(kept, s.put(uint64(102+len(kept)), 1, 50_000))
+		s.reopen()
+	}
+	s.want(kept...)
+}
+
 // Fault 16: the disk is dead.
 func TestFault16Dead(t *testing.T) {
 	s := newStack(t, newDisk(t, 16))

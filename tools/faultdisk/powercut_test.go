@@ -144,7 +144,7 @@ type recovery struct {
 	known bool // the index was there
 }
 
-// TestPowerCuts cuts the power of a disk under load, again and again, also in
+// TestPowerCuts, fault 3: it cuts the power of a disk under load, again and again, also in
 // the middle of a recovery, with the index kept, gone, or left behind from an
 // earlier run. What was answered must be there, what was deleted must stay so,
 // and recovery must not read more and more.
