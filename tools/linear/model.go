@@ -184,6 +184,35 @@ const (
 
 // Check judges the history of one key. It does not change ops.
 func Check(ops []Operation, timeout time.Duration) Verdict {
+	return search(prune(ops), timeout)
+}
+
+// prune leaves out reads that decide nothing: one during which another operation
+// began and ended that saw or left the same value. Wherever that one has its
+// place in an order, the read may stand right behind it. Without this dozens of
+// overlapping pages of listings would make the search exponential.
+func prune(ops []Operation) (kept []Operation) {
+	gone := make([]bool, len(ops))
+	for i := range ops {
+		for j := range ops {
+			if i != j && !gone[j] && ops[i].spans(&ops[j]) {
+				gone[i] = true
+				break
+			}
+		}
+		if !gone[i] {
+			kept = append(kept, ops[i])
+		}
+	}
+	return kept
+}
+
+// spans reports whether o is a read that p makes superfluous.
+func (o *Operation) spans(p *Operation) bool {
+	return o.Kind.reads() && p.Outcome == Done && p.Value == o.Value && o.Call <= p.Call && p.Return <= o.Return
+}
+
+func search(ops []Operation, timeout time.Duration) Verdict {
 	events := make([]porcupine.Operation, len(ops))
 	for i := range ops {
 		events[i] = porcupine.Operation{ClientId: ops[i].Client, Input: &ops[i], Call: int64(ops[i].Call), Return: int64(ops[i].Return)}

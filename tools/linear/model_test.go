@@ -1,10 +1,71 @@
 package linear
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
 )
+
+// TestPrune compares the verdicts with and without reads that decide nothing, on
+// small histories of all kinds.
+func TestPrune(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	rng := rand.New(rand.NewPCG(seed, 0))
+	var verdicts [3]int
+	pruned := 0
+	for n := range 5_000 {
+		var ops []Operation
+		writes := Value(0)
+		for i := range 3 + rng.IntN(7) {
+			call := time.Duration(rng.IntN(40))
+			o := Operation{Kind: Kind(rng.IntN(int(kinds))), Client: i, Call: call, Return: call + 1 + time.Duration(rng.IntN(15))}
+			o.Value = Value(rng.IntN(3))
+			if !o.Kind.reads() && o.Kind != Delete {
+				writes++
+				o.Value, o.Guard, o.Guarded = writes, Guard(rng.IntN(3)), Value(1+rng.IntN(2))
+				o.Outcome = []Outcome{Done, Done, Refused, Open}[rng.IntN(4)]
+			} else if o.Kind == Delete {
+				o.Value = Nothing
+			}
+			if o.Outcome == Open {
+				o.Return = never
+			}
+			ops = append(ops, o)
+		}
+		short := prune(ops)
+		pruned += len(ops) - len(short)
+		got, want := search(short, time.Minute), search(ops, time.Minute)
+		if got != want {
+			t.Fatalf("seed %d, history %d: verdict %d without and %d with reads that decide nothing:\n%s", seed, n, got, want, Render(ops))
+		}
+		verdicts[got]++
+	}
+	if verdicts[Linearizable] < 100 || verdicts[Violated] < 100 || pruned < 100 {
+		t.Errorf("verdicts %v, %d reads left out: nothing was tested", verdicts, pruned)
+	}
+}
+
+// TestCrowd judges a key in whose time dozens of pages were listed at once.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	var ops []Operation
+	for v := range Value(12) {
+		at := 100 * time.Duration(v)
+		ops = append(ops, Operation{Kind: Put, Value: v + 1, Call: at, Return: at + 50})
+		for i := range time.Duration(12) {
+			ops = append(ops, Operation{Kind: List, Value: v + 1, Call: at + i, Return: at + 140 - i})
+		}
+	}
+	if got := Check(ops, 20*time.Second); got != Linearizable {
+		t.Errorf("verdict %d", got)
+	}
+	ops = append(ops, Operation{Kind: Get, Value: 11, Call: 1500, Return: 1600})
+	if got := Check(ops, 20*time.Second); got != Violated {
+		t.Errorf("verdict %d of a history with a stale read", got)
+	}
+}
 
 // TestModel judges histories of which it is known what they are.
 func TestModel(t *testing.T) {
