@@ -14,6 +14,7 @@ import (
 	"ashlar"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sigv4"
+	"ashlar/s3gw/store"
 )
 
 // call is one request on its way. Handlers get it behind the verifier, with
@@ -31,8 +32,10 @@ type call struct {
 	bucket s3.Bucket // empty for the service
 	key    s3.Key    // empty for the service and buckets
 	route  *route
-	body   *body     // nil where the route takes none
-	form   *postForm // of an upload by a form, nil otherwise
+	// session is what the client has seen; nil until the request is routed.
+	session *store.Session
+	body    *body     // nil where the route takes none
+	form    *postForm // of an upload by a form, nil otherwise
 
 	wrote    bool      // the status line was written
 	cut      bool      // the answer broke off: the connection must go
@@ -127,6 +130,7 @@ func (c *call) identify() {
 // writeHead sends the status line. Every answer passes here once.
 func (c *call) writeHead(status int) {
 	c.status, c.wrote = status, true
+	c.sessionHeaders()
 	c.extendWrite(time.Now())
 	c.w.WriteHeader(status)
 }

@@ -137,6 +137,12 @@ func (m *memory) SetEncryption(_ context.Context, name string, e *store.Encrypti
 	return err
 }
 
+func (m *memory) BucketReads(context.Context, string) (store.Reads, error) {
+	return store.Reads{}, m.fail
+}
+
+func (m *memory) SetBucketReads(context.Context, string, store.Reads) error { return m.fail }
+
 func (m *memory) HeadBucket(_ context.Context, name string) (store.Bucket, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

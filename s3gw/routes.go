@@ -86,6 +86,9 @@ var routes = []route{
 	{op: "GetBucketReplication", method: "GET", on: onBucket, sub: "replication", serve: notConfigured(s3.ReplicationConfigurationNotFoundError)},
 	{op: "GetBucketWebsite", method: "GET", on: onBucket, sub: "website", serve: notConfigured(s3.NoSuchWebsiteConfiguration)},
 
+	{op: "GetBucketReads", method: "GET", on: onBucket, sub: subReads, serve: getBucketReads},
+	{op: "PutBucketReads", method: "PUT", on: onBucket, sub: subReads, serve: putBucketReads},
+
 	{op: "PutObject", method: "PUT", on: onObject, body: dataBody, serve: putObject},
 	{op: "CopyObject", method: "PUT", on: onObject, copy: true, serve: copyObject},
 	{op: "GetObject", method: "GET", on: onObject, serve: getObject},
@@ -115,7 +118,7 @@ var subresources = nameSet(`accelerate acl analytics append attributes annotatio
 	inventory legal-hold lifecycle list-type location logging metadataConfiguration metadataInventoryTable
 	metadataJournalTable metadataTable metrics notification object-lock ownershipControls policy policyStatus
 	publicAccessBlock renameObject replication requestPayment restore retention select session tagging torrent
-	uploadId uploads versioning versions website`)
+	uploadId uploads versioning versions website x-ashlar-reads`)
 
 // parameters are the query parameters that only shape an operation.
 var parameters = nameSet(`bucket-region continuation-token delimiter encoding-type fetch-owner key-marker marker max-buckets

@@ -275,6 +275,9 @@ func (c *call) run() (err error) {
 	if err = c.checkSteering(); err != nil {
 		return err
 	}
+	if err = c.openSession(); err != nil {
+		return err
+	}
 	if err = c.openBody(); err != nil {
 		return err
 	}

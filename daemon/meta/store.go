@@ -103,6 +103,10 @@ type Txn struct {
 	Puts    []Put
 	Deletes [][]byte // deleting an absent row is not an error
 	Adds    []Add
+
+	// Seen is set by Commit where it returns nil: an index that reads which must
+	// see the transaction ask for; see At.
+	Seen uint64
 }
 
 // ConditionError says which condition of a transaction did not hold. Its kind is Stale.

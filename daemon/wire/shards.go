@@ -24,6 +24,9 @@ import (
 // reused, and raft itself fences whoever is out of date.
 type Shards interface {
 	meta.Store
+	// Followers is answered by every replica, whoever leads. A host without one
+	// answers *NoReplica.
+	meta.Followers
 	// Deliver hands over raft messages between replicas. It does not wait until
 	// they are handled; messages may be lost, repeated and reordered. Neither
 	// side changes a message after the call.

@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -101,6 +102,30 @@ func scanFromPB(m *shardspb.ScanRequest) meta.ScanRequest {
 		req.Collapse = append(req.Collapse, meta.Collapse{Delim: c.Delim, From: int(c.From)})
 	}
 	return req
+}
+
+func atToPB(at meta.At) *shardspb.At {
+	return &shardspb.At{Index: at.Index, MaxAgeNs: int64(at.MaxAge)}
+}
+
+// atFromPB keeps a bound that makes no sense from meaning none.
+func atFromPB(m *shardspb.At) meta.At {
+	at := meta.At{Index: m.Index, MaxAge: time.Duration(m.MaxAgeNs)}
+	if at.MaxAge < 0 {
+		at.MaxAge = 1
+	}
+	return at
+}
+
+func seenToPB(s meta.Seen) *shardspb.Seen {
+	if s == (meta.Seen{}) {
+		return nil
+	}
+	return &shardspb.Seen{Index: s.Index, AgeNs: int64(s.Age)}
+}
+
+func seenFromPB(m *shardspb.Seen) meta.Seen {
+	return meta.Seen{Index: m.GetIndex(), Age: time.Duration(m.GetAgeNs())}
 }
 
 func txnToPB(shard ashlar.ShardID, txn *meta.Txn) *shardspb.CommitRequest {

@@ -66,27 +66,47 @@ func (c *shardsClient) transportError(op string, err error) error {
 }
 
 func (c *shardsClient) Get(ctx context.Context, shard ashlar.ShardID, key []byte) (meta.Row, error) {
-	reply, err := c.rpc.Get(ctx, &shardspb.GetRequest{Shard: uint32(shard), Key: key})
+	row, _, err := c.get(ctx, shard, key, nil)
+	return row, err
+}
+
+func (c *shardsClient) GetAt(ctx context.Context, shard ashlar.ShardID, key []byte, at meta.At) (meta.Row, meta.Seen, error) {
+	return c.get(ctx, shard, key, atToPB(at))
+}
+
+func (c *shardsClient) get(ctx context.Context, shard ashlar.ShardID, key []byte, at *shardspb.At) (meta.Row, meta.Seen, error) {
+	reply, err := c.rpc.Get(ctx, &shardspb.GetRequest{Shard: uint32(shard), Key: key, At: at})
 	if err != nil {
-		return meta.Row{}, c.transportError("meta: get", err)
+		return meta.Row{}, meta.Seen{}, c.transportError("meta: get", err)
 	}
 	if reply.Failure != nil {
-		return meta.Row{}, errorOf(reply.Failure, shard)
+		return meta.Row{}, seenFromPB(reply.Seen), errorOf(reply.Failure, shard)
 	}
-	return rowFromPB(reply.Row, false), nil
+	return rowFromPB(reply.Row, false), seenFromPB(reply.Seen), nil
 }
 
 func (c *shardsClient) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequest) (meta.ScanPage, error) {
+	page, _, err := c.scan(ctx, shard, req, nil)
+	return page, err
+}
+
+func (c *shardsClient) ScanAt(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequest, at meta.At) (meta.ScanPage, meta.Seen, error) {
+	return c.scan(ctx, shard, req, atToPB(at))
+}
+
+func (c *shardsClient) scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequest, at *shardspb.At) (meta.ScanPage, meta.Seen, error) {
 	// What the encoding would silently change is judged before it.
 	if err := req.Check(); err != nil {
-		return meta.ScanPage{}, err
+		return meta.ScanPage{}, meta.Seen{}, err
 	}
-	reply, err := c.rpc.Scan(ctx, scanToPB(shard, req))
+	m := scanToPB(shard, req)
+	m.At = at
+	reply, err := c.rpc.Scan(ctx, m)
 	if err != nil {
-		return meta.ScanPage{}, c.transportError("meta: scan", err)
+		return meta.ScanPage{}, meta.Seen{}, c.transportError("meta: scan", err)
 	}
 	if reply.Failure != nil {
-		return meta.ScanPage{}, errorOf(reply.Failure, shard)
+		return meta.ScanPage{}, seenFromPB(reply.Seen), errorOf(reply.Failure, shard)
 	}
 	page := meta.ScanPage{Rows: make([]meta.Row, len(reply.Rows))}
 	for i, row := range reply.Rows {
@@ -95,7 +115,7 @@ func (c *shardsClient) Scan(ctx context.Context, shard ashlar.ShardID, req meta.
 	if reply.More {
 		page.Next = append([]byte{}, reply.Next...)
 	}
-	return page, nil
+	return page, seenFromPB(reply.Seen), nil
 }
 
 func (c *shardsClient) Commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn) error {
@@ -106,6 +126,7 @@ func (c *shardsClient) Commit(ctx context.Context, shard ashlar.ShardID, txn *me
 	if err != nil {
 		return c.transportError("meta: commit", err)
 	}
+	txn.Seen = reply.Seen
 	return errorOf(reply.Failure, shard)
 }
 

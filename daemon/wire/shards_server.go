@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 
 	"ashlar"
+	"ashlar/daemon/meta"
 	"ashlar/daemon/wire/shardspb"
 )
 
@@ -43,19 +44,33 @@ type shardsServer struct {
 }
 
 func (s *shardsServer) Get(ctx context.Context, m *shardspb.GetRequest) (*shardspb.GetReply, error) {
-	row, err := s.shards.Get(ctx, ashlar.ShardID(m.Shard), m.Key)
-	if err != nil {
-		return &shardspb.GetReply{Failure: failureOf(err)}, nil
+	var seen meta.Seen
+	var row meta.Row
+	var err error
+	if m.At == nil {
+		row, err = s.shards.Get(ctx, ashlar.ShardID(m.Shard), m.Key)
+	} else {
+		row, seen, err = s.shards.GetAt(ctx, ashlar.ShardID(m.Shard), m.Key, atFromPB(m.At))
 	}
-	return &shardspb.GetReply{Row: rowToPB(row)}, nil
+	if err != nil {
+		return &shardspb.GetReply{Failure: failureOf(err), Seen: seenToPB(seen)}, nil
+	}
+	return &shardspb.GetReply{Row: rowToPB(row), Seen: seenToPB(seen)}, nil
 }
 
 func (s *shardsServer) Scan(ctx context.Context, m *shardspb.ScanRequest) (*shardspb.ScanReply, error) {
-	page, err := s.shards.Scan(ctx, ashlar.ShardID(m.Shard), scanFromPB(m))
-	if err != nil {
-		return &shardspb.ScanReply{Failure: failureOf(err)}, nil
+	var seen meta.Seen
+	var page meta.ScanPage
+	var err error
+	if m.At == nil {
+		page, err = s.shards.Scan(ctx, ashlar.ShardID(m.Shard), scanFromPB(m))
+	} else {
+		page, seen, err = s.shards.ScanAt(ctx, ashlar.ShardID(m.Shard), scanFromPB(m), atFromPB(m.At))
 	}
-	reply := &shardspb.ScanReply{Next: page.Next, More: page.Next != nil, Rows: make([]*shardspb.Row, len(page.Rows))}
+	if err != nil {
+		return &shardspb.ScanReply{Failure: failureOf(err), Seen: seenToPB(seen)}, nil
+	}
+	reply := &shardspb.ScanReply{Seen: seenToPB(seen), Next: page.Next, More: page.Next != nil, Rows: make([]*shardspb.Row, len(page.Rows))}
 	for i, row := range page.Rows {
 		reply.Rows[i] = rowToPB(row)
 	}
@@ -67,7 +82,11 @@ func (s *shardsServer) Commit(ctx context.Context, m *shardspb.CommitRequest) (*
 	if err == nil {
 		err = s.shards.Commit(ctx, ashlar.ShardID(m.Shard), txn)
 	}
-	return &shardspb.CommitReply{Failure: failureOf(err)}, nil
+	reply := &shardspb.CommitReply{Failure: failureOf(err)}
+	if txn != nil {
+		reply.Seen = txn.Seen
+	}
+	return reply, nil
 }
 
 // Deliver ends when the caller ends the stream or a message cannot be taken;

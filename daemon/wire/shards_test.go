@@ -38,6 +38,16 @@ func (m *modelShards) Deliver(_ context.Context, b *wire.RaftBatch) error {
 	return m.fail
 }
 
+func (m *modelShards) GetAt(ctx context.Context, shard ashlar.ShardID, key []byte, at meta.At) (meta.Row, meta.Seen, error) {
+	row, err := m.Get(ctx, shard, key)
+	return row, meta.Seen{Index: at.Index + 1, Age: at.MaxAge + 1}, err
+}
+
+func (m *modelShards) ScanAt(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequest, at meta.At) (meta.ScanPage, meta.Seen, error) {
+	page, err := m.Scan(ctx, shard, req)
+	return page, meta.Seen{Index: at.Index + 1, Age: at.MaxAge + 1}, err
+}
+
 func (m *modelShards) InstallSnapshot(_ context.Context, c *wire.SnapshotChunk) error {
 	if m.fail == nil {
 		m.chunks <- c
@@ -184,5 +194,30 @@ func TestShardsDeadHostIsUnavailable(t *testing.T) {
 	defer conn.Close()
 	if _, err := conn.Get(within(t, 2*time.Second), 0, []byte("k")); !ashlar.Is(err, ashlar.Unavailable) {
 		t.Fatalf("get from nobody: %v", err)
+	}
+}
+
+func TestShardsFollowersTravel(t *testing.T) {
+	model, conn := serve(t)
+	ctx := within(t, 5*time.Second)
+	txn := &meta.Txn{ID: ashlar.RequestID{1}, Puts: []meta.Put{{Key: []byte("k"), Value: []byte("v")}}}
+	if err := conn.Commit(ctx, 0, txn); err != nil {
+		t.Fatal(err)
+	}
+	at := meta.At{Index: 7, MaxAge: time.Second}
+	want := meta.Seen{Index: 8, Age: time.Second + 1}
+	if row, seen, err := conn.GetAt(ctx, 0, []byte("k"), at); err != nil || string(row.Value) != "v" || seen != want {
+		t.Errorf("%q %+v %v", row.Value, seen, err)
+	}
+	if _, seen, err := conn.GetAt(ctx, 0, []byte("none"), at); !ashlar.Is(err, ashlar.NotFound) || seen != want {
+		t.Errorf("%+v %v", seen, err)
+	}
+	if page, seen, err := conn.ScanAt(ctx, 0, meta.ScanRequest{}, at); err != nil || len(page.Rows) != 1 || seen != want {
+		t.Errorf("%+v %+v %v", page, seen, err)
+	}
+	model.fail = &wire.NoReplica{Shard: 3}
+	var none *wire.NoReplica
+	if _, _, err := conn.GetAt(ctx, 3, []byte("k"), at); !errors.As(err, &none) {
+		t.Error(err)
 	}
 }

@@ -131,11 +131,14 @@ func decodeBucket(name string, r *meta.Row) (*bucket, error) {
 func (b *bucket) exists() bool { return b != nil && b.rec.State != row.Bucket_DROPPING }
 
 // lookup returns the bucket, from the cache if it may.
-func (s *Store) lookup(ctx context.Context, name string) (*bucket, error) {
-	if b := s.buckets.get(name, s.clock()); b != nil {
-		return b, nil
+func (s *Store) lookup(ctx context.Context, name string) (b *bucket, err error) {
+	if b = s.buckets.get(name, s.clock()); b == nil {
+		b, err = s.lookupFresh(ctx, name)
 	}
-	return s.lookupFresh(ctx, name)
+	if session := sessionOf(ctx); err == nil && session != nil {
+		session.allow(b.reads())
+	}
+	return b, err
 }
 
 func (s *Store) lookupFresh(ctx context.Context, name string) (*bucket, error) {
@@ -160,6 +163,10 @@ func (s *Store) reading(ctx context.Context, name string, missing error, fn func
 	if err != nil {
 		return err
 	}
+	return s.readingFrom(ctx, name, b, missing, fn)
+}
+
+func (s *Store) readingFrom(ctx context.Context, name string, b *bucket, missing error, fn func(*bucket) error) error {
 	for {
 		if err := fn(b); err != errGone {
 			return err

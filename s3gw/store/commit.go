@@ -48,6 +48,9 @@ func (s *Store) commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn)
 	unknown := false
 	for n := 0; ; n++ {
 		err := s.tryCommit(ctx, shard, txn)
+		if session := sessionOf(ctx); err == nil && session != nil {
+			session.note(shard, txn.Seen)
+		}
 		var refused *meta.ConditionError
 		if err == nil || errors.As(err, &refused) {
 			return err
@@ -94,7 +97,7 @@ func pause(ctx context.Context, n int) bool {
 func (s *Store) get(ctx context.Context, shard ashlar.ShardID, key []byte) (*meta.Row, error) {
 	ctx, cancel := bounded(ctx, metaTimeout)
 	defer cancel()
-	r, err := s.meta.Get(ctx, shard, key)
+	r, err := s.getRow(ctx, shard, key)
 	if ashlar.Is(err, ashlar.NotFound) {
 		return nil, nil
 	}
@@ -107,7 +110,7 @@ func (s *Store) get(ctx context.Context, shard ashlar.ShardID, key []byte) (*met
 func (s *Store) scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequest) (meta.ScanPage, error) {
 	ctx, cancel := bounded(ctx, metaTimeout)
 	defer cancel()
-	return s.meta.Scan(ctx, shard, req)
+	return s.scanRows(ctx, shard, req)
 }
 
 // conditionAt returns the index of the condition that did not hold and the row

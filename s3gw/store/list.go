@@ -19,7 +19,7 @@ import (
 // it means ListMax. Errors: ErrNoSuchBucket; kinds besides: Unavailable.
 func (s *Store) ListObjects(ctx context.Context, req ListRequest) (ListPage, error) {
 	var page ListPage
-	err := s.reading(ctx, req.Bucket, nil, func(b *bucket) error {
+	err := s.readingAt(ctx, req.Bucket, nil, func(ctx context.Context, b *bucket) error {
 		page = ListPage{}
 		err := s.listObjects(ctx, b, req, &page)
 		if err == nil && len(page.Objects)+len(page.Prefixes) == 0 {

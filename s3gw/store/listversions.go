@@ -13,7 +13,7 @@ import (
 // before the call. Errors: ErrNoSuchBucket; kinds besides: Unavailable.
 func (s *Store) ListVersions(ctx context.Context, req VersionsRequest) (VersionsPage, error) {
 	var page VersionsPage
-	err := s.reading(ctx, req.Bucket, nil, func(b *bucket) error {
+	err := s.readingAt(ctx, req.Bucket, nil, func(ctx context.Context, b *bucket) error {
 		page = VersionsPage{}
 		err := s.listVersions(ctx, b, req, &page)
 		if err == nil && len(page.Objects)+len(page.Prefixes) == 0 {

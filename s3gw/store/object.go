@@ -122,7 +122,7 @@ func (s *Store) headObject(ctx context.Context, bucketName, key, version string)
 	if version != "" {
 		missing = ErrNoSuchVersion
 	}
-	err = s.reading(ctx, bucketName, missing, func(b *bucket) error {
+	err = s.readingAt(ctx, bucketName, missing, func(ctx context.Context, b *bucket) error {
 		sl := b.slotOf(key)
 		found, err := s.find(ctx, sl, key, version)
 		if err != nil {

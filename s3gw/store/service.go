@@ -64,6 +64,7 @@ type Store struct {
 	keys    Keys
 	days    lifecycle.Clock
 	id      [16]byte // names this Store in leases
+	trouble trouble
 
 	stats struct {
 		unknown, discarded, orphaned     atomic.Uint64

@@ -88,6 +88,9 @@ func (h *Host) applySome(tasks []applyTask) (n int, err error) {
 		}
 		done = append(done, event{kind: eventApplied, r: t.r, apply: *t})
 	}
+	for _, t := range tasks[:n] {
+		t.r.machine.applying.Store(t.r.machine.state.index)
+	}
 	if err := b.commit(); err != nil {
 		return n, err
 	}

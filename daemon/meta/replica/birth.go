@@ -264,6 +264,7 @@ func (h *Host) loadState(r *replica, voters []ashlar.ReplicaID) error {
 		return err
 	}
 	r.machine.applied.Store(store.applied)
+	r.machine.applying.Store(store.applied)
 	r.disk.last, r.disk.term, r.disk.vote = store.last, store.hard.GetTerm(), store.hard.GetVote()
 	r.core.store, r.core.bornWith = store, voters
 	r.core.confMoved = r.machine.state.confMoved

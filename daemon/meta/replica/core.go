@@ -39,6 +39,7 @@ type eventKind uint8
 const (
 	eventPropose eventKind = iota
 	eventRead
+	eventFollow
 	eventMessages
 	eventLogged  // the log writer has done a task
 	eventApplied // the applier has done a task
@@ -148,6 +149,8 @@ func (c *core) handleOf(r *replica, e *event) {
 		rc.props = append(rc.props, e.prop)
 	case eventRead:
 		rc.newReads = append(rc.newReads, e.read)
+	case eventFollow:
+		rc.follow.next = append(rc.follow.next, e.read)
 	case eventLogged:
 		c.logged(r, &e.log)
 	case eventApplied:
@@ -246,11 +249,13 @@ func (c *core) advance(r *replica) {
 	rc := &r.core
 	if rc.node == nil {
 		c.failCalls(r)
+		c.failFollow(r, &wire.NoReplica{Shard: r.shard})
 		return
 	}
 	c.noteRole(r)
 	c.propose(r)
 	c.startReads(r)
+	c.startFollow(r)
 	for rc.node.HasReady() {
 		rd := rc.node.Ready()
 		for _, m := range rd.Messages {
@@ -267,6 +272,7 @@ func (c *core) advance(r *replica) {
 	}
 	c.noteRole(r)
 	c.finishReads(r)
+	c.finishFollow(r)
 }
 
 func (c *core) dispatch(r *replica, m *raftpb.Message) {
@@ -428,6 +434,10 @@ func (c *core) startReads(r *replica) {
 // applied index on its readers may look.
 func (c *core) confirmReads(r *replica, rs raft.ReadState) {
 	rc := &r.core
+	if len(rs.RequestCtx) == followBytes {
+		c.confirmFollow(r, rs)
+		return
+	}
 	if len(rs.RequestCtx) != 8 || binary.LittleEndian.Uint64(rs.RequestCtx) != rc.reading.seq {
 		return
 	}

@@ -72,6 +72,8 @@ type Host struct {
 	log   *slog.Logger
 	db    *pebble.DB
 	cache *pebble.Cache
+	// opened is where uptime begins.
+	opened time.Time
 
 	logQueue   *queue[logTask]
 	applyQueue *queue[applyTask]
@@ -125,7 +127,7 @@ func Open(cfg Config) (*Host, error) {
 		cfg.CacheBytes = defaultCacheBytes
 	}
 	h := &Host{
-		cfg: cfg, log: cfg.Log.With("room", "meta", "host", cfg.Host),
+		cfg: cfg, opened: time.Now(), log: cfg.Log.With("room", "meta", "host", cfg.Host),
 		logQueue: newQueue[logTask](), applyQueue: newQueue[applyTask](), events: newQueue[event](),
 		snapshotSends: make(chan struct{}, snapshotSendsMax),
 	}
@@ -291,6 +293,9 @@ func (h *Host) Commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn) 
 	err = h.wait(ctx, op, r, ch)
 	if ctx.Err() != nil {
 		r.forget(txn.ID, ch)
+	}
+	if err == nil {
+		txn.Seen = r.machine.applying.Load()
 	}
 	return err
 }

@@ -40,6 +40,7 @@ func (c *core) tick(r *replica) {
 	}
 	rc.node.Tick()
 	c.mark(r)
+	rc.follow.due = rc.follow.due || (uint64(rc.ticks)+uint64(r.id))%followTicks == 0
 	preferred := len(rc.voters) > 0 && rc.voters[0].ID == r.id
 	switch {
 	case rc.lead == 0:

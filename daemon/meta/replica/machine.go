@@ -94,6 +94,9 @@ type machine struct {
 	state appliedState
 	// applied is state.index, for readers.
 	applied atomic.Uint64
+	// applying is at least the index of everything that a reader may see: it runs
+	// ahead of applied while a batch is being committed.
+	applying atomic.Uint64
 
 	// seen holds the ids remembered under dedupe and dedupe-1; nil if they are
 	// not all known, and only the disk can tell.

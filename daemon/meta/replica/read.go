@@ -104,6 +104,11 @@ func (h *Host) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequ
 	if err != nil {
 		return meta.ScanPage{}, err
 	}
+	return h.rows(ctx, op, r, &req)
+}
+
+// rows scans what the replica has applied.
+func (h *Host) rows(ctx context.Context, op string, r *replica, req *meta.ScanRequest) (meta.ScanPage, error) {
 	if len(req.End) > 0 && bytes.Compare(req.Start, req.End) >= 0 {
 		return meta.ScanPage{}, nil
 	}
@@ -111,7 +116,7 @@ func (h *Host) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequ
 		return meta.ScanPage{}, err
 	}
 	defer h.readers.RUnlock()
-	it, prefix, err := r.machine.newScan(h.db, &req)
+	it, prefix, err := r.machine.newScan(h.db, req)
 	if errors.Is(err, errGone) {
 		return meta.ScanPage{}, r.notLeader()
 	}
@@ -119,7 +124,7 @@ func (h *Host) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequ
 		return meta.ScanPage{}, ashlar.E(op, r.String(), ashlar.Internal, err)
 	}
 	defer it.Close()
-	s := scan{it: it, req: &req, prefix: prefix}
+	s := scan{it: it, req: req, prefix: prefix}
 	if err := s.run(ctx); err != nil {
 		if kind := ashlar.KindOf(err); kind != ashlar.Internal {
 			return meta.ScanPage{}, ashlar.E(op, r.String(), kind, err)

@@ -29,6 +29,9 @@ type replica struct {
 	failed  atomic.Bool   // raft met something impossible and stopped
 	retired atomic.Bool   // the map names it no more; see retire.go
 	conf    atomic.Pointer[confSeen]
+	// newestAt is when the state held all that was committed, as Host.uptime; zero
+	// if that is not known.
+	newestAt atomic.Int64
 
 	waiters struct {
 		sync.Mutex
@@ -66,6 +69,7 @@ type replicaCore struct {
 	newReads  []chan error
 	reading   readRound   // on its way through the quorum
 	readsWait []readRound // confirmed, waiting for the applied index
+	follow    follow
 
 	peersSeen // see marks.go
 

@@ -170,6 +170,7 @@ func (h *Host) install(t *logTask) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.state = t.install.state
+	m.applying.Store(m.state.index)
 	batch := h.db.NewBatch()
 	defer batch.Close()
 	prefix := machinePrefix(r.id, old)

@@ -174,6 +174,7 @@ type GetRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	At            *At                    `protobuf:"bytes,3,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,17 +223,131 @@ func (x *GetRequest) GetKey() []byte {
 	return nil
 }
 
+func (x *GetRequest) GetAt() *At {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+// At is meta.At; absent, the leader is asked.
+type At struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	MaxAgeNs      int64                  `protobuf:"varint,2,opt,name=max_age_ns,json=maxAgeNs,proto3" json:"max_age_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *At) Reset() {
+	*x = At{}
+	mi := &file_shards_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *At) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*At) ProtoMessage() {}
+
+func (x *At) ProtoReflect() protoreflect.Message {
+	mi := &file_shards_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use At.ProtoReflect.Descriptor instead.
+func (*At) Descriptor() ([]byte, []int) {
+	return file_shards_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *At) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *At) GetMaxAgeNs() int64 {
+	if x != nil {
+		return x.MaxAgeNs
+	}
+	return 0
+}
+
+// Seen is meta.Seen.
+type Seen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	AgeNs         int64                  `protobuf:"varint,2,opt,name=age_ns,json=ageNs,proto3" json:"age_ns,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Seen) Reset() {
+	*x = Seen{}
+	mi := &file_shards_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Seen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Seen) ProtoMessage() {}
+
+func (x *Seen) ProtoReflect() protoreflect.Message {
+	mi := &file_shards_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Seen.ProtoReflect.Descriptor instead.
+func (*Seen) Descriptor() ([]byte, []int) {
+	return file_shards_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Seen) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Seen) GetAgeNs() int64 {
+	if x != nil {
+		return x.AgeNs
+	}
+	return 0
+}
+
 type GetReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Failure       *Failure               `protobuf:"bytes,1,opt,name=failure,proto3" json:"failure,omitempty"`
 	Row           *Row                   `protobuf:"bytes,2,opt,name=row,proto3" json:"row,omitempty"`
+	Seen          *Seen                  `protobuf:"bytes,3,opt,name=seen,proto3" json:"seen,omitempty"` // also with a failure
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetReply) Reset() {
 	*x = GetReply{}
-	mi := &file_shards_proto_msgTypes[3]
+	mi := &file_shards_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -244,7 +359,7 @@ func (x *GetReply) String() string {
 func (*GetReply) ProtoMessage() {}
 
 func (x *GetReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[3]
+	mi := &file_shards_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -257,7 +372,7 @@ func (x *GetReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetReply.ProtoReflect.Descriptor instead.
 func (*GetReply) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{3}
+	return file_shards_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetReply) GetFailure() *Failure {
@@ -274,6 +389,13 @@ func (x *GetReply) GetRow() *Row {
 	return nil
 }
 
+func (x *GetReply) GetSeen() *Seen {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
 type ScanRequest struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Shard         uint32                  `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -282,13 +404,14 @@ type ScanRequest struct {
 	Limit         int64                   `protobuf:"varint,4,opt,name=limit,proto3" json:"limit,omitempty"`
 	Collapse      []*ScanRequest_Collapse `protobuf:"bytes,5,rep,name=collapse,proto3" json:"collapse,omitempty"`
 	KeysOnly      bool                    `protobuf:"varint,6,opt,name=keys_only,json=keysOnly,proto3" json:"keys_only,omitempty"`
+	At            *At                     `protobuf:"bytes,7,opt,name=at,proto3" json:"at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ScanRequest) Reset() {
 	*x = ScanRequest{}
-	mi := &file_shards_proto_msgTypes[4]
+	mi := &file_shards_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -300,7 +423,7 @@ func (x *ScanRequest) String() string {
 func (*ScanRequest) ProtoMessage() {}
 
 func (x *ScanRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[4]
+	mi := &file_shards_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -313,7 +436,7 @@ func (x *ScanRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRequest.ProtoReflect.Descriptor instead.
 func (*ScanRequest) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{4}
+	return file_shards_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ScanRequest) GetShard() uint32 {
@@ -358,19 +481,27 @@ func (x *ScanRequest) GetKeysOnly() bool {
 	return false
 }
 
+func (x *ScanRequest) GetAt() *At {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
 type ScanReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Failure       *Failure               `protobuf:"bytes,1,opt,name=failure,proto3" json:"failure,omitempty"`
 	Rows          []*Row                 `protobuf:"bytes,2,rep,name=rows,proto3" json:"rows,omitempty"`
 	Next          []byte                 `protobuf:"bytes,3,opt,name=next,proto3" json:"next,omitempty"`
 	More          bool                   `protobuf:"varint,4,opt,name=more,proto3" json:"more,omitempty"` // whether next is set
+	Seen          *Seen                  `protobuf:"bytes,5,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ScanReply) Reset() {
 	*x = ScanReply{}
-	mi := &file_shards_proto_msgTypes[5]
+	mi := &file_shards_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -382,7 +513,7 @@ func (x *ScanReply) String() string {
 func (*ScanReply) ProtoMessage() {}
 
 func (x *ScanReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[5]
+	mi := &file_shards_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -395,7 +526,7 @@ func (x *ScanReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanReply.ProtoReflect.Descriptor instead.
 func (*ScanReply) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{5}
+	return file_shards_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ScanReply) GetFailure() *Failure {
@@ -426,6 +557,13 @@ func (x *ScanReply) GetMore() bool {
 	return false
 }
 
+func (x *ScanReply) GetSeen() *Seen {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
+}
+
 type CommitRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Shard         uint32                 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
@@ -440,7 +578,7 @@ type CommitRequest struct {
 
 func (x *CommitRequest) Reset() {
 	*x = CommitRequest{}
-	mi := &file_shards_proto_msgTypes[6]
+	mi := &file_shards_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -452,7 +590,7 @@ func (x *CommitRequest) String() string {
 func (*CommitRequest) ProtoMessage() {}
 
 func (x *CommitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[6]
+	mi := &file_shards_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -465,7 +603,7 @@ func (x *CommitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest.ProtoReflect.Descriptor instead.
 func (*CommitRequest) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{6}
+	return file_shards_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CommitRequest) GetShard() uint32 {
@@ -513,13 +651,14 @@ func (x *CommitRequest) GetAdds() []*CommitRequest_Add {
 type CommitReply struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Failure       *Failure               `protobuf:"bytes,1,opt,name=failure,proto3" json:"failure,omitempty"`
+	Seen          uint64                 `protobuf:"varint,2,opt,name=seen,proto3" json:"seen,omitempty"` // meta.Txn.Seen
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CommitReply) Reset() {
 	*x = CommitReply{}
-	mi := &file_shards_proto_msgTypes[7]
+	mi := &file_shards_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +670,7 @@ func (x *CommitReply) String() string {
 func (*CommitReply) ProtoMessage() {}
 
 func (x *CommitReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[7]
+	mi := &file_shards_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +683,7 @@ func (x *CommitReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitReply.ProtoReflect.Descriptor instead.
 func (*CommitReply) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{7}
+	return file_shards_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CommitReply) GetFailure() *Failure {
@@ -552,6 +691,13 @@ func (x *CommitReply) GetFailure() *Failure {
 		return x.Failure
 	}
 	return nil
+}
+
+func (x *CommitReply) GetSeen() uint64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
 }
 
 type RaftBatch struct {
@@ -564,7 +710,7 @@ type RaftBatch struct {
 
 func (x *RaftBatch) Reset() {
 	*x = RaftBatch{}
-	mi := &file_shards_proto_msgTypes[8]
+	mi := &file_shards_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -576,7 +722,7 @@ func (x *RaftBatch) String() string {
 func (*RaftBatch) ProtoMessage() {}
 
 func (x *RaftBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[8]
+	mi := &file_shards_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -589,7 +735,7 @@ func (x *RaftBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftBatch.ProtoReflect.Descriptor instead.
 func (*RaftBatch) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{8}
+	return file_shards_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RaftBatch) GetFrom() uint32 {
@@ -620,7 +766,7 @@ type RaftMessage struct {
 
 func (x *RaftMessage) Reset() {
 	*x = RaftMessage{}
-	mi := &file_shards_proto_msgTypes[9]
+	mi := &file_shards_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +778,7 @@ func (x *RaftMessage) String() string {
 func (*RaftMessage) ProtoMessage() {}
 
 func (x *RaftMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[9]
+	mi := &file_shards_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +791,7 @@ func (x *RaftMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftMessage.ProtoReflect.Descriptor instead.
 func (*RaftMessage) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{9}
+	return file_shards_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *RaftMessage) GetShard() uint32 {
@@ -704,7 +850,7 @@ type Birth struct {
 
 func (x *Birth) Reset() {
 	*x = Birth{}
-	mi := &file_shards_proto_msgTypes[10]
+	mi := &file_shards_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +862,7 @@ func (x *Birth) String() string {
 func (*Birth) ProtoMessage() {}
 
 func (x *Birth) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[10]
+	mi := &file_shards_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +875,7 @@ func (x *Birth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Birth.ProtoReflect.Descriptor instead.
 func (*Birth) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{10}
+	return file_shards_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Birth) GetReply() bool {
@@ -784,7 +930,7 @@ type Position struct {
 
 func (x *Position) Reset() {
 	*x = Position{}
-	mi := &file_shards_proto_msgTypes[11]
+	mi := &file_shards_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -796,7 +942,7 @@ func (x *Position) String() string {
 func (*Position) ProtoMessage() {}
 
 func (x *Position) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[11]
+	mi := &file_shards_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -809,7 +955,7 @@ func (x *Position) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Position.ProtoReflect.Descriptor instead.
 func (*Position) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{11}
+	return file_shards_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Position) GetTerm() uint64 {
@@ -834,7 +980,7 @@ type DeliverReply struct {
 
 func (x *DeliverReply) Reset() {
 	*x = DeliverReply{}
-	mi := &file_shards_proto_msgTypes[12]
+	mi := &file_shards_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -846,7 +992,7 @@ func (x *DeliverReply) String() string {
 func (*DeliverReply) ProtoMessage() {}
 
 func (x *DeliverReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[12]
+	mi := &file_shards_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -859,7 +1005,7 @@ func (x *DeliverReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverReply.ProtoReflect.Descriptor instead.
 func (*DeliverReply) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{12}
+	return file_shards_proto_rawDescGZIP(), []int{14}
 }
 
 type SnapshotChunk struct {
@@ -877,7 +1023,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_shards_proto_msgTypes[13]
+	mi := &file_shards_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -889,7 +1035,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[13]
+	mi := &file_shards_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -902,7 +1048,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{13}
+	return file_shards_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotChunk) GetShard() uint32 {
@@ -967,7 +1113,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_shards_proto_msgTypes[14]
+	mi := &file_shards_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -979,7 +1125,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[14]
+	mi := &file_shards_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -992,7 +1138,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{14}
+	return file_shards_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *BackupRequest) GetShard() uint32 {
@@ -1043,7 +1189,7 @@ type BackupReply struct {
 
 func (x *BackupReply) Reset() {
 	*x = BackupReply{}
-	mi := &file_shards_proto_msgTypes[15]
+	mi := &file_shards_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1055,7 +1201,7 @@ func (x *BackupReply) String() string {
 func (*BackupReply) ProtoMessage() {}
 
 func (x *BackupReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[15]
+	mi := &file_shards_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1068,7 +1214,7 @@ func (x *BackupReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupReply.ProtoReflect.Descriptor instead.
 func (*BackupReply) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{15}
+	return file_shards_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *BackupReply) GetFailure() *Failure {
@@ -1115,7 +1261,7 @@ type InstallSnapshotReply struct {
 
 func (x *InstallSnapshotReply) Reset() {
 	*x = InstallSnapshotReply{}
-	mi := &file_shards_proto_msgTypes[16]
+	mi := &file_shards_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1127,7 +1273,7 @@ func (x *InstallSnapshotReply) String() string {
 func (*InstallSnapshotReply) ProtoMessage() {}
 
 func (x *InstallSnapshotReply) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[16]
+	mi := &file_shards_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1140,7 +1286,7 @@ func (x *InstallSnapshotReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InstallSnapshotReply.ProtoReflect.Descriptor instead.
 func (*InstallSnapshotReply) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{16}
+	return file_shards_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *InstallSnapshotReply) GetFailure() *Failure {
@@ -1160,7 +1306,7 @@ type Failure_Condition struct {
 
 func (x *Failure_Condition) Reset() {
 	*x = Failure_Condition{}
-	mi := &file_shards_proto_msgTypes[17]
+	mi := &file_shards_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1318,7 @@ func (x *Failure_Condition) String() string {
 func (*Failure_Condition) ProtoMessage() {}
 
 func (x *Failure_Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[17]
+	mi := &file_shards_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1212,7 +1358,7 @@ type Failure_NotLeader struct {
 
 func (x *Failure_NotLeader) Reset() {
 	*x = Failure_NotLeader{}
-	mi := &file_shards_proto_msgTypes[18]
+	mi := &file_shards_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1370,7 @@ func (x *Failure_NotLeader) String() string {
 func (*Failure_NotLeader) ProtoMessage() {}
 
 func (x *Failure_NotLeader) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[18]
+	mi := &file_shards_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1410,7 @@ type ScanRequest_Collapse struct {
 
 func (x *ScanRequest_Collapse) Reset() {
 	*x = ScanRequest_Collapse{}
-	mi := &file_shards_proto_msgTypes[19]
+	mi := &file_shards_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1422,7 @@ func (x *ScanRequest_Collapse) String() string {
 func (*ScanRequest_Collapse) ProtoMessage() {}
 
 func (x *ScanRequest_Collapse) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[19]
+	mi := &file_shards_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1435,7 @@ func (x *ScanRequest_Collapse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ScanRequest_Collapse.ProtoReflect.Descriptor instead.
 func (*ScanRequest_Collapse) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{4, 0}
+	return file_shards_proto_rawDescGZIP(), []int{6, 0}
 }
 
 func (x *ScanRequest_Collapse) GetDelim() []byte {
@@ -1317,7 +1463,7 @@ type CommitRequest_Cond struct {
 
 func (x *CommitRequest_Cond) Reset() {
 	*x = CommitRequest_Cond{}
-	mi := &file_shards_proto_msgTypes[20]
+	mi := &file_shards_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1329,7 +1475,7 @@ func (x *CommitRequest_Cond) String() string {
 func (*CommitRequest_Cond) ProtoMessage() {}
 
 func (x *CommitRequest_Cond) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[20]
+	mi := &file_shards_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1342,7 +1488,7 @@ func (x *CommitRequest_Cond) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest_Cond.ProtoReflect.Descriptor instead.
 func (*CommitRequest_Cond) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{6, 0}
+	return file_shards_proto_rawDescGZIP(), []int{8, 0}
 }
 
 func (x *CommitRequest_Cond) GetKey() []byte {
@@ -1376,7 +1522,7 @@ type CommitRequest_Put struct {
 
 func (x *CommitRequest_Put) Reset() {
 	*x = CommitRequest_Put{}
-	mi := &file_shards_proto_msgTypes[21]
+	mi := &file_shards_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1534,7 @@ func (x *CommitRequest_Put) String() string {
 func (*CommitRequest_Put) ProtoMessage() {}
 
 func (x *CommitRequest_Put) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[21]
+	mi := &file_shards_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1547,7 @@ func (x *CommitRequest_Put) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest_Put.ProtoReflect.Descriptor instead.
 func (*CommitRequest_Put) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{6, 1}
+	return file_shards_proto_rawDescGZIP(), []int{8, 1}
 }
 
 func (x *CommitRequest_Put) GetKey() []byte {
@@ -1428,7 +1574,7 @@ type CommitRequest_Add struct {
 
 func (x *CommitRequest_Add) Reset() {
 	*x = CommitRequest_Add{}
-	mi := &file_shards_proto_msgTypes[22]
+	mi := &file_shards_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1440,7 +1586,7 @@ func (x *CommitRequest_Add) String() string {
 func (*CommitRequest_Add) ProtoMessage() {}
 
 func (x *CommitRequest_Add) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[22]
+	mi := &file_shards_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1453,7 +1599,7 @@ func (x *CommitRequest_Add) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest_Add.ProtoReflect.Descriptor instead.
 func (*CommitRequest_Add) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{6, 2}
+	return file_shards_proto_rawDescGZIP(), []int{8, 2}
 }
 
 func (x *CommitRequest_Add) GetKey() []byte {
@@ -1493,29 +1639,40 @@ const file_shards_proto_rawDesc = "" +
 	"\tNotLeader\x12\x12\n" +
 	"\x04hint\x18\x01 \x01(\rR\x04hint\x12\x1d\n" +
 	"\n" +
-	"no_replica\x18\x02 \x01(\bR\tnoReplica\"4\n" +
+	"no_replica\x18\x02 \x01(\bR\tnoReplica\"^\n" +
 	"\n" +
 	"GetRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x10\n" +
-	"\x03key\x18\x02 \x01(\fR\x03key\"p\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12(\n" +
+	"\x02at\x18\x03 \x01(\v2\x18.ashlar.daemon.shards.AtR\x02at\"8\n" +
+	"\x02At\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x1c\n" +
+	"\n" +
+	"max_age_ns\x18\x02 \x01(\x03R\bmaxAgeNs\"3\n" +
+	"\x04Seen\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x15\n" +
+	"\x06age_ns\x18\x02 \x01(\x03R\x05ageNs\"\xa0\x01\n" +
 	"\bGetReply\x127\n" +
 	"\afailure\x18\x01 \x01(\v2\x1d.ashlar.daemon.shards.FailureR\afailure\x12+\n" +
-	"\x03row\x18\x02 \x01(\v2\x19.ashlar.daemon.shards.RowR\x03row\"\xfc\x01\n" +
+	"\x03row\x18\x02 \x01(\v2\x19.ashlar.daemon.shards.RowR\x03row\x12.\n" +
+	"\x04seen\x18\x03 \x01(\v2\x1a.ashlar.daemon.shards.SeenR\x04seen\"\xa6\x02\n" +
 	"\vScanRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x14\n" +
 	"\x05start\x18\x02 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x03 \x01(\fR\x03end\x12\x14\n" +
 	"\x05limit\x18\x04 \x01(\x03R\x05limit\x12F\n" +
 	"\bcollapse\x18\x05 \x03(\v2*.ashlar.daemon.shards.ScanRequest.CollapseR\bcollapse\x12\x1b\n" +
-	"\tkeys_only\x18\x06 \x01(\bR\bkeysOnly\x1a4\n" +
+	"\tkeys_only\x18\x06 \x01(\bR\bkeysOnly\x12(\n" +
+	"\x02at\x18\a \x01(\v2\x18.ashlar.daemon.shards.AtR\x02at\x1a4\n" +
 	"\bCollapse\x12\x14\n" +
 	"\x05delim\x18\x01 \x01(\fR\x05delim\x12\x12\n" +
-	"\x04from\x18\x02 \x01(\x03R\x04from\"\x9b\x01\n" +
+	"\x04from\x18\x02 \x01(\x03R\x04from\"\xcb\x01\n" +
 	"\tScanReply\x127\n" +
 	"\afailure\x18\x01 \x01(\v2\x1d.ashlar.daemon.shards.FailureR\afailure\x12-\n" +
 	"\x04rows\x18\x02 \x03(\v2\x19.ashlar.daemon.shards.RowR\x04rows\x12\x12\n" +
 	"\x04next\x18\x03 \x01(\fR\x04next\x12\x12\n" +
-	"\x04more\x18\x04 \x01(\bR\x04more\"\xaf\x03\n" +
+	"\x04more\x18\x04 \x01(\bR\x04more\x12.\n" +
+	"\x04seen\x18\x05 \x01(\v2\x1a.ashlar.daemon.shards.SeenR\x04seen\"\xaf\x03\n" +
 	"\rCommitRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12>\n" +
@@ -1532,9 +1689,10 @@ const file_shards_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x1a-\n" +
 	"\x03Add\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
-	"\x05delta\x18\x02 \x01(\x12R\x05delta\"F\n" +
+	"\x05delta\x18\x02 \x01(\x12R\x05delta\"Z\n" +
 	"\vCommitReply\x127\n" +
-	"\afailure\x18\x01 \x01(\v2\x1d.ashlar.daemon.shards.FailureR\afailure\"^\n" +
+	"\afailure\x18\x01 \x01(\v2\x1d.ashlar.daemon.shards.FailureR\afailure\x12\x12\n" +
+	"\x04seen\x18\x02 \x01(\x04R\x04seen\"^\n" +
 	"\tRaftBatch\x12\x12\n" +
 	"\x04from\x18\x01 \x01(\rR\x04from\x12=\n" +
 	"\bmessages\x18\x02 \x03(\v2!.ashlar.daemon.shards.RaftMessageR\bmessages\"\xc8\x01\n" +
@@ -1599,69 +1757,75 @@ func file_shards_proto_rawDescGZIP() []byte {
 	return file_shards_proto_rawDescData
 }
 
-var file_shards_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_shards_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_shards_proto_goTypes = []any{
 	(*Row)(nil),                  // 0: ashlar.daemon.shards.Row
 	(*Failure)(nil),              // 1: ashlar.daemon.shards.Failure
 	(*GetRequest)(nil),           // 2: ashlar.daemon.shards.GetRequest
-	(*GetReply)(nil),             // 3: ashlar.daemon.shards.GetReply
-	(*ScanRequest)(nil),          // 4: ashlar.daemon.shards.ScanRequest
-	(*ScanReply)(nil),            // 5: ashlar.daemon.shards.ScanReply
-	(*CommitRequest)(nil),        // 6: ashlar.daemon.shards.CommitRequest
-	(*CommitReply)(nil),          // 7: ashlar.daemon.shards.CommitReply
-	(*RaftBatch)(nil),            // 8: ashlar.daemon.shards.RaftBatch
-	(*RaftMessage)(nil),          // 9: ashlar.daemon.shards.RaftMessage
-	(*Birth)(nil),                // 10: ashlar.daemon.shards.Birth
-	(*Position)(nil),             // 11: ashlar.daemon.shards.Position
-	(*DeliverReply)(nil),         // 12: ashlar.daemon.shards.DeliverReply
-	(*SnapshotChunk)(nil),        // 13: ashlar.daemon.shards.SnapshotChunk
-	(*BackupRequest)(nil),        // 14: ashlar.daemon.shards.BackupRequest
-	(*BackupReply)(nil),          // 15: ashlar.daemon.shards.BackupReply
-	(*InstallSnapshotReply)(nil), // 16: ashlar.daemon.shards.InstallSnapshotReply
-	(*Failure_Condition)(nil),    // 17: ashlar.daemon.shards.Failure.Condition
-	(*Failure_NotLeader)(nil),    // 18: ashlar.daemon.shards.Failure.NotLeader
-	(*ScanRequest_Collapse)(nil), // 19: ashlar.daemon.shards.ScanRequest.Collapse
-	(*CommitRequest_Cond)(nil),   // 20: ashlar.daemon.shards.CommitRequest.Cond
-	(*CommitRequest_Put)(nil),    // 21: ashlar.daemon.shards.CommitRequest.Put
-	(*CommitRequest_Add)(nil),    // 22: ashlar.daemon.shards.CommitRequest.Add
+	(*At)(nil),                   // 3: ashlar.daemon.shards.At
+	(*Seen)(nil),                 // 4: ashlar.daemon.shards.Seen
+	(*GetReply)(nil),             // 5: ashlar.daemon.shards.GetReply
+	(*ScanRequest)(nil),          // 6: ashlar.daemon.shards.ScanRequest
+	(*ScanReply)(nil),            // 7: ashlar.daemon.shards.ScanReply
+	(*CommitRequest)(nil),        // 8: ashlar.daemon.shards.CommitRequest
+	(*CommitReply)(nil),          // 9: ashlar.daemon.shards.CommitReply
+	(*RaftBatch)(nil),            // 10: ashlar.daemon.shards.RaftBatch
+	(*RaftMessage)(nil),          // 11: ashlar.daemon.shards.RaftMessage
+	(*Birth)(nil),                // 12: ashlar.daemon.shards.Birth
+	(*Position)(nil),             // 13: ashlar.daemon.shards.Position
+	(*DeliverReply)(nil),         // 14: ashlar.daemon.shards.DeliverReply
+	(*SnapshotChunk)(nil),        // 15: ashlar.daemon.shards.SnapshotChunk
+	(*BackupRequest)(nil),        // 16: ashlar.daemon.shards.BackupRequest
+	(*BackupReply)(nil),          // 17: ashlar.daemon.shards.BackupReply
+	(*InstallSnapshotReply)(nil), // 18: ashlar.daemon.shards.InstallSnapshotReply
+	(*Failure_Condition)(nil),    // 19: ashlar.daemon.shards.Failure.Condition
+	(*Failure_NotLeader)(nil),    // 20: ashlar.daemon.shards.Failure.NotLeader
+	(*ScanRequest_Collapse)(nil), // 21: ashlar.daemon.shards.ScanRequest.Collapse
+	(*CommitRequest_Cond)(nil),   // 22: ashlar.daemon.shards.CommitRequest.Cond
+	(*CommitRequest_Put)(nil),    // 23: ashlar.daemon.shards.CommitRequest.Put
+	(*CommitRequest_Add)(nil),    // 24: ashlar.daemon.shards.CommitRequest.Add
 }
 var file_shards_proto_depIdxs = []int32{
-	17, // 0: ashlar.daemon.shards.Failure.condition:type_name -> ashlar.daemon.shards.Failure.Condition
-	18, // 1: ashlar.daemon.shards.Failure.not_leader:type_name -> ashlar.daemon.shards.Failure.NotLeader
-	1,  // 2: ashlar.daemon.shards.GetReply.failure:type_name -> ashlar.daemon.shards.Failure
-	0,  // 3: ashlar.daemon.shards.GetReply.row:type_name -> ashlar.daemon.shards.Row
-	19, // 4: ashlar.daemon.shards.ScanRequest.collapse:type_name -> ashlar.daemon.shards.ScanRequest.Collapse
-	1,  // 5: ashlar.daemon.shards.ScanReply.failure:type_name -> ashlar.daemon.shards.Failure
-	0,  // 6: ashlar.daemon.shards.ScanReply.rows:type_name -> ashlar.daemon.shards.Row
-	20, // 7: ashlar.daemon.shards.CommitRequest.conds:type_name -> ashlar.daemon.shards.CommitRequest.Cond
-	21, // 8: ashlar.daemon.shards.CommitRequest.puts:type_name -> ashlar.daemon.shards.CommitRequest.Put
-	22, // 9: ashlar.daemon.shards.CommitRequest.adds:type_name -> ashlar.daemon.shards.CommitRequest.Add
-	1,  // 10: ashlar.daemon.shards.CommitReply.failure:type_name -> ashlar.daemon.shards.Failure
-	9,  // 11: ashlar.daemon.shards.RaftBatch.messages:type_name -> ashlar.daemon.shards.RaftMessage
-	10, // 12: ashlar.daemon.shards.RaftMessage.birth:type_name -> ashlar.daemon.shards.Birth
-	11, // 13: ashlar.daemon.shards.RaftMessage.durable:type_name -> ashlar.daemon.shards.Position
-	11, // 14: ashlar.daemon.shards.Birth.position:type_name -> ashlar.daemon.shards.Position
-	1,  // 15: ashlar.daemon.shards.BackupReply.failure:type_name -> ashlar.daemon.shards.Failure
-	0,  // 16: ashlar.daemon.shards.BackupReply.rows:type_name -> ashlar.daemon.shards.Row
-	1,  // 17: ashlar.daemon.shards.InstallSnapshotReply.failure:type_name -> ashlar.daemon.shards.Failure
-	0,  // 18: ashlar.daemon.shards.Failure.Condition.row:type_name -> ashlar.daemon.shards.Row
-	2,  // 19: ashlar.daemon.shards.Shards.Get:input_type -> ashlar.daemon.shards.GetRequest
-	4,  // 20: ashlar.daemon.shards.Shards.Scan:input_type -> ashlar.daemon.shards.ScanRequest
-	6,  // 21: ashlar.daemon.shards.Shards.Commit:input_type -> ashlar.daemon.shards.CommitRequest
-	8,  // 22: ashlar.daemon.shards.Shards.Deliver:input_type -> ashlar.daemon.shards.RaftBatch
-	13, // 23: ashlar.daemon.shards.Shards.InstallSnapshot:input_type -> ashlar.daemon.shards.SnapshotChunk
-	14, // 24: ashlar.daemon.shards.Shards.Backup:input_type -> ashlar.daemon.shards.BackupRequest
-	3,  // 25: ashlar.daemon.shards.Shards.Get:output_type -> ashlar.daemon.shards.GetReply
-	5,  // 26: ashlar.daemon.shards.Shards.Scan:output_type -> ashlar.daemon.shards.ScanReply
-	7,  // 27: ashlar.daemon.shards.Shards.Commit:output_type -> ashlar.daemon.shards.CommitReply
-	12, // 28: ashlar.daemon.shards.Shards.Deliver:output_type -> ashlar.daemon.shards.DeliverReply
-	16, // 29: ashlar.daemon.shards.Shards.InstallSnapshot:output_type -> ashlar.daemon.shards.InstallSnapshotReply
-	15, // 30: ashlar.daemon.shards.Shards.Backup:output_type -> ashlar.daemon.shards.BackupReply
-	25, // [25:31] is the sub-list for method output_type
-	19, // [19:25] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	19, // 0: ashlar.daemon.shards.Failure.condition:type_name -> ashlar.daemon.shards.Failure.Condition
+	20, // 1: ashlar.daemon.shards.Failure.not_leader:type_name -> ashlar.daemon.shards.Failure.NotLeader
+	3,  // 2: ashlar.daemon.shards.GetRequest.at:type_name -> ashlar.daemon.shards.At
+	1,  // 3: ashlar.daemon.shards.GetReply.failure:type_name -> ashlar.daemon.shards.Failure
+	0,  // 4: ashlar.daemon.shards.GetReply.row:type_name -> ashlar.daemon.shards.Row
+	4,  // 5: ashlar.daemon.shards.GetReply.seen:type_name -> ashlar.daemon.shards.Seen
+	21, // 6: ashlar.daemon.shards.ScanRequest.collapse:type_name -> ashlar.daemon.shards.ScanRequest.Collapse
+	3,  // 7: ashlar.daemon.shards.ScanRequest.at:type_name -> ashlar.daemon.shards.At
+	1,  // 8: ashlar.daemon.shards.ScanReply.failure:type_name -> ashlar.daemon.shards.Failure
+	0,  // 9: ashlar.daemon.shards.ScanReply.rows:type_name -> ashlar.daemon.shards.Row
+	4,  // 10: ashlar.daemon.shards.ScanReply.seen:type_name -> ashlar.daemon.shards.Seen
+	22, // 11: ashlar.daemon.shards.CommitRequest.conds:type_name -> ashlar.daemon.shards.CommitRequest.Cond
+	23, // 12: ashlar.daemon.shards.CommitRequest.puts:type_name -> ashlar.daemon.shards.CommitRequest.Put
+	24, // 13: ashlar.daemon.shards.CommitRequest.adds:type_name -> ashlar.daemon.shards.CommitRequest.Add
+	1,  // 14: ashlar.daemon.shards.CommitReply.failure:type_name -> ashlar.daemon.shards.Failure
+	11, // 15: ashlar.daemon.shards.RaftBatch.messages:type_name -> ashlar.daemon.shards.RaftMessage
+	12, // 16: ashlar.daemon.shards.RaftMessage.birth:type_name -> ashlar.daemon.shards.Birth
+	13, // 17: ashlar.daemon.shards.RaftMessage.durable:type_name -> ashlar.daemon.shards.Position
+	13, // 18: ashlar.daemon.shards.Birth.position:type_name -> ashlar.daemon.shards.Position
+	1,  // 19: ashlar.daemon.shards.BackupReply.failure:type_name -> ashlar.daemon.shards.Failure
+	0,  // 20: ashlar.daemon.shards.BackupReply.rows:type_name -> ashlar.daemon.shards.Row
+	1,  // 21: ashlar.daemon.shards.InstallSnapshotReply.failure:type_name -> ashlar.daemon.shards.Failure
+	0,  // 22: ashlar.daemon.shards.Failure.Condition.row:type_name -> ashlar.daemon.shards.Row
+	2,  // 23: ashlar.daemon.shards.Shards.Get:input_type -> ashlar.daemon.shards.GetRequest
+	6,  // 24: ashlar.daemon.shards.Shards.Scan:input_type -> ashlar.daemon.shards.ScanRequest
+	8,  // 25: ashlar.daemon.shards.Shards.Commit:input_type -> ashlar.daemon.shards.CommitRequest
+	10, // 26: ashlar.daemon.shards.Shards.Deliver:input_type -> ashlar.daemon.shards.RaftBatch
+	15, // 27: ashlar.daemon.shards.Shards.InstallSnapshot:input_type -> ashlar.daemon.shards.SnapshotChunk
+	16, // 28: ashlar.daemon.shards.Shards.Backup:input_type -> ashlar.daemon.shards.BackupRequest
+	5,  // 29: ashlar.daemon.shards.Shards.Get:output_type -> ashlar.daemon.shards.GetReply
+	7,  // 30: ashlar.daemon.shards.Shards.Scan:output_type -> ashlar.daemon.shards.ScanReply
+	9,  // 31: ashlar.daemon.shards.Shards.Commit:output_type -> ashlar.daemon.shards.CommitReply
+	14, // 32: ashlar.daemon.shards.Shards.Deliver:output_type -> ashlar.daemon.shards.DeliverReply
+	18, // 33: ashlar.daemon.shards.Shards.InstallSnapshot:output_type -> ashlar.daemon.shards.InstallSnapshotReply
+	17, // 34: ashlar.daemon.shards.Shards.Backup:output_type -> ashlar.daemon.shards.BackupReply
+	29, // [29:35] is the sub-list for method output_type
+	23, // [23:29] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_shards_proto_init() }
@@ -1675,7 +1839,7 @@ func file_shards_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shards_proto_rawDesc), len(file_shards_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   23,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
