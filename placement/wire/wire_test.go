@@ -32,7 +32,11 @@ func sample() *topology.Map {
 			{ID: ashlar.DiskID{2}, Host: 2, Name: "b2/d01", Bytes: 1 << 41, State: topology.DiskFailed},
 		},
 		Groups: []topology.Group{{Disks: []topology.DiskNum{0, 1}, Moved: 5}, {Disks: []topology.DiskNum{1, 0}, Moved: 7}},
-		Shards: []topology.Shard{{Replicas: []topology.Replica{{ID: 1, Host: 1}, {ID: 3, Host: 2}}}},
+		Shards: []topology.Shard{{
+			Replicas: []topology.Replica{{ID: 1, Host: 1}, {ID: 3, Host: 2}},
+			Leaving:  []topology.Replica{{ID: 2, Host: 2}}, Moved: 6,
+		}},
+		Restore: topology.Restore{Backup: ashlar.ID{3}, Run: ashlar.ID{4}, Shards: 1, Importing: true},
 	}
 }
 
