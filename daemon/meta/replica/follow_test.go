@@ -30,6 +30,14 @@ func TestFollowersShowWhatASessionSaw(t *testing.T) {
 	c.leaderOf(0)
 	store := c.store()
 	ctx := testCtx(t, 60*time.Second)
+	for id := range c.hosts { // until all have heard who leads
+		for ctx.Err() == nil {
+			if _, _, err := c.host(id).GetAt(ctx, 0, []byte("k"), meta.At{}); err == nil || ashlar.Is(err, ashlar.NotFound) {
+				break
+			}
+			time.Sleep(c.tick)
+		}
+	}
 	for n := range 200 {
 		value := fmt.Sprint(n)
 		seen := putAs(t, store, "k", value)
@@ -68,8 +76,16 @@ func TestAgeIsNeverLessThanItIs(t *testing.T) {
 	lagging := leader%3 + 1
 	h := c.host(lagging)
 	ctx := testCtx(t, 60*time.Second)
-	if _, _, err := h.GetAt(ctx, 0, []byte("k"), meta.At{Index: putAs(t, store, "k", "old"), MaxAge: time.Second}); err != nil {
-		t.Fatal(err)
+	first := putAs(t, store, "k", "old")
+	for { // until it has heard who leads
+		_, _, err := h.GetAt(ctx, 0, []byte("k"), meta.At{Index: first, MaxAge: time.Second})
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(c.tick)
 	}
 	c.isolate(lagging)
 	seen := putAs(t, store, "k", "new")
