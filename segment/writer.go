@@ -92,7 +92,8 @@ func newWriter(l *Log, id int) *writer {
 }
 
 // readyLen is the room for slices that the device has not begun to write.
-const readyLen = 16
+// It holds all slices of the longest batch, so that encode never waits for the device.
+const readyLen = 2 * RecordDataMax / sliceBytes
 
 // run gathers and lays out until the log closes and the queue is empty.
 func (w *writer) run() {
@@ -118,6 +119,7 @@ func (w *writer) run() {
 		reqs = w.gather(append(reqs[:0], first))
 		answered = len(reqs)
 		for rest := reqs; len(rest) > 0; {
+			w.await(1) // before plan: from then on a caller that gives up waits for encode
 			n, batch := w.plan(rest)
 			rest = rest[n:]
 			w.commit(batch)
