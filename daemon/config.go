@@ -6,7 +6,10 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/daemon/orphan"
+	"ashlar/daemon/rollcall"
 	"ashlar/daemon/scrub"
+	"ashlar/daemon/stripe"
 	"ashlar/segment"
 )
 
@@ -57,6 +60,11 @@ type Config struct {
 	// MissingPeriod is the time in which every stripe is asked about. 0 means
 	// rollcall.DefaultPeriod.
 	MissingPeriod duration `toml:"missing-period"`
+	// OrphanGrace is the age from which a stripe that nothing refers to may be
+	// freed, OrphanConfirm the time between the two looks. 0 means the default of
+	// package orphan.
+	OrphanGrace   duration `toml:"orphan-grace"`
+	OrphanConfirm duration `toml:"orphan-confirm"`
 	// ScrubPeriod is the time in which every byte of a disk is verified. 0 means
 	// scrub.DefaultPeriod.
 	ScrubPeriod duration `toml:"scrub-period"`
@@ -69,6 +77,8 @@ type Config struct {
 const (
 	BufferBytesDefault = 512 * ashlar.MiB
 	TrashGraceDefault  = 15 * time.Minute
+	// orphanGraceMin leaves room behind the longest upload. Test clusters may have less.
+	orphanGraceMin = stripe.UploadMax + 2*time.Hour
 )
 
 // duration is a time.Duration that reads "15m" from TOML.
@@ -117,6 +127,10 @@ func (c *Config) Check() error {
 	if c.MissingAfter < 0 || c.MissingPeriod < 0 {
 		return ashlar.E("daemon: config", "missing-after", ashlar.Invalid, fmt.Errorf("missing-after and missing-period must not be negative"))
 	}
+	if g := time.Duration(c.OrphanGrace); !c.ClaimBlank && g != 0 && g < orphanGraceMin || c.OrphanConfirm < 0 || g < 0 {
+		return ashlar.E("daemon: config", "orphan-grace", ashlar.Invalid,
+			fmt.Errorf("orphan-grace = %v: want at least %v, longer than any upload takes", g, orphanGraceMin))
+	}
 	if c.Rack == "" {
 		c.Rack = c.Name
 	}
@@ -125,6 +139,15 @@ func (c *Config) Check() error {
 	}
 	if c.TrashGrace == 0 {
 		c.TrashGrace = duration(TrashGraceDefault)
+	}
+	if c.MissingPeriod == 0 {
+		c.MissingPeriod = duration(rollcall.DefaultPeriod)
+	}
+	if c.OrphanGrace == 0 {
+		c.OrphanGrace = duration(orphan.DefaultGrace)
+	}
+	if c.OrphanConfirm == 0 {
+		c.OrphanConfirm = duration(orphan.DefaultConfirm)
 	}
 	if c.ScrubPeriod == 0 {
 		c.ScrubPeriod = duration(scrub.DefaultPeriod)

@@ -32,8 +32,10 @@ import (
 	"ashlar"
 	"ashlar/daemon/buffer"
 	"ashlar/daemon/client"
+	"ashlar/daemon/meta"
 	"ashlar/daemon/meta/replica"
 	"ashlar/daemon/meta/trash"
+	"ashlar/daemon/orphan"
 	"ashlar/daemon/piece"
 	"ashlar/daemon/repair"
 	"ashlar/daemon/rollcall"
@@ -61,6 +63,10 @@ type Options struct {
 	// Registry, if set, reaches the hosts of this process directly: the host
 	// registers itself there and opens no listener. Nil makes one of its own.
 	Registry *client.Hosts
+	// Referee, if set, makes of the metadata what knows the rows that refer to
+	// stripes: with it the trash is checked before it is freed, and orphans are
+	// searched for.
+	Referee func(meta.Store) trash.Referee
 	// Status, if set, is told in a line what a start is busy with.
 	Status func(string)
 }
@@ -80,6 +86,7 @@ type Host struct {
 	disks    *disks
 	scrub    *scrub.Scrubber
 	roll     *rollcall.Roll
+	orphans  *orphan.Search
 	coord    *stripe.Coordinator
 	repairs  atomic.Pointer[repair.Queue] // nil until assembled; the heartbeat reads it
 	shards   *replica.Host
@@ -97,8 +104,10 @@ type Host struct {
 }
 
 // Main runs a host until ctx ends.
-func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
-	h, err := Start(ctx, cfg, Options{Log: log, Status: notify.Status(log)})
+func Main(ctx context.Context, cfg Config, opt Options) error {
+	log := opt.Log
+	opt.Status = notify.Status(log)
+	h, err := Start(ctx, cfg, opt)
 	if err != nil {
 		return err
 	}
@@ -150,10 +159,12 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 		Report: h.missed, Log: h.log,
 	})
 	h.roll = rollcall.New(rollcall.Config{
-		Dir: filepath.Join(h.cfg.Dir, "rollcall"), Maps: h.place.Map, Dial: h.registry.Pieces, Missing: h.forgotten,
+		Dir: filepath.Join(h.cfg.Dir, "rollcall"), Maps: h.place.Map, Heard: h.place.Heard, Dial: h.registry.Pieces, Missing: h.forgotten,
+		Ours:   func(ctx context.Context, all []rollcall.Held) { h.orphans.Look(ctx, all) },
 		Settle: time.Duration(h.cfg.MissingAfter), Period: time.Duration(h.cfg.MissingPeriod), Log: h.log,
 	})
 	pieces.Stored = h.roll.Stored
+	h.orphans = h.searchOrphans(opt, pieces)
 	h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, scrub: h.scrub, roll: h.roll, log: h.log, status: opt.Status}
 	if err := openDisks(ctx, h.disks); err != nil {
 		return err
@@ -162,7 +173,7 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 	if err := h.join(ctx, run, m.Cluster); err != nil {
 		return err
 	}
-	if err := h.assemble(run); err != nil {
+	if err := h.assemble(run, opt); err != nil {
 		return err
 	}
 	if !h.own {
@@ -255,7 +266,7 @@ func reportShards(r *placement.Report, shards *replica.Host) {
 }
 
 // assemble puts the rooms together, from the disks upwards.
-func (h *Host) assemble(run context.Context) (err error) {
+func (h *Host) assemble(run context.Context, opt Options) (err error) {
 	pool := buffer.NewPool()
 	memory := stripe.NewMemory(pool, h.cfg.BufferBytes/2)
 	h.arrivals = pool.Share(h.cfg.BufferBytes / 4)
@@ -282,10 +293,15 @@ func (h *Host) assemble(run context.Context) (err error) {
 	h.Shards = h.shards
 	h.metadata.Store(h.shards)
 	h.wg.Go(func() { h.followMap(run) })
+	store := client.NewMeta(h.place.Map, h.registry.Shards)
 	worker := &trash.Worker{
-		Store: client.NewMeta(h.place.Map, h.registry.Shards), Stripes: h.coord, Led: h.shards.Led,
-		Grace: time.Duration(h.cfg.TrashGrace), Log: h.log,
+		Store: store, Stripes: h.coord, Led: h.shards.Led, Grace: time.Duration(h.cfg.TrashGrace), Log: h.log,
 	}
+	if opt.Referee != nil {
+		worker.Referee = opt.Referee(store)
+	}
+	h.wg.Go(func() { h.orphans.Run(run) })
+	h.wg.Go(func() { h.reportGarbage(run, store, worker) })
 	h.wg.Go(func() { worker.Run(run) })
 	return nil
 }

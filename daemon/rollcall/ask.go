@@ -27,6 +27,7 @@ type question struct {
 	failed map[ashlar.DiskID]bool
 	broken bool
 	found  int
+	ours   func(context.Context, []Held)
 }
 
 // settled reports whether a stripe may be asked about.
@@ -66,6 +67,7 @@ func (q *question) ask(ctx context.Context, batch []held) {
 		}
 	}
 	q.before(ctx, entries)
+	q.give(ctx, entries)
 	q.behind(ctx, entries)
 	q.confirm(ctx, entries)
 }
@@ -112,6 +114,22 @@ func (q *question) before(ctx context.Context, entries []*entry) {
 			}
 		}
 	}
+}
+
+// give hands over the stripes that are ours.
+func (q *question) give(ctx context.Context, entries []*entry) {
+	if q.ours == nil || ctx.Err() != nil {
+		return
+	}
+	var ours []Held
+	for _, e := range entries {
+		if !e.left {
+			ours = append(ours, Held{
+				PieceID: wire.PieceID{Stripe: e.key.Stripe, Index: e.key.Piece}, Disk: e.disk, Code: e.code, Bytes: e.bytes, Written: e.written,
+			})
+		}
+	}
+	q.ours(ctx, ours)
 }
 
 // behind asks the seats after ours about the stripes that are ours.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/daemon/wire"
 	"ashlar/placement/topology"
 	"ashlar/segment"
 )
@@ -103,12 +104,9 @@ func (r *Roll) follow(m *topology.Map, now time.Time) (made bool) {
 	defer r.mu.Unlock()
 	was := r.mu.seen
 	if was == nil || was.Epoch != m.Epoch {
-		from := now.Add(-back)
-		if was == nil { // whatever happened while this host was away
-			from = time.Time{}
-			if q := r.mu.state.Quiet; !q.IsZero() {
-				from = q.Add(-back)
-			}
+		from := time.Time{}
+		if q := r.mu.state.Quiet; !q.IsZero() { // whatever happened while this host was away or cut off
+			from = q.Add(-back)
 		}
 		if was == nil || stirred(was, m) {
 			made = true
@@ -118,7 +116,12 @@ func (r *Roll) follow(m *topology.Map, now time.Time) (made bool) {
 		}
 		r.mu.seen = m
 	}
-	r.mu.state.Quiet = now
+	if r.cfg.Heard != nil {
+		now = r.cfg.Heard()
+	}
+	if now.After(r.mu.state.Quiet) {
+		r.mu.state.Quiet = now
+	}
 	r.noteLocked(m)
 	return made
 }
@@ -186,6 +189,15 @@ func stirred(was, is *topology.Map) bool {
 		}
 	}
 	return false
+}
+
+// Held is a piece on a local disk, as it is handed over.
+type Held struct {
+	wire.PieceID
+	Disk    ashlar.DiskID
+	Code    ashlar.Code
+	Bytes   uint32 // of the stripe
+	Written time.Time
 }
 
 // held is a piece on a local disk.

@@ -97,12 +97,18 @@ type Config struct {
 	Dir string
 	// Maps returns the newest map seen, nil if there is none yet.
 	Maps func() *topology.Map
+	// Heard is when the quorum last answered this host: what happened since may
+	// not be in the map. Nil: always now.
+	Heard func() time.Time
 	// Dial returns the disks of a host, of this one too. It must not block.
 	Dial func(ashlar.HostID) (wire.Pieces, error)
 	// Missing is told of every piece that is missing, perhaps again and again,
 	// with an Owner that is not known. It must not block. False means that it
 	// could not be taken: the question is asked again.
 	Missing func(stripe.Missed) bool
+	// Ours, if set, is given the stripes that are this host's to look after, all of
+	// them once in a Period. It may take its time, and may not keep the slice.
+	Ours func(context.Context, []Held)
 	// Settle is the age from which a stripe is asked about, Period the time in
 	// which every piece is. Zero means the default.
 	Settle, Period time.Duration
@@ -353,7 +359,7 @@ func (r *Roll) full(ctx context.Context) {
 			pause(ctx, min(time.Minute, max(r.cfg.Period/16, 10*time.Millisecond)))
 			continue
 		}
-		q := &question{r: r, m: m, cut: time.Now().Add(-r.cfg.Settle), failed: map[ashlar.DiskID]bool{}}
+		q := &question{r: r, m: m, ours: r.cfg.Ours, cut: time.Now().Add(-r.cfg.Settle), failed: map[ashlar.DiskID]bool{}}
 		r.walk(ctx, q, time.Time{}, func(pieces int) {
 			pause(ctx, time.Duration(pieces)*time.Second/time.Duration(r.cfg.PiecesPerSecond))
 			q.m = r.cfg.Maps()

@@ -340,6 +340,30 @@ func TestEverythingIsAskedForInAPeriod(t *testing.T) {
 	wg.Wait()
 }
 
+// TestCutOffHostAsksFromThenOn: a host that the quorum did not answer for an hour
+// looked at its old map all the time, and is owed what happened in that hour.
+func TestCutOffHostAsksFromThenOn(t *testing.T) {
+	r := newRig(t)
+	now := time.Now()
+	r.quiet(t, now)
+	heard, cut := now, now.Add(time.Hour)
+	r.rolls[0].cfg.Heard = func() time.Time { return heard }
+	id := r.put(t, 1, now.Add(10*time.Minute), 3)
+	for at := now; at.Before(cut); at = at.Add(5 * time.Minute) {
+		r.rolls[0].follow(r.m.Load(), at)
+	}
+	heard = cut
+	r.restart(2)
+	r.rolls[0].follow(r.m.Load(), cut)
+	if due := r.rolls[0].due(r.m.Load(), cut.Add(time.Minute)); !due {
+		t.Fatal("nothing is due")
+	}
+	r.rolls[0].pay(t.Context(), r.m.Load(), cut.Add(time.Minute))
+	if got := r.take(); got[wire.PieceID{Stripe: id, Index: 3}] != 1 {
+		t.Errorf("what was lost in that hour was not found: %v", got)
+	}
+}
+
 // TestModel kills coordinators at random moments among puts and restarts: when
 // everybody is back and time has gone by, what is missing was found.
 func TestModel(t *testing.T) {

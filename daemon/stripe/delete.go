@@ -31,6 +31,12 @@ func (c *Coordinator) DeleteStripes(ctx context.Context, bucket ashlar.BucketID,
 	return all.Wait()
 }
 
+// DeleteStripe deletes every piece of one stripe, whatever extent it belongs to.
+// It returns nil only when every disk of its group has confirmed.
+func (c *Coordinator) DeleteStripe(ctx context.Context, id ashlar.StripeID, code ashlar.Code) error {
+	return c.deleteStripe(ctx, ashlar.Stripe{ID: id, Code: code})
+}
+
 // deleteStripe deletes the pieces of one stripe in parallel. All must confirm.
 func (c *Coordinator) deleteStripe(ctx context.Context, s ashlar.Stripe) error {
 	errs := make([]error, s.Code.Pieces())

@@ -55,6 +55,9 @@ const (
 	// sweepsMax bounds the deletes of pieces that run at once, of one call and
 	// of the background together.
 	sweepsMax = 64
+	// UploadMax bounds one body, however slowly it comes: the search for orphans
+	// relies on it.
+	UploadMax = 12 * time.Hour
 	// newerMapWait is how long a stale request waits for a newer map.
 	newerMapWait = 2 * time.Second
 	// newerMapPoll is how often it looks.

@@ -19,12 +19,15 @@ var (
 	errNotFormed = errors.New("the cluster is not formed yet")
 	errClosing   = errors.New("the host is stopping")
 	errAborted   = errors.New("the upload was given up")
+	errTooLong   = errors.New("the body took longer than any may")
 	errLate      = errors.New("the disk was too late for the others")
 )
 
 // WriteStripes stores the body; see wire.Stripes.
 func (c *Coordinator) WriteStripes(ctx context.Context, req wire.WriteRequest, body io.Reader) (ashlar.Extent, error) {
 	const op = "stripe: write"
+	ctx, cancel := context.WithTimeoutCause(ctx, UploadMax, errTooLong)
+	defer cancel()
 	m, err := c.formed(op)
 	if err != nil {
 		return ashlar.Extent{}, err
@@ -60,6 +63,9 @@ func (c *Coordinator) WriteStripes(ctx context.Context, req wire.WriteRequest, b
 	}
 	if err == nil {
 		err = u.settle(ctx, 0)
+	}
+	if err == nil && ctx.Err() != nil { // whoever counts on UploadMax may be at work already
+		err = ashlar.E(op, fmt.Sprintf("write=%x", uint64(u.ext.Write)), ashlar.Unavailable, context.Cause(ctx))
 	}
 	u.finish(err == nil)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -57,6 +58,7 @@ type Config struct {
 type Client struct {
 	members []member
 	log     *slog.Logger
+	heard   atomic.Int64 // when a heartbeat was last answered, Unix ns
 
 	mu struct {
 		sync.Mutex
@@ -99,6 +101,15 @@ func New(cfg Config) (*Client, error) {
 		c.members = append(c.members, member{addr: addr, conn: conn, rpc: wire.NewPlacementClient(conn)})
 	}
 	return c, nil
+}
+
+// Heard is when the quorum last answered a heartbeat of this host, zero if it
+// never did. What happened later may not be in the map.
+func (c *Client) Heard() time.Time {
+	if ns := c.heard.Load(); ns != 0 {
+		return time.Unix(0, ns)
+	}
+	return time.Time{}
 }
 
 // Close closes the connections. Calls that run fail.

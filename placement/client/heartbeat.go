@@ -118,6 +118,7 @@ func (b *beat) send(ctx context.Context, r Report, full bool) error {
 		return err
 	}
 	b.at, b.pause = at, 0
+	b.c.heard.Store(time.Now().UnixNano())
 	b.needFull = reply.GetNeedFull()
 	b.sent = make(map[ashlar.DiskID]Disk, len(r.Disks))
 	for _, d := range r.Disks {

@@ -63,6 +63,9 @@ func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Obje
 		if err := judgeWrite(req.Conditions, ch.cur.live(), ch.cur.etag()); err != nil {
 			return err
 		}
+		if err := r.fresh(); err != nil {
+			return err
+		}
 		return ch.put(ctx, m, r.extents, nil, r.salt)
 	})
 	if err != nil {

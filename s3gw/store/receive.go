@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"ashlar"
 	"ashlar/daemon/meta"
@@ -16,6 +17,7 @@ import (
 type received struct {
 	extents []ashlar.Extent // at most one; none if the body was empty
 	bytes   uint64
+	at      time.Time // when, by the wall clock
 	md5     [16]byte
 	sum     *Checksum
 	salt    []byte // of the stream, if it is encrypted
@@ -95,7 +97,7 @@ func (s *Store) receive(ctx context.Context, b *bucket, key string, part uint32,
 		}
 		return received{}, err
 	}
-	r.bytes = w.n
+	r.bytes, r.at = w.n, time.Now().Round(0)
 	if extent.Bytes > 0 {
 		r.extents = []ashlar.Extent{extent}
 	}
@@ -109,6 +111,18 @@ func (s *Store) receive(ctx context.Context, b *bucket, key string, part uint32,
 	}
 	r.md5, r.sum = body.Sums()
 	return r, nil
+}
+
+// commitWithin is how long after a body was stored a row may begin to refer to
+// it. The search for orphans relies on it (daemon/orphan): a process that slept
+// longer must not commit what may have been freed.
+const commitWithin = time.Hour
+
+func (r *received) fresh() error {
+	if age := time.Now().Round(0).Sub(r.at); age > commitWithin {
+		return ashlar.E("store: commit", "", ashlar.Unavailable, fmt.Errorf("the body was stored %v ago: too long to refer to it", age))
+	}
+	return nil
 }
 
 // release is called when the commit that was to refer to the extents failed:

@@ -169,7 +169,11 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 	if m.Extents != nil {
 		m.Extents.Salts = r.salt
 	}
-	if err := s.commitPart(ctx, up, uint16(number), m); err != nil {
+	err = r.fresh()
+	if err == nil {
+		err = s.commitPart(ctx, up, uint16(number), m)
+	}
+	if err != nil {
 		s.release(ctx, b, up.Key, r.extents, err)
 		return Part{}, err
 	}

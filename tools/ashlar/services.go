@@ -7,12 +7,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"ashlar/daemon"
+	"ashlar/daemon/meta"
+	"ashlar/daemon/meta/trash"
 	"ashlar/placement"
 	"ashlar/s3gw"
+	"ashlar/s3gw/store"
 )
 
 func daemonCommand() *cobra.Command {
-	return serviceCommand("daemon", "Run a host: its disks, its share of the bytes and of the metadata", daemon.Main)
+	return serviceCommand("daemon", "Run a host: its disks, its share of the bytes and of the metadata", runDaemon)
+}
+
+// runDaemon tells the daemon, which knows no objects, who refers to stripes.
+func runDaemon(ctx context.Context, cfg daemon.Config, log *slog.Logger) error {
+	return daemon.Main(ctx, cfg, daemon.Options{Log: log, Referee: func(m meta.Store) trash.Referee { return store.NewReferences(m) }})
 }
 
 func placementCommand() *cobra.Command {

@@ -33,6 +33,8 @@ type target interface {
 	// Fault applies one of Verbs to the named disk or host. The error names
 	// what exists when the name is unknown.
 	Fault(ctx context.Context, verb, name string) error
+	// Ask answers a question of package operate with JSON.
+	Ask(ctx context.Context, question string, args []string) ([]byte, error)
 }
 
 const (
@@ -63,6 +65,20 @@ func serveAdmin(ctx context.Context, l net.Listener, secret string, t target) er
 			http.Error(w, err.Error(), http.StatusConflict)
 		}
 	})
+	mux.HandleFunc("POST /v1/ask", func(w http.ResponseWriter, r *http.Request) {
+		var q question
+		if err := json.NewDecoder(io.LimitReader(r.Body, adminBytesMax)).Decode(&q); err != nil {
+			http.Error(w, "want {\"question\":…,\"args\":[…]}: "+err.Error(), http.StatusBadRequest)
+			return
+		}
+		b, err := t.Ask(r.Context(), q.Question, q.Args)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.Write(b)
+	})
 	server := &http.Server{
 		Handler:           authorized(secret, mux),
 		ReadHeaderTimeout: adminTimeout,
@@ -75,6 +91,11 @@ func serveAdmin(ctx context.Context, l net.Listener, secret string, t target) er
 		return err
 	}
 	return nil
+}
+
+type question struct {
+	Question string   `json:"question"`
+	Args     []string `json:"args"`
 }
 
 type fault struct {
@@ -151,6 +172,15 @@ func (r *Remote) Fault(ctx context.Context, verb, name string) error {
 	}
 	_, err = r.call(ctx, http.MethodPost, "/v1/fault", b)
 	return err
+}
+
+// Ask asks a question of package operate. The answer is JSON.
+func (r *Remote) Ask(ctx context.Context, what string, args []string) ([]byte, error) {
+	b, err := json.Marshal(question{what, args})
+	if err != nil {
+		return nil, err
+	}
+	return r.call(ctx, http.MethodPost, "/v1/ask", b)
 }
 
 func (r *Remote) call(ctx context.Context, method, path string, body []byte) ([]byte, error) {

@@ -18,7 +18,9 @@ import (
 	"ashlar"
 	"ashlar/daemon"
 	"ashlar/daemon/client"
+	"ashlar/daemon/meta"
 	"ashlar/daemon/meta/backup"
+	"ashlar/daemon/meta/trash"
 	"ashlar/diskmgr/blockdev"
 	"ashlar/placement"
 	placeclient "ashlar/placement/client"
@@ -26,6 +28,8 @@ import (
 	"ashlar/placement/topology"
 	"ashlar/s3gw"
 	"ashlar/s3gw/keyring"
+	"ashlar/s3gw/store"
+	"ashlar/tools/operate"
 )
 
 const (
@@ -237,7 +241,7 @@ func (c *Cluster) startHost(ctx context.Context, spec hostSpec) (*daemon.Host, e
 		members = append(members, m.Addr())
 	}
 	return daemon.Start(ctx, hostConfig(&c.cfg, spec, members, inProcess, inProcess),
-		daemon.Options{Log: c.log, Registry: c.registry})
+		daemon.Options{Log: c.log, Registry: c.registry, Referee: func(m meta.Store) trash.Referee { return store.NewReferences(m) }})
 }
 
 // inProcess is the address of a host that opens no listener: a call to it
@@ -290,6 +294,13 @@ func (c *Cluster) Config() Config { return c.cfg }
 
 // Status asks the quorum for the health of the cluster.
 func (c *Cluster) Status(ctx context.Context) (health.Status, error) { return c.place.Status(ctx) }
+
+// Ask answers a question of package operate.
+func (c *Cluster) Ask(ctx context.Context, question string, args []string) ([]byte, error) {
+	return operate.Do(ctx, &operate.Cluster{
+		Maps: c.place.Map, Meta: client.NewMeta(c.place.Map, c.registry.Shards), Pieces: c.registry.Pieces,
+	}, question, args)
+}
 
 // Fault applies a verb to a disk or host and returns when the map shows it.
 func (c *Cluster) Fault(ctx context.Context, verb, name string) error {
@@ -472,6 +483,13 @@ func hostConfig(cfg *Config, spec hostSpec, members []string, bytes, rpc string)
 	}
 	if cfg.MissingAfter > 0 {
 		_ = h.MissingAfter.UnmarshalText([]byte(cfg.MissingAfter.String()))
+	}
+	if cfg.MissingPeriod > 0 {
+		_ = h.MissingPeriod.UnmarshalText([]byte(cfg.MissingPeriod.String()))
+	}
+	if cfg.OrphanGrace > 0 {
+		_ = h.OrphanGrace.UnmarshalText([]byte(cfg.OrphanGrace.String()))
+		_ = h.OrphanConfirm.UnmarshalText([]byte((cfg.OrphanGrace / 2).String()))
 	}
 	if cfg.ScrubPeriod > 0 {
 		_ = h.ScrubPeriod.UnmarshalText([]byte(cfg.ScrubPeriod.String()))

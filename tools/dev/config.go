@@ -61,6 +61,10 @@ type Config struct {
 	// OutAfter is how long a host may be down before it is given up; 0 means the
 	// quorum's default. It is used when the cluster is made.
 	OutAfter time.Duration
+	// MissingPeriod is the time in which every stripe is looked at once, OrphanGrace
+	// the age from which one that nothing refers to is freed; 0 means the daemon's
+	// default.
+	MissingPeriod, OrphanGrace time.Duration
 	// ScrubPeriod is the time in which every byte of a disk is verified; 0 means
 	// the daemon's default.
 	ScrubPeriod time.Duration

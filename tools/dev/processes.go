@@ -15,6 +15,7 @@ import (
 	"ashlar/placement/topology"
 	"ashlar/s3gw"
 	"ashlar/tools/network"
+	"ashlar/tools/operate"
 )
 
 // Processes is a cluster whose every service is a child process of this one,
@@ -239,6 +240,20 @@ func (p *Processes) PIDs() map[string]int { return p.super.pids() }
 
 // Status asks the quorum for the health of the cluster.
 func (p *Processes) Status(ctx context.Context) (health.Status, error) { return p.place.Status(ctx) }
+
+// Ask answers a question of package operate, through connections of its own.
+func (p *Processes) Ask(ctx context.Context, question string, args []string) ([]byte, error) {
+	cfgs, err := memberConfigs(&p.cfg, p.st)
+	if err != nil {
+		return nil, err
+	}
+	c, end, err := operate.Dial(ctx, rpcAddrs(cfgs))
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	return operate.Do(ctx, c, question, args)
+}
 
 // Fault applies a verb and returns when the map shows it. A host is killed with
 // SIGKILL.

@@ -17,13 +17,17 @@
 // the first that is too young. The time is that of the writer's clock: the
 // grace must also cover the skew between hosts. A stripe is named by one upload
 // (ashlar.WriteID) and belongs to one row, so an entry needs no count of
-// references; the list holds only what the dropping transaction owned.
+// references; the list holds only what the dropping transaction owned. All the
+// same the worker asks, before it frees, whether any row refers to what it is
+// about to free (Referee): a mistake elsewhere then costs space and an alarm in
+// the log, never data.
 //
 // If the index is lost: a lost trash row costs space, never data. The pieces
 // name their owner, and an orphan search finds what no row refers to.
 package trash
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -107,6 +111,25 @@ func Decode(row meta.Row) (Entry, error) {
 		})
 	}
 	return e, nil
+}
+
+// Each calls fn for every entry on a shard's list, oldest first.
+func Each(ctx context.Context, store meta.Store, shard ashlar.ShardID, fn func(Entry)) error {
+	for start := []byte{Kind}; start != nil; {
+		page, err := store.Scan(ctx, shard, meta.ScanRequest{Start: start, End: []byte{Kind + 1}})
+		if err != nil {
+			return err
+		}
+		for _, row := range page.Rows {
+			e, err := Decode(row)
+			if err != nil {
+				return err
+			}
+			fn(e)
+		}
+		start = page.Next
+	}
+	return nil
 }
 
 // before returns the key that ends the range of rows dropped before t.

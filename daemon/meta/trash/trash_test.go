@@ -348,3 +348,45 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+// referee refers to the writes that it holds.
+type referee map[ashlar.WriteID]bool
+
+func (r referee) Refers(_ context.Context, _ ashlar.BucketID, _ string, extents []ashlar.Extent) ([]bool, error) {
+	if r == nil {
+		return nil, errors.New("no leader")
+	}
+	refers := make([]bool, len(extents))
+	for i, x := range extents {
+		refers[i] = r[x.Write]
+	}
+	return refers, nil
+}
+
+// TestNothingLiveIsFreed puts on the list what a row refers to.
+func TestNothingLiveIsFreed(t *testing.T) {
+	b := newBench(t)
+	live := referee{2: true}
+	b.Referee = live
+	b.throw(t, 1, "live", 2*time.Hour, extents(3, 100))
+	b.throw(t, 1, "dead", 2*time.Hour, extents(1, 100))
+	b.round(t.Context())
+	if left := b.left(t, 1); len(left) != 1 || left[0].Key != "live" || b.disks.deleted["live"] != 0 || b.disks.deleted["dead"] != 1 {
+		t.Errorf("left %v, freed %v", left, b.disks.deleted)
+	}
+	if s := b.Stats(); s.Held != 1 || s.Rows != 1 {
+		t.Errorf("%+v", s)
+	}
+	b.Referee = referee(nil)
+	b.now = b.now.Add(time.Hour)
+	b.round(t.Context())
+	if left := b.left(t, 1); len(left) != 1 || b.disks.deleted["live"] != 0 {
+		t.Errorf("freed without an answer: %v", b.disks.deleted)
+	}
+	b.Referee = referee{}
+	b.now = b.now.Add(time.Hour)
+	b.round(t.Context())
+	if left := b.left(t, 1); len(left) != 0 || b.disks.deleted["live"] != 3 {
+		t.Errorf("left %v, freed %v when nothing refers to it any more", left, b.disks.deleted)
+	}
+}

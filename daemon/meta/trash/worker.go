@@ -3,6 +3,8 @@ package trash
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"time"
@@ -34,15 +36,24 @@ const (
 	backoffMax = 2 * time.Minute
 )
 
+// Referee knows the rows that refer to stripes.
+type Referee interface {
+	// Refers reports for each extent, of which Write and Part matter, whether a
+	// row other than a trash row refers to it. It is linearizable.
+	Refers(ctx context.Context, bucket ashlar.BucketID, key string, extents []ashlar.Extent) ([]bool, error)
+}
+
 // Worker deletes the stripes of old trash. Fill in the exported fields before
-// Run; do not change them after. The zero value of none of them but Clock and
-// Log is useful.
+// Run; do not change them after. The zero value of none of them but Referee,
+// Clock and Log is useful.
 type Worker struct {
 	Store   meta.Store
 	Stripes wire.Stripes
 	// Led returns the shards that this host leads now. Two hosts that believe
 	// to lead the same shard do no harm: every step may be repeated.
 	Led func() []ashlar.ShardID
+	// Referee is asked before anything is freed. Nil: the list is trusted.
+	Referee Referee
 	// Grace is how long an entry lies before it is freed.
 	Grace time.Duration
 	// Clock is time.Now if nil.
@@ -51,8 +62,8 @@ type Worker struct {
 	Log *slog.Logger
 
 	stats struct {
-		rows, bytes, errors atomic.Uint64
-		lagNS               atomic.Int64
+		rows, bytes, errors, held atomic.Uint64
+		lagNS                     atomic.Int64
 	}
 	limit  *rate.Limiter
 	shards map[ashlar.ShardID]*shardState // touched only by Run's goroutine
@@ -64,6 +75,9 @@ type Stats struct {
 	Rows, Bytes uint64
 	// Errors counts calls that failed and will be repeated.
 	Errors uint64
+	// Held counts the looks at entries that something refers to: they are not
+	// freed, and somebody made a mistake.
+	Held uint64
 	// Lag is how long after its grace the last freed row was freed.
 	Lag time.Duration
 }
@@ -80,7 +94,7 @@ type shardState struct {
 // Stats may be called at any time.
 func (w *Worker) Stats() Stats {
 	return Stats{
-		Rows: w.stats.rows.Load(), Bytes: w.stats.bytes.Load(), Errors: w.stats.errors.Load(),
+		Rows: w.stats.rows.Load(), Bytes: w.stats.bytes.Load(), Errors: w.stats.errors.Load(), Held: w.stats.held.Load(),
 		Lag: time.Duration(w.stats.lagNS.Load()),
 	}
 }
@@ -232,6 +246,9 @@ func (w *Worker) freeRow(ctx context.Context, row meta.Row) (e Entry, rest []ash
 		return e, nil, err
 	}
 	rest = e.Extents
+	if err := w.look(ctx, e); err != nil {
+		return e, rest, err
+	}
 	for len(rest) > 0 {
 		n := batch(rest)
 		if err := w.limit.Wait(ctx); err != nil {
@@ -243,6 +260,27 @@ func (w *Worker) freeRow(ctx context.Context, row meta.Row) (e Entry, rest []ash
 		rest = rest[n:]
 	}
 	return e, nil, nil
+}
+
+// look refuses to free what something refers to.
+func (w *Worker) look(ctx context.Context, e Entry) error {
+	if w.Referee == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	refers, err := w.Referee.Refers(ctx, e.Bucket, e.Key, e.Extents)
+	if err != nil {
+		return err
+	}
+	for i, live := range refers {
+		if live {
+			w.stats.held.Add(1)
+			return ashlar.E("trash: free", fmt.Sprintf("bucket=%v key=%q write=%x", e.Bucket, e.Key, uint64(e.Extents[i].Write)),
+				ashlar.Exists, errors.New("it is on the trash list and something refers to it; it is kept"))
+		}
+	}
+	return nil
 }
 
 func (w *Worker) deleteStripes(ctx context.Context, e Entry, extents []ashlar.Extent) error {

@@ -42,6 +42,7 @@
 //	'a'   'a' due(8) what(1) bucket(16) slot(1) subject  Agenda  every shard
 //	'e'   'e' name                                Lease     every shard
 //	't'   see daemon/meta/trash                   its own   every shard
+//	'g'   see daemon/orphan (reports of hosts)    its own   shard 0
 //
 // The values are the messages of row.proto; each begins with the version of its
 // meaning (format = 1), and a reader refuses one that it does not know.

@@ -1,0 +1,154 @@
+package orphan
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"ashlar"
+	"ashlar/daemon/meta"
+	"ashlar/daemon/meta/metatest"
+	"ashlar/daemon/meta/trash"
+	"ashlar/daemon/wire"
+)
+
+// rig is a search over doubles; the trash is the real list in a model store.
+type rig struct {
+	*Search
+	now     time.Time
+	live    map[ashlar.WriteID]bool // what a row refers to
+	refuse  error                   // what the referee fails with
+	dead    error                   // what deletes fail with
+	deleted []ashlar.StripeID
+	store   meta.Store
+}
+
+func (r *rig) Refers(_ context.Context, _ ashlar.BucketID, _ string, extents []ashlar.Extent) ([]bool, error) {
+	if r.refuse != nil {
+		return nil, r.refuse
+	}
+	refers := make([]bool, len(extents))
+	for i, x := range extents {
+		refers[i] = r.live[x.Write]
+	}
+	return refers, nil
+}
+
+func newRig() *rig {
+	r := &rig{now: time.Unix(1e9, 0), live: map[ashlar.WriteID]bool{}, store: metatest.NewModel()}
+	r.Search = New(Config{
+		Store: r.store, Referee: r, Shards: func() int { return 3 }, clock: func() time.Time { return r.now },
+		Describe: func(_ context.Context, _ ashlar.DiskID, id wire.PieceID) (wire.Piece, error) {
+			return wire.Piece{PieceID: id, Owner: ashlar.Owner{Bucket: ashlar.BucketID{1}, Key: "k"}}, nil
+		},
+		Delete: func(_ context.Context, id ashlar.StripeID, _ ashlar.Code) error {
+			if r.dead == nil {
+				r.deleted = append(r.deleted, id)
+			}
+			return r.dead
+		},
+	})
+	return r
+}
+
+// seen lets the walk come by a stripe of a write.
+func (r *rig) seen(t *testing.T, write ashlar.WriteID, age time.Duration) ashlar.StripeID {
+	id := ashlar.NewStripeID(ashlar.BucketID{1}, "k", 0, 0, write)
+	r.Look(t.Context(), []Stripe{{
+		PieceID: wire.PieceID{Stripe: id}, Code: ashlar.Code{K: 4, M: 2}, Bytes: 40, Written: r.now.Add(-age),
+	}})
+	return id
+}
+
+func (r *rig) throw(t *testing.T, shard ashlar.ShardID, write ashlar.WriteID) {
+	t.Helper()
+	put, err := trash.Row(trash.Entry{Key: "k", Extents: []ashlar.Extent{{Write: write, Bytes: 40}}, Dropped: r.now})
+	if err == nil {
+		err = r.store.Commit(t.Context(), shard, &meta.Txn{ID: ashlar.RequestID(ashlar.NewID()), Puts: []meta.Put{put}})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *rig) later(t *testing.T, d time.Duration) {
+	r.now = r.now.Add(d)
+	r.settle(t.Context())
+}
+
+func TestOnlyWhatNothingRefersToIsFreed(t *testing.T) {
+	const old = 48 * time.Hour
+	r := newRig()
+	r.live[1] = true
+	r.seen(t, 1, old)
+	r.seen(t, 2, time.Hour) // too young
+	r.seen(t, 3, old)       // referred to before the second look
+	r.seen(t, 4, old)       // thrown away meanwhile
+	nobodys := r.seen(t, 5, old)
+	r.later(t, DefaultConfirm/2)
+	if len(r.deleted) > 0 {
+		t.Fatalf("freed after one look: %v", r.deleted)
+	}
+	r.live[3] = true
+	r.throw(t, 2, 4)
+	r.later(t, DefaultConfirm)
+	if !slices.Equal(r.deleted, []ashlar.StripeID{nobodys}) {
+		t.Errorf("freed %v, want %v", r.deleted, nobodys)
+	}
+	if s := r.Stats(); s.Looked != 4 || s.Freed != 1 || s.Bytes != 40 || s.Spared != 2 || s.Candidates != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestDoubtKeeps(t *testing.T) {
+	r := newRig()
+	r.refuse = errors.New("no leader")
+	r.seen(t, 1, 48*time.Hour)
+	if s := r.Stats(); s.Candidates != 0 || s.Failed != 1 {
+		t.Errorf("nobody answered: %+v", s)
+	}
+	r.refuse = nil
+	id := r.seen(t, 1, 48*time.Hour)
+	r.refuse = errors.New("no leader")
+	r.later(t, 2*DefaultConfirm)
+	r.refuse = nil
+	bad := &meta.Txn{ID: ashlar.RequestID(ashlar.NewID()), Puts: []meta.Put{{Key: append([]byte{trash.Kind}, make([]byte, 16)...), Value: []byte("not a trash row")}}}
+	if err := r.store.Commit(t.Context(), 1, bad); err != nil {
+		t.Fatal(err)
+	}
+	r.later(t, time.Minute)
+	if len(r.deleted) > 0 {
+		t.Fatal("freed though the trash could not be read")
+	}
+	undo := &meta.Txn{ID: ashlar.RequestID(ashlar.NewID()), Deletes: [][]byte{bad.Puts[0].Key}}
+	if err := r.store.Commit(t.Context(), 1, undo); err != nil {
+		t.Fatal(err)
+	}
+	r.dead = errors.New("a disk is down")
+	r.later(t, time.Minute)
+	if s := r.Stats(); s.Candidates != 1 || s.Freed != 0 {
+		t.Errorf("not all disks confirmed: %+v", s)
+	}
+	r.dead = nil
+	r.later(t, time.Minute)
+	if !slices.Equal(r.deleted, []ashlar.StripeID{id}) {
+		t.Errorf("freed %v in the end", r.deleted)
+	}
+}
+
+func TestReports(t *testing.T) {
+	store := metatest.NewModel()
+	want := []Report{{Version: 1, Host: 1, Name: "a", Freed: 7}, {Version: 1, Host: 300, Name: "b"}}
+	for range 2 {
+		for _, r := range want {
+			if err := r.Write(t.Context(), store); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got, err := Reports(t.Context(), store); err != nil || !slices.Equal(got, want) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
