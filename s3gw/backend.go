@@ -28,6 +28,8 @@ type Buckets interface {
 	BucketReads(ctx context.Context, name string) (store.Reads, error)
 	SetBucketReads(ctx context.Context, name string, r store.Reads) error
 	SetVersioning(ctx context.Context, name string, v store.Versioning) error
+	// Access returns what decides who may do what; it may be up to two seconds old.
+	Access(ctx context.Context, name string) (store.Access, error)
 	// Setting returns a configuration of a bucket, nil if there is none.
 	Setting(ctx context.Context, name, setting string) ([]byte, error)
 	// PutSetting stores one; a nil value removes it.
@@ -54,6 +56,8 @@ type Objects interface {
 	ListVersions(ctx context.Context, req store.VersionsRequest) (store.VersionsPage, error)
 	// SetTags replaces the tags of a version and returns which one that was.
 	SetTags(ctx context.Context, bucket, key, version string, tags map[string]string) (string, error)
+	// SetACL replaces the grants of a version and returns which one that was.
+	SetACL(ctx context.Context, bucket, key, version string, acl []byte) (string, error)
 }
 
 // Locks keep versions from being deleted.

@@ -23,12 +23,26 @@ const usEast1 = "us-east-1"
 // follows what was sent, not what was announced.
 const documentStartBytes = 16 << 10
 
-// document reads the whole XML body of a request, verified.
+// document is the body of a request, or why it could not be read.
+type document struct {
+	bytes []byte
+	err   error
+}
+
+// document reads the whole XML body of a request, verified. It is read once.
 func (c *call) document() ([]byte, error) {
-	var buf bytes.Buffer
-	buf.Grow(min(int(c.body.Bytes())+bytes.MinRead, documentStartBytes))
-	_, err := buf.ReadFrom(c.body)
-	return buf.Bytes(), err
+	if c.doc == nil && c.body == nil {
+		if err := c.openBody(); err != nil {
+			return nil, err
+		}
+	}
+	if c.doc == nil {
+		var buf bytes.Buffer
+		buf.Grow(min(int(c.body.Bytes())+bytes.MinRead, documentStartBytes))
+		_, err := buf.ReadFrom(c.body)
+		c.doc = &document{buf.Bytes(), err}
+	}
+	return c.doc.bytes, c.doc.err
 }
 
 func listBuckets(c *call) error {
@@ -80,11 +94,6 @@ func listBuckets(c *call) error {
 }
 
 func createBucket(c *call) error {
-	switch c.header("X-Amz-Object-Ownership") {
-	case "", "BucketOwnerEnforced":
-	default:
-		return s3.E(s3.NotImplemented, "Only the object ownership BucketOwnerEnforced is implemented.")
-	}
 	doc, err := c.document()
 	if err != nil {
 		return err
@@ -105,6 +114,9 @@ func createBucket(c *call) error {
 		opt.Locked = true
 	case v != "" && !strings.EqualFold(v, "false"):
 		return invalidArgument("x-amz-bucket-object-lock-enabled", v, "Want true or false.")
+	}
+	if opt.Settings, err = c.newBucketSettings(); err != nil {
+		return err
 	}
 	err = c.s.backend.CreateBucketWith(c.ctx, c.auth.Account, string(c.bucket), c.s.region, opt)
 	// AWS's oldest region answers 200 when you make your own bucket again.
@@ -211,45 +223,6 @@ func getRequestPayment(c *call) error {
 		w.Begin("RequestPaymentConfiguration")
 		w.Raw("Payer", "BucketOwner")
 		w.Close("RequestPaymentConfiguration")
-	})
-}
-
-func getOwnershipControls(c *call) error {
-	if _, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket)); err != nil {
-		return withBucket(err, c.bucket)
-	}
-	return c.xml(http.StatusOK, func(w *s3.Writer) {
-		w.Begin("OwnershipControls")
-		w.Open("Rule")
-		w.Raw("ObjectOwnership", "BucketOwnerEnforced")
-		w.Close("Rule")
-		w.Close("OwnershipControls")
-	})
-}
-
-func getBucketACL(c *call) error {
-	b, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket))
-	if err != nil {
-		return withBucket(err, c.bucket)
-	}
-	return c.acl(b.Owner)
-}
-
-// acl answers with the one ACL there is: the owner may do everything.
-func (c *call) acl(owner string) error {
-	return c.xml(http.StatusOK, func(w *s3.Writer) {
-		w.Begin("AccessControlPolicy")
-		w.Owner("Owner", owner)
-		w.Open("AccessControlList")
-		w.Open("Grant")
-		w.B = append(w.B, `<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser">`...)
-		w.Text("ID", owner)
-		w.Text("DisplayName", owner)
-		w.Close("Grantee")
-		w.Raw("Permission", "FULL_CONTROL")
-		w.Close("Grant")
-		w.Close("AccessControlList")
-		w.Close("AccessControlPolicy")
 	})
 }
 

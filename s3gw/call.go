@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/s3gw/iam"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sigv4"
 	"ashlar/s3gw/store"
@@ -36,6 +37,11 @@ type call struct {
 	session *store.Session
 	body    *body     // nil where the route takes none
 	form    *postForm // of an upload by a form, nil otherwise
+	who     *iam.Identity
+
+	doc      *document // the body as a document, once it was read
+	known    map[s3.Bucket]*access
+	subjects map[subjectOf]*store.Object
 
 	wrote    bool      // the status line was written
 	cut      bool      // the answer broke off: the connection must go
@@ -152,7 +158,7 @@ const xmlBufferKeptBytes = 1 << 20
 // xml answers with the document that build writes.
 func (c *call) xml(status int, build func(w *s3.Writer)) error {
 	buf := xmlBuffers.Get().(*[]byte)
-	w := s3.Writer{B: (*buf)[:0]}
+	w := s3.Writer{B: (*buf)[:0], DisplayName: c.s.displayName}
 	build(&w)
 	c.sendXML(status, w.B)
 	if *buf = w.B; cap(w.B) <= xmlBufferKeptBytes {
@@ -161,8 +167,10 @@ func (c *call) xml(status int, build func(w *s3.Writer)) error {
 	return nil
 }
 
-func (c *call) sendXML(status int, doc []byte) {
-	c.set("Content-Type", "application/xml")
+func (c *call) sendXML(status int, doc []byte) { c.sendDocument(status, "application/xml", doc) }
+
+func (c *call) sendDocument(status int, contentType string, doc []byte) {
+	c.set("Content-Type", contentType)
 	c.set("Content-Length", strconv.Itoa(len(doc)))
 	c.writeHead(status)
 	if c.r.Method != http.MethodHead {
@@ -280,7 +288,7 @@ func (c *call) logLine(op, code string, took time.Duration) {
 		slog.Int64("bytes_out", c.bytesOut), slog.Duration("took", took),
 	}
 	if c.auth != nil {
-		attrs = append(attrs, slog.String("account", c.auth.Account))
+		attrs = append(attrs, slog.String("account", c.auth.Account), slog.String("key_id", c.auth.AccessKey))
 	}
 	if c.failed != nil && c.failed.Err != nil {
 		attrs = append(attrs, slog.String("cause", c.failed.Err.Error()))

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"ashlar/s3gw/s3"
+	"ashlar/s3gw/sigv4"
 	"ashlar/s3gw/store"
 )
 
@@ -27,6 +28,7 @@ const (
 // postForm is a POST form whose fields were read; its file was not.
 type postForm struct {
 	fields map[string]string // by lower-case name, with the bucket
+	key    s3.Key            // with the name of the file in it
 	file   *multipart.Part
 	policy *s3.PostPolicy
 }
@@ -39,6 +41,17 @@ func isForm(r *http.Request, q s3.Query) bool {
 	}
 	kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	return err == nil && kind == "multipart/form-data"
+}
+
+// anonymous reports whether a form brings no credentials: no policy, no key and
+// no signature.
+func (f *postForm) anonymous() bool {
+	for _, name := range []string{"policy", "awsaccesskeyid", "signature", "x-amz-credential", "x-amz-signature", "x-amz-algorithm", "x-amz-security-token"} {
+		if f.fields[name] != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // fieldsReader ends with an error when the fields of a form grow too large.
@@ -69,10 +82,11 @@ func (c *call) openForm() error {
 	if err != nil {
 		return err
 	}
-	if c.auth, err = c.s.verifier.VerifyForm(f.fields); err != nil {
+	if f.anonymous() {
+		c.auth, f.policy = &sigv4.Auth{}, &s3.PostPolicy{BytesMax: store.PutBytesMax}
+	} else if c.auth, err = c.s.verifier.VerifyForm(f.fields); err != nil {
 		return err
-	}
-	if f.policy, err = s3.ParsePostPolicy(f.fields["policy"]); err != nil {
+	} else if f.policy, err = s3.ParsePostPolicy(f.fields["policy"]); err != nil {
 		return err
 	}
 	if err = c.parseTarget(); err != nil {
@@ -85,7 +99,12 @@ func (c *call) openForm() error {
 		return s3.E(s3.AccessDenied, "Invalid according to Policy: the form is for another bucket.")
 	}
 	f.fields["bucket"] = string(c.bucket)
-	if err = f.policy.Judge(f.fields, c.s.now()); err != nil {
+	if !f.anonymous() {
+		if err = f.policy.Judge(f.fields, c.s.now()); err != nil {
+			return err
+		}
+	}
+	if f.key, err = s3.ParseKey(strings.ReplaceAll(f.fields["key"], "${filename}", f.file.FileName())); err != nil {
 		return err
 	}
 	for name := range c.r.Header {
@@ -163,11 +182,11 @@ func postObject(c *call) error {
 	if f == nil {
 		return s3.E(s3.MalformedPOSTRequest, "")
 	}
-	key, err := s3.ParseKey(strings.ReplaceAll(f.fields["key"], "${filename}", f.file.FileName()))
+	c.key = f.key
+	own, err := c.ownedBy()
 	if err != nil {
 		return err
 	}
-	c.key = key
 	attr, err := c.attributes()
 	if err != nil {
 		return err
@@ -190,7 +209,7 @@ func postObject(c *call) error {
 		return err
 	}
 	o, err := c.s.backend.PutObject(c.ctx, &store.PutRequest{
-		Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Lock: lock, Encryption: enc,
+		Bucket: string(c.bucket), Key: string(c.key), Owner: own.owner, ACL: own.acl, Attributes: attr, Lock: lock, Encryption: enc,
 	}, body)
 	if err != nil {
 		return c.withKey(err)

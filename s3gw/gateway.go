@@ -2,7 +2,6 @@ package s3gw
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"log/slog"
 	"os"
@@ -16,8 +15,9 @@ import (
 	hosts "ashlar/daemon/client"
 	placement "ashlar/placement/client"
 	"ashlar/placement/topology"
+	"ashlar/s3gw/iam"
 	ring "ashlar/s3gw/keyring"
-	"ashlar/s3gw/sigv4"
+	"ashlar/s3gw/s3"
 	"ashlar/s3gw/store"
 	"ashlar/systemd/notify"
 )
@@ -46,6 +46,11 @@ type Config struct {
 	KeyringFile string `toml:"keyring-file"`
 	// PlainCustomerKeys takes the keys of SSE-C over plain HTTP too: for tests.
 	PlainCustomerKeys bool `toml:"plain-customer-keys"`
+	// ObjectOwnership is the mode of new buckets that ask for none.
+	ObjectOwnership string `toml:"object-ownership,omitempty"`
+	// Accounts besides that of the root key, for the bootstrap and for test clusters.
+	// An account that lists the root key among its own is the root key's.
+	Accounts []iam.AccountConfig `toml:"accounts,omitempty"`
 	// LifecycleDay is how long the lifecycle worker takes a day to be: for test
 	// clusters. 24 hours, due at midnight, if zero.
 	LifecycleDay Duration `toml:"lifecycle-day"`
@@ -64,37 +69,28 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return err
 }
 
-// Credentials are one access key and its secret.
-type Credentials struct{ AccessKey, SecretKey string }
-
-// rootAccount owns what the root key makes.
-const rootAccount = "root"
-
-// Lookup implements sigv4.Credentials.
-func (c Credentials) Lookup(accessKey string) (secret, account string, err error) {
-	if subtle.ConstantTimeCompare([]byte(accessKey), []byte(c.AccessKey)) != 1 {
-		return "", "", sigv4.ErrUnknownKey
-	}
-	return c.SecretKey, rootAccount, nil
-}
-
-// credentials finds the root key: there is no default secret.
-func (c *Config) credentials() (Credentials, error) {
-	root := Credentials{AccessKey: c.RootAccessKey}
+// credentials finds the root key, for which there is no default secret, and the
+// accounts.
+func (c *Config) credentials() (*iam.Static, error) {
+	const op = "s3gw: config"
+	root := iam.KeyConfig{AccessKey: c.RootAccessKey}
 	if c.RootSecretFile != "" {
 		b, err := os.ReadFile(c.RootSecretFile)
 		if err != nil {
-			return root, ashlar.E("s3gw: config", "root-secret-file", ashlar.Invalid, err)
+			return nil, ashlar.E(op, "root-secret-file", ashlar.Invalid, err)
 		}
 		root.SecretKey = strings.TrimSpace(string(b))
 	} else {
-		root = Credentials{AccessKey: os.Getenv("ASHLAR_ACCESS_KEY"), SecretKey: os.Getenv("ASHLAR_SECRET_KEY")}
+		root = iam.KeyConfig{AccessKey: os.Getenv("ASHLAR_ACCESS_KEY"), SecretKey: os.Getenv("ASHLAR_SECRET_KEY")}
 	}
 	if root.AccessKey == "" || root.SecretKey == "" {
-		return root, ashlar.E("s3gw: config", "", ashlar.Invalid, errors.New(
+		return nil, ashlar.E(op, "", ashlar.Invalid, errors.New(
 			"no root key: set root-access-key and root-secret-file, or ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY"))
 	}
-	return root, nil
+	if c.ObjectOwnership != "" && s3.CheckOwnership(c.ObjectOwnership) != nil {
+		return nil, ashlar.E(op, "object-ownership", ashlar.Invalid, errors.New("want BucketOwnerEnforced, BucketOwnerPreferred or ObjectWriter"))
+	}
+	return iam.NewStatic(root, c.Accounts)
 }
 
 // keys reads the keyring, nil if none is configured.
@@ -142,7 +138,7 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	log.Info("gateway listens", "addr", strings.Join(names, " "))
 	defer notify.Service(log, "serving S3 on "+strings.Join(names, " and "), func() bool { return accepts(doors) })()
 	return Run(ctx, doors, place.Map, registry, Options{
-		Credentials: root, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
+		Credentials: root, ObjectOwnership: cfg.ObjectOwnership, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
 		Metrics: prometheus.DefaultRegisterer, LifecycleDay: time.Duration(cfg.LifecycleDay), Keys: keys, PlainKeys: cfg.PlainCustomerKeys,
 	})
 }

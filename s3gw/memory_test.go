@@ -42,6 +42,9 @@ type memBucket struct {
 	life    *lifecycle.Config
 	objects map[string]*memObject
 	uploads map[string]*memUpload
+
+	settings map[string][]byte
+	rev      uint64
 }
 
 type memObject struct {
@@ -97,6 +100,9 @@ func (m *memory) CreateBucketWith(ctx context.Context, owner, name, region strin
 	err := m.CreateBucket(ctx, owner, name, region)
 	if err == nil && opt.Slots > 0 {
 		m.buckets[name].Shards = uint8(opt.Slots)
+	}
+	if err == nil {
+		m.buckets[name].settings = maps.Clone(opt.Settings)
 	}
 	return err
 }
@@ -242,7 +248,7 @@ func (m *memory) commit(req *store.PutRequest, data []byte, etag string, sum *st
 	}
 	o := &memObject{data: data, Object: store.Object{
 		Bucket: b.ID, Key: req.Key, ETag: etag, Bytes: uint64(len(data)), Modified: m.now(), Attributes: req.Attributes,
-		Checksum: sum, PartBytes: parts, Owner: req.Owner,
+		Checksum: sum, PartBytes: parts, Owner: req.Owner, ACL: req.ACL,
 	}}
 	b.objects[req.Key] = o
 	m.puts++
@@ -332,13 +338,51 @@ func (m *memory) SetTags(context.Context, string, string, string, map[string]str
 	return "", store.ErrNoSuchKey
 }
 
-func (m *memory) Setting(_ context.Context, name, _ string) ([]byte, error) {
-	_, err := m.HeadBucket(context.Background(), name)
-	return nil, err
+func (m *memory) Setting(_ context.Context, name, setting string) ([]byte, error) {
+	a, err := m.Access(context.Background(), name)
+	if err != nil {
+		return nil, err
+	}
+	return a.Setting(setting), nil
 }
 
-func (m *memory) PutSetting(context.Context, string, string, []byte) error {
-	return store.ErrNoSuchBucket
+func (m *memory) PutSetting(_ context.Context, name, setting string, value []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.bucket(name)
+	if err != nil {
+		return err
+	}
+	if b.settings == nil {
+		b.settings = map[string][]byte{}
+	}
+	m.nextID++
+	b.rev = uint64(m.nextID)
+	if b.settings[setting] = value; value == nil {
+		delete(b.settings, setting)
+	}
+	return nil
+}
+
+func (m *memory) Access(_ context.Context, name string) (store.Access, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.bucket(name)
+	if err != nil {
+		return store.Access{}, err
+	}
+	return store.NewAccess(b.Bucket, b.rev, maps.Clone(b.settings)), nil
+}
+
+func (m *memory) SetACL(_ context.Context, bucket, key, _ string, acl []byte) (string, error) {
+	o, err := m.object(bucket, key)
+	if err != nil {
+		return "", err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	o.ACL = acl
+	return "", nil
 }
 
 func (m *memory) CopyObject(_ context.Context, req *store.CopyRequest) (store.Object, error) {

@@ -18,7 +18,11 @@ func createUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	u := store.Upload{Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr}
+	own, err := c.ownedBy()
+	if err != nil {
+		return err
+	}
+	u := store.Upload{Bucket: string(c.bucket), Key: string(c.key), Owner: own.owner, ACL: own.acl, Attributes: attr}
 	if u.Lock, err = c.lock(); err != nil {
 		return err
 	}

@@ -12,8 +12,12 @@ import (
 func (c *call) lock() (store.Lock, error) { return s3.LockOf(c.r.Header, c.s.now()) }
 
 // bypass reports whether a retention in governance mode is to be passed.
-func (c *call) bypass() bool {
-	return strings.EqualFold(c.header("X-Amz-Bypass-Governance-Retention"), "true")
+// The header of a sender who lacks the right does nothing.
+func (c *call) bypass(key s3.Key) bool {
+	if !strings.EqualFold(c.header("X-Amz-Bypass-Governance-Retention"), "true") {
+		return false
+	}
+	return c.allowed("s3:BypassGovernanceRetention", c.arn(key))
 }
 
 func getObjectLock(c *call) error {
@@ -84,7 +88,7 @@ func putRetention(c *call) error {
 	if err != nil {
 		return err
 	}
-	err = c.s.backend.SetRetention(c.ctx, string(c.bucket), string(c.key), version, mode, until, c.bypass())
+	err = c.s.backend.SetRetention(c.ctx, string(c.bucket), string(c.key), version, mode, until, c.bypass(c.key))
 	if err != nil {
 		return c.readError(err)
 	}

@@ -29,6 +29,7 @@ const (
 // route is one line of the table: everything that a request can ask for.
 type route struct {
 	op     string // AWS's name, for logs and metrics
+	need   string // the action of IAM that it is; see rights for what comes on top
 	method string
 	on     target
 	// sub is the subresource, the query parameter that picks the operation.
@@ -42,74 +43,78 @@ type route struct {
 // routes is the whole surface of the gateway. A test walks it and proves that
 // every line refuses a request that is not authenticated.
 var routes = []route{
-	{op: "ListBuckets", method: "GET", on: onService, serve: listBuckets},
+	{op: "ListBuckets", need: "s3:ListAllMyBuckets", method: "GET", on: onService, serve: listBuckets},
 
-	{op: "CreateBucket", method: "PUT", on: onBucket, body: xmlBody, serve: createBucket},
-	{op: "HeadBucket", method: "HEAD", on: onBucket, serve: headBucket},
-	{op: "DeleteBucket", method: "DELETE", on: onBucket, serve: deleteBucket},
-	{op: "ListObjects", method: "GET", on: onBucket, serve: listObjectsV1},
-	{op: "ListObjectsV2", method: "GET", on: onBucket, sub: "list-type", serve: listObjectsV2},
-	{op: "ListMultipartUploads", method: "GET", on: onBucket, sub: "uploads", serve: listUploads},
-	{op: "PostObject", method: "POST", on: onBucket, body: formFile, serve: postObject},
-	{op: "DeleteObjects", method: "POST", on: onBucket, sub: "delete", body: xmlBody, serve: deleteObjects},
-	{op: "GetBucketLocation", method: "GET", on: onBucket, sub: "location", serve: getBucketLocation},
-	{op: "GetBucketAcl", method: "GET", on: onBucket, sub: "acl", serve: getBucketACL},
-	{op: "GetBucketVersioning", method: "GET", on: onBucket, sub: "versioning", serve: getBucketVersioning},
-	{op: "PutBucketVersioning", method: "PUT", on: onBucket, sub: "versioning", body: xmlBody, serve: putBucketVersioning},
-	{op: "ListObjectVersions", method: "GET", on: onBucket, sub: "versions", serve: listVersions},
-	{op: "GetBucketNotificationConfiguration", method: "GET", on: onBucket, sub: "notification", serve: emptyDocument("NotificationConfiguration")},
-	{op: "GetBucketLogging", method: "GET", on: onBucket, sub: "logging", serve: emptyDocument("BucketLoggingStatus")},
-	{op: "GetBucketAccelerateConfiguration", method: "GET", on: onBucket, sub: "accelerate", serve: emptyDocument("AccelerateConfiguration")},
-	{op: "GetBucketRequestPayment", method: "GET", on: onBucket, sub: "requestPayment", serve: getRequestPayment},
-	{op: "GetBucketOwnershipControls", method: "GET", on: onBucket, sub: "ownershipControls", serve: getOwnershipControls},
-	{op: "GetBucketPolicy", method: "GET", on: onBucket, sub: "policy", serve: notConfigured(s3.NoSuchBucketPolicy)},
-	{op: "GetBucketPolicyStatus", method: "GET", on: onBucket, sub: "policyStatus", serve: notConfigured(s3.NoSuchBucketPolicy)},
-	{op: "GetBucketTagging", method: "GET", on: onBucket, sub: "tagging", serve: getBucketTagging},
-	{op: "PutBucketTagging", method: "PUT", on: onBucket, sub: "tagging", body: xmlBody, serve: putBucketTagging},
-	{op: "DeleteBucketTagging", method: "DELETE", on: onBucket, sub: "tagging", serve: deleteSetting(settingTags)},
-	{op: "GetBucketLifecycleConfiguration", method: "GET", on: onBucket, sub: "lifecycle", serve: getLifecycle},
-	{op: "PutBucketLifecycleConfiguration", method: "PUT", on: onBucket, sub: "lifecycle", body: xmlBody, serve: putLifecycle},
-	{op: "DeleteBucketLifecycle", method: "DELETE", on: onBucket, sub: "lifecycle", serve: deleteLifecycle},
-	{op: "GetBucketCors", method: "GET", on: onBucket, sub: "cors", serve: getSetting(settingCORS, s3.NoSuchCORSConfiguration)},
-	{op: "PutBucketCors", method: "PUT", on: onBucket, sub: "cors", body: xmlBody, serve: putSetting(settingCORS, s3.CheckCORS)},
-	{op: "DeleteBucketCors", method: "DELETE", on: onBucket, sub: "cors", serve: deleteSetting(settingCORS)},
-	{op: "GetBucketEncryption", method: "GET", on: onBucket, sub: "encryption", serve: getBucketEncryption},
-	{op: "PutBucketEncryption", method: "PUT", on: onBucket, sub: "encryption", body: xmlBody, serve: putBucketEncryption},
-	{op: "DeleteBucketEncryption", method: "DELETE", on: onBucket, sub: "encryption", serve: deleteBucketEncryption},
-	{op: "GetObjectLockConfiguration", method: "GET", on: onBucket, sub: "object-lock", serve: getObjectLock},
-	{op: "PutObjectLockConfiguration", method: "PUT", on: onBucket, sub: "object-lock", body: xmlBody, serve: putObjectLock},
-	{op: "GetPublicAccessBlock", method: "GET", on: onBucket, sub: "publicAccessBlock", serve: getSetting(settingPublicBlock, s3.NoSuchPublicAccessBlockConfiguration)},
-	// Nothing can be made public yet (ACLs and policies are 501), so what a block
-	// asks for holds; policy and ACLs must read it when they come.
-	{op: "PutPublicAccessBlock", method: "PUT", on: onBucket, sub: "publicAccessBlock", body: xmlBody, serve: putSetting(settingPublicBlock, s3.CheckPublicAccessBlock)},
-	{op: "DeletePublicAccessBlock", method: "DELETE", on: onBucket, sub: "publicAccessBlock", serve: deleteSetting(settingPublicBlock)},
-	{op: "GetBucketReplication", method: "GET", on: onBucket, sub: "replication", serve: notConfigured(s3.ReplicationConfigurationNotFoundError)},
-	{op: "GetBucketWebsite", method: "GET", on: onBucket, sub: "website", serve: notConfigured(s3.NoSuchWebsiteConfiguration)},
+	{op: "CreateBucket", need: "s3:CreateBucket", method: "PUT", on: onBucket, body: xmlBody, serve: createBucket},
+	{op: "HeadBucket", need: "s3:ListBucket", method: "HEAD", on: onBucket, serve: headBucket},
+	{op: "DeleteBucket", need: "s3:DeleteBucket", method: "DELETE", on: onBucket, serve: deleteBucket},
+	{op: "ListObjects", need: "s3:ListBucket", method: "GET", on: onBucket, serve: listObjectsV1},
+	{op: "ListObjectsV2", need: "s3:ListBucket", method: "GET", on: onBucket, sub: "list-type", serve: listObjectsV2},
+	{op: "ListMultipartUploads", need: "s3:ListBucketMultipartUploads", method: "GET", on: onBucket, sub: "uploads", serve: listUploads},
+	{op: "PostObject", need: "s3:PutObject", method: "POST", on: onBucket, body: formFile, serve: postObject},
+	{op: "DeleteObjects", need: "s3:DeleteObject", method: "POST", on: onBucket, sub: "delete", body: xmlBody, serve: deleteObjects},
+	{op: "GetBucketLocation", need: "s3:GetBucketLocation", method: "GET", on: onBucket, sub: "location", serve: getBucketLocation},
+	{op: "GetBucketAcl", need: "s3:GetBucketAcl", method: "GET", on: onBucket, sub: "acl", serve: getBucketACL},
+	{op: "PutBucketAcl", need: "s3:PutBucketAcl", method: "PUT", on: onBucket, sub: "acl", body: xmlBody, serve: putBucketACL},
+	{op: "GetBucketVersioning", need: "s3:GetBucketVersioning", method: "GET", on: onBucket, sub: "versioning", serve: getBucketVersioning},
+	{op: "PutBucketVersioning", need: "s3:PutBucketVersioning", method: "PUT", on: onBucket, sub: "versioning", body: xmlBody, serve: putBucketVersioning},
+	{op: "ListObjectVersions", need: "s3:ListBucketVersions", method: "GET", on: onBucket, sub: "versions", serve: listVersions},
+	{op: "GetBucketNotificationConfiguration", need: "s3:GetBucketNotification", method: "GET", on: onBucket, sub: "notification", serve: emptyDocument("NotificationConfiguration")},
+	{op: "GetBucketLogging", need: "s3:GetBucketLogging", method: "GET", on: onBucket, sub: "logging", serve: emptyDocument("BucketLoggingStatus")},
+	{op: "GetBucketAccelerateConfiguration", need: "s3:GetAccelerateConfiguration", method: "GET", on: onBucket, sub: "accelerate", serve: emptyDocument("AccelerateConfiguration")},
+	{op: "GetBucketRequestPayment", need: "s3:GetBucketRequestPayment", method: "GET", on: onBucket, sub: "requestPayment", serve: getRequestPayment},
+	{op: "GetBucketOwnershipControls", need: "s3:GetBucketOwnershipControls", method: "GET", on: onBucket, sub: "ownershipControls", serve: getOwnershipControls},
+	{op: "PutBucketOwnershipControls", need: "s3:PutBucketOwnershipControls", method: "PUT", on: onBucket, sub: "ownershipControls", body: xmlBody, serve: putOwnershipControls},
+	{op: "DeleteBucketOwnershipControls", need: "s3:PutBucketOwnershipControls", method: "DELETE", on: onBucket, sub: "ownershipControls", serve: deleteOwnershipControls},
+	{op: "GetBucketPolicy", need: "s3:GetBucketPolicy", method: "GET", on: onBucket, sub: "policy", serve: getBucketPolicy},
+	{op: "PutBucketPolicy", need: "s3:PutBucketPolicy", method: "PUT", on: onBucket, sub: "policy", body: xmlBody, serve: putBucketPolicy},
+	{op: "DeleteBucketPolicy", need: "s3:DeleteBucketPolicy", method: "DELETE", on: onBucket, sub: "policy", serve: deleteSetting(settingPolicy)},
+	{op: "GetBucketPolicyStatus", need: "s3:GetBucketPolicyStatus", method: "GET", on: onBucket, sub: "policyStatus", serve: getBucketPolicyStatus},
+	{op: "GetBucketTagging", need: "s3:GetBucketTagging", method: "GET", on: onBucket, sub: "tagging", serve: getBucketTagging},
+	{op: "PutBucketTagging", need: "s3:PutBucketTagging", method: "PUT", on: onBucket, sub: "tagging", body: xmlBody, serve: putBucketTagging},
+	{op: "DeleteBucketTagging", need: "s3:PutBucketTagging", method: "DELETE", on: onBucket, sub: "tagging", serve: deleteSetting(settingTags)},
+	{op: "GetBucketLifecycleConfiguration", need: "s3:GetLifecycleConfiguration", method: "GET", on: onBucket, sub: "lifecycle", serve: getLifecycle},
+	{op: "PutBucketLifecycleConfiguration", need: "s3:PutLifecycleConfiguration", method: "PUT", on: onBucket, sub: "lifecycle", body: xmlBody, serve: putLifecycle},
+	{op: "DeleteBucketLifecycle", need: "s3:PutLifecycleConfiguration", method: "DELETE", on: onBucket, sub: "lifecycle", serve: deleteLifecycle},
+	{op: "GetBucketCors", need: "s3:GetBucketCORS", method: "GET", on: onBucket, sub: "cors", serve: getSetting(settingCORS, s3.NoSuchCORSConfiguration)},
+	{op: "PutBucketCors", need: "s3:PutBucketCORS", method: "PUT", on: onBucket, sub: "cors", body: xmlBody, serve: putSetting(settingCORS, s3.CheckCORS)},
+	{op: "DeleteBucketCors", need: "s3:PutBucketCORS", method: "DELETE", on: onBucket, sub: "cors", serve: deleteSetting(settingCORS)},
+	{op: "GetBucketEncryption", need: "s3:GetEncryptionConfiguration", method: "GET", on: onBucket, sub: "encryption", serve: getBucketEncryption},
+	{op: "PutBucketEncryption", need: "s3:PutEncryptionConfiguration", method: "PUT", on: onBucket, sub: "encryption", body: xmlBody, serve: putBucketEncryption},
+	{op: "DeleteBucketEncryption", need: "s3:PutEncryptionConfiguration", method: "DELETE", on: onBucket, sub: "encryption", serve: deleteBucketEncryption},
+	{op: "GetObjectLockConfiguration", need: "s3:GetBucketObjectLockConfiguration", method: "GET", on: onBucket, sub: "object-lock", serve: getObjectLock},
+	{op: "PutObjectLockConfiguration", need: "s3:PutBucketObjectLockConfiguration", method: "PUT", on: onBucket, sub: "object-lock", body: xmlBody, serve: putObjectLock},
+	{op: "GetPublicAccessBlock", need: "s3:GetBucketPublicAccessBlock", method: "GET", on: onBucket, sub: "publicAccessBlock", serve: getSetting(settingPublicBlock, s3.NoSuchPublicAccessBlockConfiguration)},
+	{op: "PutPublicAccessBlock", need: "s3:PutBucketPublicAccessBlock", method: "PUT", on: onBucket, sub: "publicAccessBlock", body: xmlBody, serve: putSetting(settingPublicBlock, s3.CheckPublicAccessBlock)},
+	{op: "DeletePublicAccessBlock", need: "s3:PutBucketPublicAccessBlock", method: "DELETE", on: onBucket, sub: "publicAccessBlock", serve: deleteSetting(settingPublicBlock)},
+	{op: "GetBucketReplication", need: "s3:GetReplicationConfiguration", method: "GET", on: onBucket, sub: "replication", serve: notConfigured(s3.ReplicationConfigurationNotFoundError)},
+	{op: "GetBucketWebsite", need: "s3:GetBucketWebsite", method: "GET", on: onBucket, sub: "website", serve: notConfigured(s3.NoSuchWebsiteConfiguration)},
 
-	{op: "GetBucketReads", method: "GET", on: onBucket, sub: subReads, serve: getBucketReads},
-	{op: "PutBucketReads", method: "PUT", on: onBucket, sub: subReads, serve: putBucketReads},
+	{op: "GetBucketReads", need: "ashlar:GetBucketReads", method: "GET", on: onBucket, sub: subReads, serve: getBucketReads},
+	{op: "PutBucketReads", need: "ashlar:PutBucketReads", method: "PUT", on: onBucket, sub: subReads, serve: putBucketReads},
 
-	{op: "PutObject", method: "PUT", on: onObject, body: dataBody, serve: putObject},
-	{op: "CopyObject", method: "PUT", on: onObject, copy: true, serve: copyObject},
-	{op: "GetObject", method: "GET", on: onObject, serve: getObject},
-	{op: "HeadObject", method: "HEAD", on: onObject, serve: getObject},
-	{op: "DeleteObject", method: "DELETE", on: onObject, serve: deleteObject},
-	{op: "GetObjectAcl", method: "GET", on: onObject, sub: "acl", serve: getObjectACL},
-	{op: "GetObjectTagging", method: "GET", on: onObject, sub: "tagging", serve: getObjectTagging},
-	{op: "PutObjectTagging", method: "PUT", on: onObject, sub: "tagging", body: xmlBody, serve: putObjectTagging},
-	{op: "DeleteObjectTagging", method: "DELETE", on: onObject, sub: "tagging", serve: deleteObjectTagging},
-	{op: "GetObjectAttributes", method: "GET", on: onObject, sub: "attributes", serve: getObjectAttributes},
-	{op: "GetObjectRetention", method: "GET", on: onObject, sub: "retention", serve: getRetention},
-	{op: "PutObjectRetention", method: "PUT", on: onObject, sub: "retention", body: xmlBody, serve: putRetention},
-	{op: "GetObjectLegalHold", method: "GET", on: onObject, sub: "legal-hold", serve: getLegalHold},
-	{op: "PutObjectLegalHold", method: "PUT", on: onObject, sub: "legal-hold", body: xmlBody, serve: putLegalHold},
+	{op: "PutObject", need: "s3:PutObject", method: "PUT", on: onObject, body: dataBody, serve: putObject},
+	{op: "CopyObject", need: "s3:PutObject", method: "PUT", on: onObject, copy: true, serve: copyObject},
+	{op: "GetObject", need: "s3:GetObject", method: "GET", on: onObject, serve: getObject},
+	{op: "HeadObject", need: "s3:GetObject", method: "HEAD", on: onObject, serve: getObject},
+	{op: "DeleteObject", need: "s3:DeleteObject", method: "DELETE", on: onObject, serve: deleteObject},
+	{op: "GetObjectAcl", need: "s3:GetObjectAcl", method: "GET", on: onObject, sub: "acl", serve: getObjectACL},
+	{op: "PutObjectAcl", need: "s3:PutObjectAcl", method: "PUT", on: onObject, sub: "acl", body: xmlBody, serve: putObjectACL},
+	{op: "GetObjectTagging", need: "s3:GetObjectTagging", method: "GET", on: onObject, sub: "tagging", serve: getObjectTagging},
+	{op: "PutObjectTagging", need: "s3:PutObjectTagging", method: "PUT", on: onObject, sub: "tagging", body: xmlBody, serve: putObjectTagging},
+	{op: "DeleteObjectTagging", need: "s3:DeleteObjectTagging", method: "DELETE", on: onObject, sub: "tagging", serve: deleteObjectTagging},
+	{op: "GetObjectAttributes", need: "s3:GetObjectAttributes", method: "GET", on: onObject, sub: "attributes", serve: getObjectAttributes},
+	{op: "GetObjectRetention", need: "s3:GetObjectRetention", method: "GET", on: onObject, sub: "retention", serve: getRetention},
+	{op: "PutObjectRetention", need: "s3:PutObjectRetention", method: "PUT", on: onObject, sub: "retention", body: xmlBody, serve: putRetention},
+	{op: "GetObjectLegalHold", need: "s3:GetObjectLegalHold", method: "GET", on: onObject, sub: "legal-hold", serve: getLegalHold},
+	{op: "PutObjectLegalHold", need: "s3:PutObjectLegalHold", method: "PUT", on: onObject, sub: "legal-hold", body: xmlBody, serve: putLegalHold},
 
-	{op: "CreateMultipartUpload", method: "POST", on: onObject, sub: "uploads", serve: createUpload},
-	{op: "UploadPart", method: "PUT", on: onObject, sub: "uploadId", body: dataBody, serve: uploadPart},
-	{op: "UploadPartCopy", method: "PUT", on: onObject, sub: "uploadId", copy: true, serve: uploadPartCopy},
-	{op: "ListParts", method: "GET", on: onObject, sub: "uploadId", serve: listParts},
-	{op: "CompleteMultipartUpload", method: "POST", on: onObject, sub: "uploadId", body: completeBody, serve: completeUpload},
-	{op: "AbortMultipartUpload", method: "DELETE", on: onObject, sub: "uploadId", serve: abortUpload},
+	{op: "CreateMultipartUpload", need: "s3:PutObject", method: "POST", on: onObject, sub: "uploads", serve: createUpload},
+	{op: "UploadPart", need: "s3:PutObject", method: "PUT", on: onObject, sub: "uploadId", body: dataBody, serve: uploadPart},
+	{op: "UploadPartCopy", need: "s3:PutObject", method: "PUT", on: onObject, sub: "uploadId", copy: true, serve: uploadPartCopy},
+	{op: "ListParts", need: "s3:ListMultipartUploadParts", method: "GET", on: onObject, sub: "uploadId", serve: listParts},
+	{op: "CompleteMultipartUpload", need: "s3:PutObject", method: "POST", on: onObject, sub: "uploadId", body: completeBody, serve: completeUpload},
+	{op: "AbortMultipartUpload", need: "s3:AbortMultipartUpload", method: "DELETE", on: onObject, sub: "uploadId", serve: abortUpload},
 }
 
 // subresources are the query parameters that change what a request means. One
@@ -151,6 +156,9 @@ func newRouteTable(list []route) routeTable {
 	for i := range list {
 		r := &list[i]
 		key := routeKey{r.method, r.on, r.sub, r.copy}
+		if r.need == "" {
+			panic("s3gw: route " + r.op + " says no action: nobody could be authorised")
+		}
 		if t.byKey[key] != nil || r.sub != "" && !subresources[r.sub] {
 			panic("s3gw: route " + r.op + " is ambiguous or its subresource unknown")
 		}
@@ -198,7 +206,7 @@ func refuseStrayParameters(method, sub string, q s3.Query) error {
 	switch {
 	case method == "PUT" && sub == "" && q.Has("partNumber"):
 		stray = "partNumber"
-	case (method == "PUT" || method == "POST") && q.Has("versionId") && sub != "tagging" && sub != "retention" && sub != "legal-hold":
+	case (method == "PUT" || method == "POST") && q.Has("versionId") && sub != "tagging" && sub != "acl" && sub != "retention" && sub != "legal-hold":
 		stray = "versionId"
 	default:
 		return nil
@@ -243,16 +251,9 @@ var steering = []struct {
 	{"X-Amz-Server-Side-Encryption-Context", nil, s3.NotImplemented},
 	{"X-Amz-Write-Offset-Bytes", nil, s3.NotImplemented},
 	{"X-Amz-Rename-Source", nil, s3.NotImplemented},
-	{"X-Amz-Acl", []string{"private", "bucket-owner-full-control"}, s3.AccessControlListNotSupported},
-	{"X-Amz-Grant-Read", nil, s3.AccessControlListNotSupported},
-	{"X-Amz-Grant-Write", nil, s3.AccessControlListNotSupported},
-	{"X-Amz-Grant-Read-Acp", nil, s3.AccessControlListNotSupported},
-	{"X-Amz-Grant-Write-Acp", nil, s3.AccessControlListNotSupported},
-	{"X-Amz-Grant-Full-Control", nil, s3.AccessControlListNotSupported},
 }
 
-// checkSteering refuses what would be silently ignored otherwise, and a request
-// that expects another owner.
+// checkSteering refuses what would be silently ignored otherwise.
 func (c *call) checkSteering() error {
 	for i := range steering {
 		st := &steering[i]
@@ -260,21 +261,30 @@ func (c *call) checkSteering() error {
 		if !ok || len(value) == 1 && contains(st.allowed, value[0]) {
 			continue
 		}
-		code, message := st.code, "The header "+strings.ToLower(st.name)+" is not implemented."
-		switch {
-		case code == s3.AccessControlListNotSupported && c.key == "":
-			code, message = s3.InvalidBucketACLWithObjectOwnership, ""
-		case code == s3.AccessControlListNotSupported:
-			message = ""
-		}
-		return s3.E(code, message)
+		return s3.E(st.code, "The header "+strings.ToLower(st.name)+" is not implemented.")
 	}
-	if expected := c.header("X-Amz-Expected-Bucket-Owner"); expected != "" && c.bucket != "" {
-		b, err := c.s.backend.HeadBucket(c.ctx, string(c.bucket))
-		if err != nil {
-			return err
+	return nil
+}
+
+// checkExpectedOwner refuses a request that expects a bucket, or the source of a
+// copy, to be another account's.
+func (c *call) checkExpectedOwner() error {
+	for name, bucket := range map[string]s3.Bucket{"X-Amz-Expected-Bucket-Owner": c.bucket, "X-Amz-Source-Expected-Bucket-Owner": ""} {
+		expected := c.header(name)
+		if expected == "" {
+			continue
 		}
-		if b.Owner != expected {
+		if bucket == "" {
+			var err error
+			if bucket, _, _, err = c.copySource(); err != nil {
+				continue // not a copy
+			}
+		}
+		a, err := c.access(bucket)
+		if err != nil {
+			return withBucket(err, bucket)
+		}
+		if expected != c.s.accountID(a.Owner) && expected != a.Owner {
 			return s3.E(s3.AccessDenied, "")
 		}
 	}

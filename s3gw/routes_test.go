@@ -11,10 +11,20 @@ import (
 	"time"
 
 	"ashlar/s3gw/s3"
+	"ashlar/s3gw/store"
 )
 
-// untouched is a backend that must not be reached: its methods are nil.
+// untouched is a backend that must not be reached: its methods are nil, but for
+// those that say whose the bucket is.
 type untouched struct{ Backend }
+
+func (untouched) Access(context.Context, string) (store.Access, error) {
+	return store.NewAccess(store.Bucket{Name: "bucket", Owner: testAccount}, 1, nil), nil
+}
+
+func (untouched) HeadBucket(context.Context, string) (store.Bucket, error) {
+	return store.Bucket{Name: "bucket", Owner: testAccount}, nil
+}
 
 // target writes the request line of a route.
 func (r *route) target() string {
@@ -74,6 +84,9 @@ func TestEveryRouteIsGuarded(t *testing.T) {
 				}
 				r := g.request(t, f, c)
 				w := g.serve(r)
+				if rt.op == "DeleteObjects" && name == "anonymous" && w.Code == 400 {
+					continue // judged key by key; see TestEveryRouteIsAuthorised
+				}
 				if w.Code != 403 && w.Code != 400 || b.code != "" && r.Method != "HEAD" && !strings.Contains(w.Body.String(), "<Code>"+b.code+"</Code>") {
 					t.Errorf("%s, %s, %s: %d %s", rt.op, name, f.name, w.Code, w.Body)
 				}
@@ -120,7 +133,7 @@ func TestUnknownRequests(t *testing.T) {
 		status         int
 		code           string
 	}{
-		{"PUT", "/bucket?analytics", 501, "NotImplemented"}, {"PUT", "/bucket?policy", 501, "NotImplemented"}, {"PUT", "/bucket?acl", 501, "NotImplemented"},
+		{"PUT", "/bucket?analytics", 501, "NotImplemented"}, {"PUT", "/bucket?policy", 400, "MalformedPolicy"}, {"PUT", "/bucket?acl", 400, "MissingSecurityHeader"},
 		{"DELETE", "/bucket?metrics", 501, "NotImplemented"}, {"DELETE", "/bucket?versions", 501, "NotImplemented"}, {"GET", "/bucket?inventory&id=x", 501, "NotImplemented"},
 		{"POST", "/bucket/k?tagging", 501, "NotImplemented"}, {"PUT", "/bucket/k?renameObject", 501, "NotImplemented"}, {"POST", "/bucket/k?select&select-type=2", 501, "NotImplemented"},
 		{"POST", "/bucket/k?restore", 501, "NotImplemented"}, {"GET", "/bucket/k?torrent", 501, "NotImplemented"}, {"PUT", "/bucket/k?neverHeardOf", 501, "NotImplemented"},

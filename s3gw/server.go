@@ -5,13 +5,16 @@
 // A request goes one way and only this way:
 //
 //	limits    too many requests → 503 SlowDown; header block too large → 400
-//	verify    sigv4 yields who sent it, or an error; nothing passes without. The
+//	verify    sigv4 yields who sent it, or an error; a request that brings no
+//	          credentials at all is nobody's. The
 //	          signature of a POST form is in its fields (form.go): they are read,
 //	          verified and judged here, and take the place of headers
 //	target    bucket and key are parsed once into types, from the host and the
 //	          escaped path; a key is opaque bytes and is never cleaned
 //	route     (target, method, subresource) is looked up in the table of
 //	          routes.go; what is not in the table is refused, never guessed
+//	authorize every action that the request is, on every resource, is judged by
+//	          the sender's policies, the bucket's policy and the ACLs (authorize.go)
 //	body      one reader decodes, measures, hashes and verifies the bytes in one
 //	          pass; it ends with an error instead of io.EOF if anything is wrong
 //	handler   calls the backend and writes the answer, or returns an error,
@@ -99,6 +102,10 @@ type Options struct {
 	// Domains are the host names under which bucket.domain names a bucket.
 	// Every other host is path-style.
 	Domains []string
+	// ObjectOwnership is the mode of new buckets that ask for none:
+	// BucketOwnerEnforced if empty, as on AWS. ObjectWriter makes buckets as AWS did
+	// before 2023, with ACLs and without ownership controls.
+	ObjectOwnership string
 	// HostID is sent as x-amz-id-2: it says which gateway answered.
 	HostID string
 	// Log gets one line per request at debug, and failures of the server at
@@ -133,6 +140,10 @@ type Server struct {
 	routes    routeTable
 	metrics   *metrics
 
+	accounts  Accounts // nil: every key is the root of its account
+	ownership string
+	accesses  accessCache
+
 	inflight atomic.Int64
 	idSeed   uint64
 	idNext   atomic.Uint64
@@ -155,10 +166,15 @@ func New(o Options) *Server {
 	if o.HostID == "" {
 		o.HostID = "ashlar"
 	}
+	if o.ObjectOwnership == "" {
+		o.ObjectOwnership = s3.OwnerEnforced
+	}
+	accounts, _ := o.Credentials.(Accounts)
 	o.Limits.setDefaults()
 	s := &Server{
 		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
 		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, routes: newRouteTable(routes), idSeed: rand.Uint64(),
+		accounts: accounts, ownership: o.ObjectOwnership,
 	}
 	for _, d := range o.Domains {
 		s.domains = append(s.domains, strings.ToLower(strings.Trim(d, ".")))
@@ -269,6 +285,9 @@ func (c *call) run() (err error) {
 		return err
 	}
 	c.allowOrigin()
+	if err = c.identifySender(); err != nil {
+		return err
+	}
 	if c.route, err = s.routes.find(c); err != nil {
 		return err
 	}
@@ -278,16 +297,29 @@ func (c *call) run() (err error) {
 	if err = c.openSession(); err != nil {
 		return err
 	}
-	if err = c.openBody(); err != nil {
+	if err = c.authorize(); err != nil {
 		return err
 	}
-	return c.route.serve(c)
+	if c.body == nil { // a condition of a policy may have asked for a document
+		if err = c.openBody(); err != nil {
+			return err
+		}
+	}
+	if err = c.checkExpectedOwner(); err != nil {
+		return err
+	}
+	return c.veil(c.route.serve(c))
 }
 
 // openSigned verifies a request that is signed in its headers or its query,
 // and finds what it names.
 func (c *call) openSigned() (err error) {
-	if c.auth, err = c.s.verifier.Verify(c.r, c.query); err != nil {
+	if sigv4.Anonymous(c.r, c.query) {
+		c.auth, err = sigv4.AnonymousAuth(c.r)
+	} else {
+		c.auth, err = c.s.verifier.Verify(c.r, c.query)
+	}
+	if err != nil {
 		return err
 	}
 	hoist(c.r.Header, c.query, c.auth)

@@ -59,8 +59,12 @@ func putObject(c *call) error {
 	if lock != (store.Lock{}) && !c.body.hasDigest() {
 		return s3.E(s3.InvalidRequest, "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters")
 	}
+	own, err := c.ownedBy()
+	if err != nil {
+		return err
+	}
 	o, err := c.s.backend.PutObject(c.ctx, &store.PutRequest{
-		Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions(), Lock: lock,
+		Bucket: string(c.bucket), Key: string(c.key), Owner: own.owner, ACL: own.acl, Attributes: attr, Conditions: c.writeConditions(), Lock: lock,
 		Encryption: enc,
 	}, c.body)
 	if err != nil {
@@ -99,7 +103,7 @@ func deleteObject(c *call) error {
 // was sent is never ignored.
 func (c *call) deleteConditions() (store.Conditions, error) {
 	cond := c.writeConditions()
-	cond.Bypass = c.bypass()
+	cond.Bypass = c.bypass(c.key)
 	if text := c.header("X-Amz-If-Match-Size"); text != "" {
 		n, err := strconv.ParseUint(text, 10, 63)
 		if err != nil {
@@ -188,7 +192,10 @@ func (c *call) deleteOne(k *s3.DeleteKey) (store.Deleted, error) {
 			return store.Deleted{}, s3.E(s3.NoSuchVersion, "")
 		}
 	}
-	cond := store.Conditions{Bypass: c.bypass()}
+	if err := c.demand(&right{action: actionOn("s3:DeleteObject", k.VersionID), bucket: c.bucket, key: key, version: k.VersionID}); err != nil {
+		return store.Deleted{}, err
+	}
+	cond := store.Conditions{Bypass: c.bypass(key)}
 	cond.IfBytes, cond.IfModifiedAt = k.Bytes, k.Modified
 	if k.ETag != "" {
 		cond.IfMatch = []string{k.ETag}
@@ -280,7 +287,11 @@ func copyObject(c *call) error {
 	if req.SourceKey, err = c.customerKey(true); err != nil {
 		return err
 	}
-	req.Put = store.PutRequest{Bucket: string(c.bucket), Key: string(c.key), Owner: c.auth.Account, Attributes: attr, Conditions: c.writeConditions(), Lock: lock, Encryption: enc}
+	own, err := c.ownedBy()
+	if err != nil {
+		return err
+	}
+	req.Put = store.PutRequest{Bucket: string(c.bucket), Key: string(c.key), Owner: own.owner, ACL: own.acl, Attributes: attr, Conditions: c.writeConditions(), Lock: lock, Encryption: enc}
 	same := srcBucket == c.bucket && srcKey == c.key && version == ""
 	if same && enc == nil && !req.Replace && attr.WebsiteRedirect == "" && c.header("X-Amz-Storage-Class") == "" {
 		return s3.E(s3.InvalidRequest, "This copy request is illegal because it is trying to copy an object to itself without changing "+

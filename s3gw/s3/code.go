@@ -49,6 +49,8 @@ const (
 	KMSNotFoundException
 	KeyTooLongError
 	MalformedPOSTRequest
+	MalformedPolicy
+	MalformedACLError
 	MaxPostPreDataLengthExceededError
 	MalformedTrailerError
 	MalformedXML
@@ -56,6 +58,7 @@ const (
 	MethodNotAllowed
 	MissingContentLength
 	MissingRequestBodyError
+	MissingSecurityHeader
 	NoSuchBucket
 	NoSuchBucketPolicy
 	NoSuchCORSConfiguration
@@ -71,6 +74,7 @@ const (
 	NotModified
 	ObjectLockConfigurationNotFoundError
 	OperationAborted
+	OwnershipControlsNotFoundError
 	PreconditionFailed
 	ReplicationConfigurationNotFoundError
 	RequestHeaderSectionTooLarge
@@ -80,6 +84,7 @@ const (
 	ServiceUnavailable
 	SignatureDoesNotMatch
 	SlowDown
+	UnresolvableGrantByEmailAddress
 	XAmzContentSHA256Mismatch
 )
 
@@ -122,6 +127,8 @@ var codes = [...]codeInfo{
 	InvalidPolicyDocument:                   {"InvalidPolicyDocument", 400, "The policy of the form is not valid."},
 	IncorrectNumberOfFilesInPostRequest:     {"IncorrectNumberOfFilesInPostRequest", 400, "POST requires exactly one file upload per request."},
 	MalformedPOSTRequest:                    {"MalformedPOSTRequest", 400, "The body of the POST request is not well-formed multipart/form-data."},
+	MalformedPolicy:                         {"MalformedPolicy", 400, "The policy is malformed."},
+	MalformedACLError:                       {"MalformedACLError", 400, "The ACL is not well formed or does not follow the schema."},
 	MaxPostPreDataLengthExceededError:       {"MaxPostPreDataLengthExceededError", 400, "The fields of the form before the file are too large."},
 	InvalidRange:                            {"InvalidRange", 416, "The requested range is not satisfiable."},
 	InvalidRequest:                          {"InvalidRequest", 400, "Invalid request."},
@@ -138,6 +145,7 @@ var codes = [...]codeInfo{
 	MethodNotAllowed:                        {"MethodNotAllowed", 405, "The method is not allowed against this resource."},
 	MissingContentLength:                    {"MissingContentLength", 411, "The Content-Length header is required."},
 	MissingRequestBodyError:                 {"MissingRequestBodyError", 400, "The request body is empty."},
+	MissingSecurityHeader:                   {"MissingSecurityHeader", 400, "The request is missing a header or a body that it needs."},
 	NoSuchBucket:                            {"NoSuchBucket", 404, "The bucket does not exist."},
 	NoSuchBucketPolicy:                      {"NoSuchBucketPolicy", 404, "The bucket has no policy."},
 	NoSuchCORSConfiguration:                 {"NoSuchCORSConfiguration", 404, "The bucket has no CORS configuration."},
@@ -153,6 +161,7 @@ var codes = [...]codeInfo{
 	NotModified:                             {"NotModified", 304, "Not modified."},
 	ObjectLockConfigurationNotFoundError:    {"ObjectLockConfigurationNotFoundError", 404, "The bucket has no object lock configuration."},
 	OperationAborted:                        {"OperationAborted", 409, "A conflicting operation is in progress. Please try again."},
+	OwnershipControlsNotFoundError:          {"OwnershipControlsNotFoundError", 404, "The bucket has no ownership controls."},
 	PreconditionFailed:                      {"PreconditionFailed", 412, "A precondition of the request does not hold."},
 	ReplicationConfigurationNotFoundError: {"ReplicationConfigurationNotFoundError", 404,
 		"The bucket has no replication configuration."},
@@ -161,10 +170,11 @@ var codes = [...]codeInfo{
 	RequestTimeout:               {"RequestTimeout", 400, "The body did not arrive in time."},
 	ServerSideEncryptionConfigurationNotFoundError: {"ServerSideEncryptionConfigurationNotFoundError", 404,
 		"The bucket has no encryption configuration."},
-	ServiceUnavailable:        {"ServiceUnavailable", http.StatusServiceUnavailable, "The service cannot answer now. Please try again."},
-	SignatureDoesNotMatch:     {"SignatureDoesNotMatch", 403, "The signature that we computed differs from the one that you gave. Check your secret key and signing method."},
-	SlowDown:                  {"SlowDown", http.StatusServiceUnavailable, "Please reduce your request rate."},
-	XAmzContentSHA256Mismatch: {"XAmzContentSHA256Mismatch", 400, "The x-amz-content-sha256 that you gave does not match the content that arrived."},
+	ServiceUnavailable:              {"ServiceUnavailable", http.StatusServiceUnavailable, "The service cannot answer now. Please try again."},
+	SignatureDoesNotMatch:           {"SignatureDoesNotMatch", 403, "The signature that we computed differs from the one that you gave. Check your secret key and signing method."},
+	SlowDown:                        {"SlowDown", http.StatusServiceUnavailable, "Please reduce your request rate."},
+	UnresolvableGrantByEmailAddress: {"UnresolvableGrantByEmailAddress", 400, "No account has the email address that you gave."},
+	XAmzContentSHA256Mismatch:       {"XAmzContentSHA256Mismatch", 400, "The x-amz-content-sha256 that you gave does not match the content that arrived."},
 }
 
 // String returns the code as it stands in the XML.

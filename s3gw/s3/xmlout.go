@@ -19,6 +19,9 @@ type Writer struct {
 	B []byte
 	// URLEncode writes keys and prefixes escaped (encoding-type=url).
 	URLEncode bool
+	// DisplayName returns the name that is shown beside a canonical id; nil shows
+	// the id itself.
+	DisplayName func(canonical string) string
 }
 
 // Begin writes the declaration and opens the root in S3's namespace.
@@ -110,8 +113,15 @@ func (w *Writer) ETag(name, etag string) {
 func (w *Writer) Owner(element, account string) {
 	w.Open(element)
 	w.Text("ID", account)
-	w.Text("DisplayName", account)
+	w.Text("DisplayName", w.displayName(account))
 	w.Close(element)
+}
+
+func (w *Writer) displayName(canonical string) string {
+	if w.DisplayName == nil {
+		return canonical
+	}
+	return w.DisplayName(canonical)
 }
 
 // Checksum writes the element of a checksum and, if typed, its type. Nil writes nothing.

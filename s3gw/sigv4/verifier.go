@@ -76,6 +76,8 @@ type Auth struct {
 	// Presigned says that the credentials came in the query.
 	Presigned bool
 	Payload   Payload
+	// Time is when the request was signed, zero if that is not known.
+	Time time.Time
 }
 
 // claim is what a request says about its signature, parsed and not yet believed.
@@ -122,7 +124,7 @@ func (v *Verifier) Verify(r *http.Request, q s3.Query) (*Auth, error) {
 		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", c.accessKey).
 			With("SignatureProvided", c.signature)
 	}
-	a := &Auth{AccessKey: c.accessKey, Account: account, Presigned: c.presigned}
+	a := &Auth{AccessKey: c.accessKey, Account: account, Presigned: c.presigned, Time: c.time}
 	if a.Payload, err = parsePayload(c.payload); err != nil {
 		return nil, err
 	}

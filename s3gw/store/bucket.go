@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -252,6 +254,8 @@ type BucketOptions struct {
 	// Slots is how many slots its keys are spread over, 1 to SlotsMax; 0 is what
 	// the cluster's settings say.
 	Slots int
+	// Settings it has from the beginning; they can be changed later.
+	Settings map[string][]byte
 }
 
 // SlotsMax is the largest number of slots of a bucket.
@@ -308,6 +312,9 @@ func (s *Store) tryCreate(ctx context.Context, owner, name, region string, opt B
 		Slots: row.SpreadSlots(id, min(slots, row.SlotsMax), len(m.Shards)), Generation: generationFirst,
 		Versioning: state,
 	}}
+	for _, name := range slices.Sorted(maps.Keys(opt.Settings)) {
+		b.rec.Settings = append(b.rec.Settings, &row.Setting{Name: name, Value: opt.Settings[name]})
+	}
 	mark, err := row.Encode(&row.Mark{Format: row.Format})
 	if err != nil {
 		return err

@@ -137,7 +137,7 @@ func (s *Store) assemble(ctx context.Context, up *openUpload, list []CompletePar
 	}
 	a := &assembled{up: up, object: &row.Object{
 		EtagParts: uint32(len(list)), Attributes: rowAttributes(&up.Attributes), Owner: up.Owner,
-		Lock: rowLock(up.Lock), Encryption: up.enc,
+		Lock: rowLock(up.Lock), Encryption: up.enc, Acl: up.ACL,
 	}}
 	digests := md5.New()
 	var plain []Part

@@ -81,7 +81,7 @@ func object(bucket ashlar.BucketID, key string, m *row.Object, extents []ashlar.
 		Bucket: bucket, Key: key, ETag: etag(m.EtagMd5, m.EtagParts), Bytes: m.Bytes,
 		Modified: fromNS(m.ModifiedNs), Attributes: attributes(m.Attributes),
 		Checksum: checksum(m.Checksum), Extents: extents, Owner: m.Owner, Lock: lock(m.Lock),
-		Encryption: encryption(m.Encryption),
+		Encryption: encryption(m.Encryption), ACL: m.Acl,
 	}
 	if m.EtagParts > 0 {
 		for _, x := range extents {
@@ -122,7 +122,7 @@ func upload(bucket, key string, id row.VersionID, m *row.Upload) Upload {
 	return Upload{
 		Bucket: bucket, Key: key, ID: id.String(), Owner: m.Owner, Started: fromNS(m.StartedNs),
 		Attributes: attributes(m.Attributes), ChecksumAlgorithm: m.ChecksumAlgorithm, Composite: m.Composite,
-		Lock: lock(m.Lock), Encryption: encryption(m.Encryption),
+		Lock: lock(m.Lock), Encryption: encryption(m.Encryption), ACL: m.Acl,
 	}
 }
 

@@ -118,7 +118,7 @@ func (s *Store) rewriteObject(ctx context.Context, req *CopyRequest) (o Object, 
 			attrs := req.attributes(attributes(old.Attributes))
 			m := &row.Object{
 				Bytes: old.Bytes, EtagMd5: old.EtagMd5, EtagParts: old.EtagParts, Checksum: old.Checksum,
-				Attributes: rowAttributes(&attrs), Owner: req.Put.Owner, Lock: old.Lock,
+				Attributes: rowAttributes(&attrs), Owner: req.Put.Owner, Lock: old.Lock, Acl: req.Put.ACL,
 			}
 			o = object(b.ID, key, m, ch.cur.extents)
 			o.Modified = ch.at

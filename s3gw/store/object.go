@@ -53,7 +53,7 @@ func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Obje
 	}
 	m := &row.Object{
 		Bytes: r.bytes, EtagMd5: maskedMD5(enc, data, r.md5), Encryption: enc, Checksum: rowChecksum(r.sum),
-		Attributes: rowAttributes(&req.Attributes), Owner: req.Owner, Lock: rowLock(req.Lock),
+		Attributes: rowAttributes(&req.Attributes), Owner: req.Owner, Lock: rowLock(req.Lock), Acl: req.ACL,
 	}
 	mutate := s.mutateNew
 	if len(req.Conditions.IfMatch) > 0 {

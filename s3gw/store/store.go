@@ -138,6 +138,8 @@ type Object struct {
 	// are those of the content, Extents those of what is stored.
 	Encryption *Encryption
 	sealing    sealing
+	// ACL are its grants, in the gateway's words; nil for none.
+	ACL []byte
 	// ExpiresAt is when the rule ExpiryRule will expire it; zero: none will. It is
 	// set of current versions, but not in listings.
 	ExpiresAt  time.Time
@@ -189,6 +191,8 @@ type PutRequest struct {
 	// Lock is what the client asked for; without a mode, the default of the
 	// bucket applies.
 	Lock Lock
+	// ACL are the grants of the object, in the gateway's words; nil for none.
+	ACL []byte
 }
 
 // CopyRequest describes a CopyObject; the destination may be the source.
@@ -265,10 +269,11 @@ type Upload struct {
 	ChecksumAlgorithm string
 	// Composite says that the object's checksum is computed over the parts' digests.
 	Composite bool
-	// Lock is that of the object that it will be.
+	// Lock and ACL are those of the object that it will be.
 	Lock Lock
 	// Encryption is that of its parts; nil takes the default of the bucket.
 	Encryption *Encryption
+	ACL        []byte
 	// Aborts is when the rule AbortRule will end it; zero: none will. It is not
 	// set in listings.
 	Aborts    time.Time

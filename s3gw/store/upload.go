@@ -54,7 +54,7 @@ func (s *Store) createUpload(ctx context.Context, up *Upload) (string, error) {
 		Encryption: enc,
 		Format:     row.Format, StartedNs: now.UnixNano(), Owner: up.Owner,
 		Attributes: rowAttributes(&up.Attributes), ChecksumAlgorithm: up.ChecksumAlgorithm, Composite: up.Composite,
-		Lock: rowLock(up.Lock),
+		Lock: rowLock(up.Lock), Acl: up.ACL,
 	}
 	for n := range attemptsMax {
 		txn := &meta.Txn{

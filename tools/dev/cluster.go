@@ -27,6 +27,7 @@ import (
 	"ashlar/placement/health"
 	"ashlar/placement/topology"
 	"ashlar/s3gw"
+	"ashlar/s3gw/iam"
 	"ashlar/s3gw/keyring"
 	"ashlar/s3gw/store"
 	"ashlar/tools/operate"
@@ -73,6 +74,7 @@ func (o *Options) fill() {
 type Cluster struct {
 	cfg      Config
 	restore  string
+	accounts *iam.Static
 	log      *slog.Logger
 	members  []*placement.Member
 	place    *placeclient.Client
@@ -111,6 +113,9 @@ func Start(ctx context.Context, cfg Config, opt Options) (*Cluster, error) {
 
 func (c *Cluster) start(ctx, run context.Context, st *state, p *progress) error {
 	var err error
+	if c.accounts, err = c.cfg.directory(); err != nil {
+		return err
+	}
 	if err := c.openDoors(); err != nil {
 		return err
 	}
@@ -260,10 +265,11 @@ func (c *Cluster) readKeys() error {
 // serve runs the gateway and the admin listener until the cluster closes.
 func (c *Cluster) serve(run context.Context) {
 	c.served = true
+	accounts := c.accounts
 	c.wg.Go(func() {
 		if err := s3gw.Run(run, c.doors, c.place.Map, c.registry, s3gw.Options{
-			Credentials: s3gw.Credentials{AccessKey: c.cfg.AccessKey, SecretKey: c.cfg.SecretKey},
-			HostID:      "dev", Log: c.log, Keys: c.keys, LifecycleDay: c.cfg.LifecycleDay,
+			Credentials: accounts, ObjectOwnership: c.cfg.ObjectOwnership,
+			HostID: "dev", Log: c.log, Keys: c.keys, LifecycleDay: c.cfg.LifecycleDay,
 		}); err != nil {
 			c.log.Error("gateway", "cause", err)
 		}

@@ -79,6 +79,10 @@ type Config struct {
 	S3, Admin, TLS string
 	// AccessKey and SecretKey are the root credentials.
 	AccessKey, SecretKey string
+	// AccountsFile is a TOML file of [[accounts]] as they stand in gateway.toml.
+	AccountsFile string
+	// ObjectOwnership is the mode of new buckets that ask for none; empty is AWS's.
+	ObjectOwnership string
 }
 
 // Bounds of a dev cluster: it is for one machine.

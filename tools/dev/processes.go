@@ -191,7 +191,10 @@ func (p *Processes) startGateways(members []string) error {
 		}
 		p.s3 = append(p.s3, addr)
 		gw := s3gw.Config{Name: name, Listen: addr, Placement: members, RootAccessKey: p.cfg.AccessKey, RootSecretFile: secret,
-			LifecycleDay: s3gw.Duration(p.cfg.LifecycleDay), KeyringFile: keys}
+			LifecycleDay: s3gw.Duration(p.cfg.LifecycleDay), KeyringFile: keys, ObjectOwnership: p.cfg.ObjectOwnership}
+		if gw.Accounts, err = p.cfg.readAccounts(); err != nil {
+			return err
+		}
 		if i == 0 && p.cfg.TLS != "" {
 			if gw.TLSListen, err = p.st.fixed(p.cfg.Dir, name+".tls", p.cfg.TLS); err != nil {
 				return err

@@ -16,6 +16,7 @@ import (
 	"ashlar/daemon/wire"
 	placeclient "ashlar/placement/client"
 	"ashlar/s3gw"
+	"ashlar/s3gw/iam"
 	"ashlar/s3gw/store"
 	"ashlar/tools/dev"
 )
@@ -51,8 +52,12 @@ func planted(t *testing.T, p *dev.Processes, wrap func(ashlar.HostID, wire.Shard
 		if err != nil {
 			t.Fatal(err)
 		}
+		accounts, err := iam.NewStatic(iam.KeyConfig{AccessKey: cfg.AccessKey, SecretKey: cfg.SecretKey}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
 		server := s3gw.New(s3gw.Options{
-			Backend: backend, Credentials: s3gw.Credentials{AccessKey: cfg.AccessKey, SecretKey: cfg.SecretKey},
+			Backend: backend, Credentials: accounts,
 		})
 		ctx, stop := context.WithCancel(context.Background())
 		var wg sync.WaitGroup

@@ -28,6 +28,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"ashlar/s3gw/iam"
 )
 
 // options are the flags.
@@ -52,11 +54,11 @@ func main() {
 	flag.StringVar(&o.python, "python", "python3", "the Python that has boto3 and pytest")
 	flag.StringVar(&o.accessKey, "access-key", os.Getenv("ASHLAR_ACCESS_KEY"), "access key")
 	flag.StringVar(&o.secretKey, "secret-key", os.Getenv("ASHLAR_SECRET_KEY"), "secret key")
-	flag.StringVar(&o.mainID, "account", "root", "id of the account that the access key belongs to")
+	flag.StringVar(&o.mainID, "account", iam.RootCanonical(), "canonical id of the account that the access key belongs to")
 	flag.StringVar(&o.mainName, "account-name", "root", "its display name")
 	flag.StringVar(&o.altAccessKey, "alt-access-key", "", "access key of a second account (default: the first; tests of strangers then fail)")
 	flag.StringVar(&o.altSecretKey, "alt-secret-key", "", "its secret key")
-	flag.StringVar(&o.altID, "alt-account", "", "id of the second account")
+	flag.StringVar(&o.altID, "alt-account", "", "canonical id of the second account")
 	flag.StringVar(&o.altName, "alt-account-name", "", "its display name")
 	flag.StringVar(&o.only, "only", "", "comma-separated groups to run (default: all that are in scope)")
 	flag.StringVar(&o.kmsKey, "kms-key", "", "name of a key for SSE-KMS (default: its tests are skipped)")

@@ -166,6 +166,13 @@
 // field settings: one change of it is one compare-and-set, and it goes with the
 // bucket. A name without an entry is not configured.
 //
+// # Access
+//
+// Who owns a bucket, a version or an upload is the canonical id of an account.
+// The grants of a version lie in its field acl, those of a bucket among its
+// settings; the text is the gateway's (s3gw/s3, acl.go). A copy and a new
+// version take no grants along.
+//
 // # Uploads
 //
 // Parts are numbered 1 to 10,000. A part row names the upload but not the key,

@@ -1220,6 +1220,7 @@ type Object struct {
 	Lock          *Lock                  `protobuf:"bytes,15,opt,name=lock,proto3" json:"lock,omitempty"`                   // unset: none
 	DueNs         int64                  `protobuf:"varint,16,opt,name=due_ns,json=dueNs,proto3" json:"due_ns,omitempty"`   // on a current row: when its agenda row is due; 0: it has none
 	Encryption    *Encryption            `protobuf:"bytes,17,opt,name=encryption,proto3" json:"encryption,omitempty"`       // unset: the content is stored as it is
+	Acl           []byte                 `protobuf:"bytes,18,opt,name=acl,proto3" json:"acl,omitempty"`                     // grants as the gateway writes them; empty: all to the owner, nothing to others
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1373,6 +1374,13 @@ func (x *Object) GetEncryption() *Encryption {
 	return nil
 }
 
+func (x *Object) GetAcl() []byte {
+	if x != nil {
+		return x.Acl
+	}
+	return nil
+}
+
 // Manifest is the value of a manifest row.
 type Manifest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1438,6 +1446,7 @@ type Upload struct {
 	Lock              *Lock                  `protobuf:"bytes,7,opt,name=lock,proto3" json:"lock,omitempty"`                 // of the object that it will be
 	DueNs             int64                  `protobuf:"varint,8,opt,name=due_ns,json=dueNs,proto3" json:"due_ns,omitempty"` // when its agenda row is due; 0: it has none
 	Encryption        *Encryption            `protobuf:"bytes,9,opt,name=encryption,proto3" json:"encryption,omitempty"`     // of its parts, and of the object that it will be
+	Acl               []byte                 `protobuf:"bytes,10,opt,name=acl,proto3" json:"acl,omitempty"`                  // of the object that it will be
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -1531,6 +1540,13 @@ func (x *Upload) GetDueNs() int64 {
 func (x *Upload) GetEncryption() *Encryption {
 	if x != nil {
 		return x.Encryption
+	}
+	return nil
+}
+
+func (x *Upload) GetAcl() []byte {
+	if x != nil {
+		return x.Acl
 	}
 	return nil
 }
@@ -2231,7 +2247,7 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
-	"generation\"\xcc\x04\n" +
+	"generation\"\xde\x04\n" +
 	"\x06Object\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\fR\aversion\x12!\n" +
@@ -2256,10 +2272,11 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\x06due_ns\x18\x10 \x01(\x03R\x05dueNs\x126\n" +
 	"\n" +
 	"encryption\x18\x11 \x01(\v2\x16.ashlar.row.EncryptionR\n" +
-	"encryption\"Q\n" +
+	"encryption\x12\x10\n" +
+	"\x03acl\x18\x12 \x01(\fR\x03acl\"Q\n" +
 	"\bManifest\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12-\n" +
-	"\aextents\x18\x02 \x01(\v2\x13.ashlar.row.ExtentsR\aextents\"\xcf\x02\n" +
+	"\aextents\x18\x02 \x01(\v2\x13.ashlar.row.ExtentsR\aextents\"\xe1\x02\n" +
 	"\x06Upload\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1d\n" +
 	"\n" +
@@ -2274,7 +2291,9 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\x06due_ns\x18\b \x01(\x03R\x05dueNs\x126\n" +
 	"\n" +
 	"encryption\x18\t \x01(\v2\x16.ashlar.row.EncryptionR\n" +
-	"encryption\"\xda\x01\n" +
+	"encryption\x12\x10\n" +
+	"\x03acl\x18\n" +
+	" \x01(\fR\x03acl\"\xda\x01\n" +
 	"\x04Part\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +

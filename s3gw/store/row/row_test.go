@@ -129,6 +129,8 @@ func golden(t *testing.T) string {
 	value("lease", &Lease{Format: 1, Holder: v[:], UntilNs: 1e18})
 	value("due", &Object{Format: 1, Version: v[:], ModifiedNs: 1e18, EtagMd5: md5, DueNs: 2e18})
 	value("upload due", &Upload{Format: 1, StartedNs: 1e18, DueNs: 2e18})
+	value("acl", &Object{Format: 1, Version: v[:], ModifiedNs: 1e18, EtagMd5: md5, Acl: []byte("READ all\n")})
+	value("upload acl", &Upload{Format: 1, StartedNs: 1e18, Acl: []byte("READ all\n")})
 	fmt.Fprintf(&out, "slot of a/b: %d of 4, %d of 64; slots on 5 shards: %v\n",
 		SlotOf(id, "a/b", 4), SlotOf(id, "a/b", 64), SpreadSlots(id, 4, 5))
 	return out.String()

@@ -1,0 +1,345 @@
+package s3gw
+
+import (
+	"errors"
+	"strings"
+
+	"ashlar/s3gw/iam"
+	"ashlar/s3gw/policy"
+	"ashlar/s3gw/s3"
+	"ashlar/s3gw/store"
+)
+
+// Accounts says whom an access key acts for and who owns what. Credentials that
+// also are Accounts are asked; with others each key is the root of its account.
+// Implementations answer from memory.
+type Accounts interface {
+	// Identity returns nil for a key that is not known any more.
+	Identity(accessKey string) *iam.Identity
+	// Account and AccountByEmail return nil if there is none.
+	Account(canonical string) *iam.Account
+	AccountByEmail(address string) *iam.Account
+}
+
+// right is one action on one resource: what authorize decides about.
+type right struct {
+	action string
+	bucket s3.Bucket // empty for the service
+	key    s3.Key    // empty for the bucket itself
+	// version is what the request names, empty for the current one.
+	version string
+	// with is the action that this one comes on top of, for example PutObject of a
+	// PutObjectTagging that is asked for in a header: an ACL that allows the one
+	// allows the other.
+	with string
+}
+
+const s3ARN = "arn:aws:s3:::"
+
+func (r *right) resource() string {
+	switch {
+	case r.bucket == "":
+		return s3ARN + "*"
+	case r.key == "":
+		return s3ARN + string(r.bucket)
+	}
+	return s3ARN + string(r.bucket) + "/" + string(r.key)
+}
+
+// versioned are the actions that are another one where a version is named.
+var versioned = map[string]string{
+	"s3:GetObject": "s3:GetObjectVersion", "s3:GetObjectAcl": "s3:GetObjectVersionAcl", "s3:PutObjectAcl": "s3:PutObjectVersionAcl",
+	"s3:GetObjectTagging": "s3:GetObjectVersionTagging", "s3:PutObjectTagging": "s3:PutObjectVersionTagging",
+	"s3:DeleteObjectTagging": "s3:DeleteObjectVersionTagging", "s3:GetObjectAttributes": "s3:GetObjectVersionAttributes",
+	"s3:DeleteObject": "s3:DeleteObjectVersion",
+}
+
+func actionOn(action, version string) string {
+	if v := versioned[action]; v != "" && version != "" {
+		return v
+	}
+	return action
+}
+
+// identify finds out who sent a verified request.
+func (c *call) identifySender() error {
+	if c.auth.AccessKey == "" {
+		c.who = iam.Unknown
+		c.auth.Account = iam.Nobody.Canonical
+		return nil
+	}
+	if c.s.accounts == nil {
+		c.who = iam.RootOf(&iam.Account{ID: c.auth.Account, Canonical: c.auth.Account, Name: c.auth.Account})
+		return nil
+	}
+	if c.who = c.s.accounts.Identity(c.auth.AccessKey); c.who == nil { // deleted since it was verified
+		return s3.E(s3.InvalidAccessKeyID, "").With("AWSAccessKeyId", c.auth.AccessKey)
+	}
+	return nil
+}
+
+// objectKey is the key that a request is about, also where a form names it.
+func (c *call) objectKey() s3.Key {
+	if c.form != nil {
+		return c.form.key
+	}
+	return c.key
+}
+
+// rights lists all that the request asks for.
+func (c *call) rights() ([]right, error) {
+	first := right{action: c.route.need, bucket: c.bucket, key: c.objectKey()}
+	if first.key != "" {
+		first.version = c.query.Value("versionId")
+		first.action = actionOn(first.action, first.version)
+	}
+	list := []right{first}
+	also := func(action string) {
+		list = append(list, right{action: action, bucket: first.bucket, key: first.key, version: first.version, with: first.action})
+	}
+	switch c.route.op {
+	case "GetObjectAttributes":
+		also(actionOn("s3:GetObject", first.version))
+	case "CopyObject", "UploadPartCopy":
+		bucket, key, version, err := c.copySource()
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, right{action: actionOn("s3:GetObject", version), bucket: bucket, key: key, version: version})
+	case "CreateBucket":
+		if c.header("X-Amz-Object-Ownership") != "" {
+			also("s3:PutBucketOwnershipControls")
+		}
+		if c.hasACL() {
+			also("s3:PutBucketAcl")
+		}
+		if strings.EqualFold(c.header("X-Amz-Bucket-Object-Lock-Enabled"), "true") {
+			also("s3:PutBucketObjectLockConfiguration")
+			also("s3:PutBucketVersioning")
+		}
+	}
+	switch c.route.op {
+	case "PutObject", "PostObject", "CopyObject", "CreateMultipartUpload":
+		if c.header("X-Amz-Tagging") != "" || c.form != nil && c.form.fields["tagging"] != "" {
+			also("s3:PutObjectTagging")
+		}
+		if c.hasACL() {
+			also("s3:PutObjectAcl")
+		}
+		if c.header("X-Amz-Object-Lock-Mode") != "" || c.header("X-Amz-Object-Lock-Retain-Until-Date") != "" {
+			also("s3:PutObjectRetention")
+		}
+		if c.header("X-Amz-Object-Lock-Legal-Hold") != "" {
+			also("s3:PutObjectLegalHold")
+		}
+	}
+	return list, nil
+}
+
+func (c *call) hasACL() bool { return c.header("X-Amz-Acl") != "" || s3.HasGrants(c.r.Header) }
+
+// authorize decides whether the request may be served: no handler runs before
+// it said yes to every right. The keys of a DeleteObjects are in its body, so its
+// handler asks for each of them; there is nothing else that it does.
+func (c *call) authorize() error {
+	if c.bucket != "" {
+		if _, err := c.access(c.bucket); err != nil && (c.route.op != "CreateBucket" || s3.Classify(err).Code != s3.NoSuchBucket) {
+			return withBucket(err, c.bucket)
+		}
+	}
+	if c.route.op == "DeleteObjects" {
+		return nil
+	}
+	rights, err := c.rights()
+	if err != nil {
+		return err
+	}
+	for i := range rights {
+		if err := c.demand(&rights[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// demand returns AccessDenied unless the sender has the right.
+func (c *call) demand(r *right) error {
+	ok, err := c.judge(r)
+	switch {
+	case err != nil:
+		return err
+	case !ok:
+		return s3.E(s3.AccessDenied, "")
+	}
+	return nil
+}
+
+// allowed reports whether the sender may do one thing more, on the ARN of the
+// request's bucket or of a key in it. Whatever cannot be decided is not allowed.
+func (c *call) allowed(action, resource string) bool {
+	r := right{action: action, bucket: c.bucket}
+	rest, ok := strings.CutPrefix(resource, s3ARN+string(c.bucket))
+	if !ok || rest != "" && rest[0] != '/' {
+		return false
+	}
+	if rest != "" {
+		r.key = s3.Key(rest[1:])
+	}
+	ok, err := c.judge(&r)
+	return ok && err == nil
+}
+
+func (c *call) arn(key s3.Key) string {
+	r := right{bucket: c.bucket, key: key}
+	return r.resource()
+}
+
+// judge combines what the sender's own policies, the bucket's policy and the ACLs
+// say, by AWS's rules:
+//
+//	a denial anywhere            no
+//	the bucket's own account     its own policies or the bucket's policy allow
+//	another account              its own policies and (bucket's policy or ACL) allow
+//	nobody                       the bucket's policy or an ACL allows everybody
+//
+// An object of another account in a bucket where owners are not enforced is its
+// writer's: only its ACL allows access to it.
+func (c *call) judge(r *right) (bool, error) {
+	q := policy.Request{Principal: c.who.Principal(), Action: r.action, Resource: r.resource(), Values: c.conditions(r)}
+	own := c.who.Judge(&q)
+	if r.bucket == "" {
+		return own == policy.Allow, nil
+	}
+	a, err := c.access(r.bucket)
+	if err != nil {
+		if s3.Classify(err).Code == s3.NoSuchBucket && c.route.op == "CreateBucket" {
+			return own == policy.Allow, nil
+		}
+		return false, withBucket(err, r.bucket)
+	}
+	if r.action == "s3:CreateBucket" { // the name is taken: the handler says by whom
+		return own == policy.Allow, nil
+	}
+	home := c.who.Kind != iam.Anonymous && c.who.Account.Canonical == a.Owner
+	said := a.policy.Evaluate(&q)
+	switch {
+	case own == policy.Deny:
+		return false, nil
+	case said == policy.Deny:
+		return home && c.who.Kind == iam.Root && policyAdministration[r.action], nil
+	case a.block.Restrict && a.public && !home:
+		said = policy.None
+	}
+	if a.ownership != s3.OwnerEnforced && aboutObject[r.action] {
+		o, err := c.subject(r)
+		if err != nil {
+			return false, err
+		}
+		if o != nil && o.Owner != a.Owner {
+			return (own == policy.Allow || c.who.Kind == iam.Anonymous) && c.aclAllows(a, r, o), nil
+		}
+	}
+	switch {
+	case home:
+		return own == policy.Allow || said == policy.Allow, nil
+	case c.who.Kind != iam.Anonymous && own != policy.Allow:
+		return false, nil
+	case said == policy.Allow, said == policy.Delegated && c.who.Kind != iam.Anonymous:
+		return true, nil
+	case a.ownership == s3.OwnerEnforced:
+		return false, nil
+	}
+	o, err := c.subject(r)
+	return err == nil && c.aclAllows(a, r, o), err
+}
+
+// policyAdministration are the actions that nobody can take from the account of a
+// bucket, lest a policy locks everybody out for ever.
+var policyAdministration = map[string]bool{"s3:GetBucketPolicy": true, "s3:PutBucketPolicy": true, "s3:DeleteBucketPolicy": true}
+
+// aboutObject are the actions that concern one version that exists and its owner.
+var aboutObject = map[string]bool{
+	"s3:GetObject": true, "s3:GetObjectVersion": true, "s3:GetObjectAcl": true, "s3:GetObjectVersionAcl": true, "s3:PutObjectAcl": true,
+	"s3:PutObjectVersionAcl": true, "s3:GetObjectAttributes": true, "s3:GetObjectVersionAttributes": true,
+}
+
+// subject returns the object that a right is about, nil if there is none.
+func (c *call) subject(r *right) (*store.Object, error) {
+	if r.key == "" || r.with != "" {
+		return nil, nil
+	}
+	memo := subjectOf{r.bucket, r.key, r.version}
+	if o, known := c.subjects[memo]; known {
+		return o, nil
+	}
+	var found *store.Object
+	o, err := c.s.backend.HeadObject(c.ctx, string(r.bucket), string(r.key), r.version)
+	switch {
+	case err == nil:
+		found = &o
+	case errors.Is(err, store.ErrNoSuchKey), errors.Is(err, store.ErrNoSuchVersion), errors.Is(err, store.ErrDeleteMarker):
+	default:
+		return nil, err
+	}
+	if c.subjects == nil {
+		c.subjects = map[subjectOf]*store.Object{}
+	}
+	c.subjects[memo] = found
+	return found, nil
+}
+
+type subjectOf struct {
+	bucket  s3.Bucket
+	key     s3.Key
+	version string
+}
+
+// bucketPermissions and objectPermissions say which permission of an ACL allows
+// an action; what is not there no ACL allows.
+var (
+	bucketPermissions = map[string]s3.Permission{
+		"s3:ListBucket": s3.Read, "s3:ListBucketVersions": s3.Read, "s3:ListBucketMultipartUploads": s3.Read,
+		"s3:PutObject": s3.Write, "s3:DeleteObject": s3.Write, "s3:AbortMultipartUpload": s3.Write, "s3:ListMultipartUploadParts": s3.Write,
+		"s3:GetBucketAcl": s3.ReadACP, "s3:PutBucketAcl": s3.WriteACP,
+	}
+	objectPermissions = map[string]s3.Permission{
+		"s3:GetObject": s3.Read, "s3:GetObjectVersion": s3.Read, "s3:GetObjectAttributes": s3.Read, "s3:GetObjectVersionAttributes": s3.Read,
+		"s3:GetObjectAcl": s3.ReadACP, "s3:GetObjectVersionAcl": s3.ReadACP, "s3:PutObjectAcl": s3.WriteACP, "s3:PutObjectVersionAcl": s3.WriteACP,
+	}
+)
+
+// aclAllows judges by the ACL of the bucket or of the object.
+func (c *call) aclAllows(a *access, r *right, o *store.Object) bool {
+	who := c.who.Account.Canonical
+	if c.who.Kind == iam.Anonymous {
+		who = ""
+	}
+	action := r.action
+	if r.with != "" && bucketPermissions[r.with] != "" {
+		action = r.with
+	}
+	if p := bucketPermissions[action]; p != "" {
+		return a.acl.Allows(who, p, a.block.IgnoreACLs)
+	}
+	p := objectPermissions[action]
+	if p == "" || o == nil {
+		return false
+	}
+	acl := s3.ParseACL(o.ACL, o.Owner)
+	if who != "" && who == o.Owner && (p == s3.ReadACP || p == s3.WriteACP) {
+		return true // an owner cannot lock itself out
+	}
+	return acl.Allows(who, p, a.block.IgnoreACLs)
+}
+
+// veil keeps from those who may not list a bucket whether a key is there.
+func (c *call) veil(err error) error {
+	if err == nil || c.route == nil || c.route.on != onObject || c.route.method != "GET" && c.route.method != "HEAD" {
+		return err
+	}
+	e := s3.Classify(err)
+	if (e.Code == s3.NoSuchKey || e.Code == s3.NoSuchVersion) && !c.allowed("s3:ListBucket", c.arn("")) {
+		return &s3.Error{Code: s3.AccessDenied, Err: err}
+	}
+	return err
+}

@@ -1,0 +1,185 @@
+package s3gw
+
+import (
+	"crypto/md5"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"testing"
+
+	"ashlar/s3gw/iam"
+	"ashlar/s3gw/policy"
+	"ashlar/s3gw/sigv4"
+)
+
+// people are keys that act for identities: all have the secret testSecret.
+type people map[string]*iam.Identity
+
+func (p people) Lookup(key string) (string, string, error) {
+	if p[key] == nil {
+		return "", "", sigv4.ErrUnknownKey
+	}
+	return testSecret, p[key].Account.Canonical, nil
+}
+func (p people) Identity(key string) *iam.Identity          { return p[key] }
+func (p people) Account(canonical string) *iam.Account      { return nil }
+func (p people) AccountByEmail(address string) *iam.Account { return nil }
+
+var (
+	homeAccount  = &iam.Account{ID: "111", Canonical: testAccount, Name: "home"}
+	otherAccount = &iam.Account{ID: "222", Canonical: "fedcba", Name: "other"}
+)
+
+func identityPolicy(t testing.TB, doc string) []*policy.Policy {
+	t.Helper()
+	p, err := policy.Parse([]byte(doc), policy.Identity, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []*policy.Policy{p}
+}
+
+// cast are the root of the bucket's account, a user of it without any right, one
+// who may only read, and the root of another account.
+func cast(t testing.TB) people {
+	user := func(name string) *iam.Identity {
+		return &iam.Identity{Kind: iam.User, Account: homeAccount, Name: name, ARN: "arn:aws:iam::111:user/" + name}
+	}
+	reader := user("reader")
+	reader.Policies = identityPolicy(t, `{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::bucket/*"}}`)
+	return people{testKey: iam.RootOf(homeAccount), "AKIDNONE": user("none"), "AKIDREADER": reader, "AKIDOTHER": iam.RootOf(otherAccount)}
+}
+
+// TestEveryRouteIsAuthorised walks the table with good signatures of people who
+// have no right, and without credentials: whatever the form of the request, the
+// backend is not asked for anything but whose the bucket is.
+func TestEveryRouteIsAuthorised(t *testing.T) {
+	g := start(t, func(o *Options) { o.Backend, o.Credentials = untouched{}, cast(t) })
+	const doc = `<Delete><Object><Key>k</Key></Object></Delete>`
+	sum := md5.Sum([]byte(doc))
+	refused := 0
+	for i := range routes {
+		rt := &routes[i]
+		for _, who := range []string{"AKIDNONE", "AKIDOTHER", ""} {
+			if who == "AKIDOTHER" && (rt.on == onService || rt.op == "CreateBucket") {
+				continue // every account may list and make its own
+			}
+			for _, f := range forms {
+				c := testCall{method: rt.method, target: rt.target(), headers: map[string]string{}, key: who, secret: testSecret}
+				if who == "" {
+					c.tamper = func(r *http.Request) { anonymise(r) }
+				}
+				if rt.copy {
+					c.headers["X-Amz-Copy-Source"] = "bucket/key"
+				}
+				perKey := rt.op == "DeleteObjects"
+				if perKey {
+					c.body, c.headers["Content-Md5"] = doc, base64.StdEncoding.EncodeToString(sum[:])
+				}
+				r := g.request(t, f, c)
+				if who == "" && strings.HasPrefix(r.Header.Get("X-Amz-Content-Sha256"), "STREAMING-AWS4") {
+					r.Header.Del("X-Amz-Content-Sha256") // nobody cannot sign chunks
+				}
+				w := g.serve(r)
+				good := w.Code == 403 || perKey && (w.Code == 200 && strings.Contains(w.Body.String(), "<Code>AccessDenied</Code>") || who == "" && w.Code == 400)
+				if !good {
+					t.Errorf("%s, %q, %s: %d %s", rt.op, who, f.name, w.Code, w.Body)
+				}
+				refused++
+			}
+		}
+	}
+	t.Logf("%d routes, %d requests refused", len(routes), refused)
+}
+
+// anonymise takes all credentials from a request.
+func anonymise(r *http.Request) {
+	r.Header.Del("Authorization")
+	q := r.URL.Query()
+	for name := range q {
+		if strings.HasPrefix(name, "X-Amz-") {
+			q.Del(name)
+		}
+	}
+	r.URL.RawQuery = q.Encode()
+}
+
+func TestWhoMayDoWhat(t *testing.T) {
+	g := start(t, func(o *Options) { o.Credentials = cast(t) }).withBucket(t, "bucket")
+	as := func(key, method, target, body string) answer {
+		return g.do(t, testCall{method: method, target: target, body: body, key: key, secret: testSecret})
+	}
+	nobody := func(method, target string) answer {
+		return g.send(t, g.request(t, forms[0], testCall{method: method, target: target, tamper: anonymise}))
+	}
+	as(testKey, "PUT", "/bucket/k", "x").want(t, 200, "")
+	as("AKIDREADER", "GET", "/bucket/k", "").want(t, 200, "")
+	as("AKIDREADER", "GET", "/bucket/missing", "").want(t, 403, "AccessDenied") // it may not list
+	as(testKey, "GET", "/bucket/missing", "").want(t, 404, "NoSuchKey")
+	as("AKIDREADER", "PUT", "/bucket/k", "y").want(t, 403, "AccessDenied")
+	as("AKIDREADER", "GET", "/bucket", "").want(t, 403, "AccessDenied")
+	as("AKIDOTHER", "GET", "/bucket/k", "").want(t, 403, "AccessDenied")
+	nobody("GET", "/bucket/k").want(t, 403, "AccessDenied")
+	nobody("GET", "/nobucket/k").want(t, 404, "NoSuchBucket")
+
+	put := func(doc string, status int, code string) {
+		t.Helper()
+		as(testKey, "PUT", "/bucket?policy", doc).want(t, status, code)
+	}
+	public := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::bucket/*"}]}`
+	put(public, 204, "")
+	as("AKIDOTHER", "GET", "/bucket/k", "").want(t, 200, "")
+	as("AKIDNONE", "GET", "/bucket/k", "").want(t, 200, "")
+	nobody("GET", "/bucket/k").want(t, 200, "")
+	nobody("PUT", "/bucket/k").want(t, 403, "AccessDenied")
+	if a := as(testKey, "GET", "/bucket?policyStatus", ""); !strings.Contains(a.body, "<IsPublic>true</IsPublic>") {
+		t.Error(a.body)
+	}
+	if a := as(testKey, "GET", "/bucket?policy", ""); a.body != public {
+		t.Error(a.body)
+	}
+	const block = `<PublicAccessBlockConfiguration><RestrictPublicBuckets>true</RestrictPublicBuckets><BlockPublicPolicy>true</BlockPublicPolicy></PublicAccessBlockConfiguration>`
+	as(testKey, "PUT", "/bucket?publicAccessBlock", block).want(t, 200, "")
+	as("AKIDOTHER", "GET", "/bucket/k", "").want(t, 403, "AccessDenied")
+	nobody("GET", "/bucket/k").want(t, 403, "AccessDenied")
+	put(public, 403, "AccessDenied")
+	as(testKey, "DELETE", "/bucket?publicAccessBlock", "").want(t, 204, "")
+
+	put(strings.Replace(public, `"*"`, `{"AWS":"222"}`, 1), 204, "")
+	as("AKIDOTHER", "GET", "/bucket/k", "").want(t, 200, "")
+	nobody("GET", "/bucket/k").want(t, 403, "AccessDenied")
+	put(strings.Replace(public, "Allow", "Deny", 1), 204, "")
+	as(testKey, "GET", "/bucket/k", "").want(t, 403, "AccessDenied") // also the owner, who can take it back
+	put(`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"s3:*","Resource":["arn:aws:s3:::bucket","arn:aws:s3:::bucket/*"]}]}`, 204, "")
+	as(testKey, "DELETE", "/bucket?policy", "").want(t, 204, "")
+	as(testKey, "GET", "/bucket/k", "").want(t, 200, "")
+	put(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::other/*"}]}`, 400, "MalformedPolicy")
+}
+
+func TestACLs(t *testing.T) {
+	g := start(t, func(o *Options) { o.Credentials, o.ObjectOwnership = cast(t), "ObjectWriter" })
+	as := func(key, method, target string, headers map[string]string) answer {
+		return g.do(t, testCall{method: method, target: target, headers: headers, body: map[string]string{"PUT": ""}[method], key: key, secret: testSecret})
+	}
+	acl := func(word string) map[string]string { return map[string]string{"X-Amz-Acl": word} }
+	as(testKey, "PUT", "/bucket", acl("public-read-write")).want(t, 200, "")
+	as("AKIDOTHER", "PUT", "/bucket/theirs", nil).want(t, 200, "")
+	as(testKey, "GET", "/bucket/theirs", nil).want(t, 403, "AccessDenied") // it is its writer's
+	as("AKIDOTHER", "PUT", "/bucket/theirs?acl", acl("bucket-owner-read")).want(t, 200, "")
+	as(testKey, "GET", "/bucket/theirs", nil).want(t, 200, "")
+	as(testKey, "PUT", "/bucket/theirs?acl", acl("private")).want(t, 403, "AccessDenied")
+	as(testKey, "DELETE", "/bucket/theirs", nil).want(t, 204, "")
+	as("AKIDOTHER", "PUT", "/bucket?acl", acl("private")).want(t, 403, "AccessDenied")
+	as(testKey, "PUT", "/bucket?acl", acl("private")).want(t, 200, "")
+	as("AKIDOTHER", "PUT", "/bucket/theirs", nil).want(t, 403, "AccessDenied")
+
+	as(testKey, "PUT", "/bucket/k", acl("authenticated-read")).want(t, 200, "")
+	as("AKIDOTHER", "GET", "/bucket/k", nil).want(t, 200, "")
+	g.send(t, g.request(t, forms[0], testCall{method: "GET", target: "/bucket/k", tamper: anonymise})).want(t, 403, "AccessDenied")
+	as(testKey, "PUT", "/bucket/k", acl("sesame")).want(t, 400, "InvalidArgument")
+	as(testKey, "GET", "/bucket?ownershipControls", nil).want(t, 404, "OwnershipControlsNotFoundError")
+
+	as(testKey, "PUT", "/enforced", map[string]string{"X-Amz-Object-Ownership": "BucketOwnerEnforced"}).want(t, 200, "")
+	as(testKey, "PUT", "/enforced/k", acl("public-read")).want(t, 400, "AccessControlListNotSupported")
+	as(testKey, "PUT", "/enforced?acl", acl("public-read")).want(t, 400, "AccessControlListNotSupported")
+}
