@@ -432,16 +432,11 @@ func (w *writer) write(p []byte, off int64) error {
 	return w.log.fence("write", fmt.Errorf("off=%#x length=%d: %w", off, len(p), err))
 }
 
-// flush is never tried again: a device that failed one may have dropped what
-// it held and answer the next with success.
 func (w *writer) flush() error {
 	w.busy.Store(time.Now().UnixNano())
 	err := w.log.flushing.flush(w.log)
 	w.busy.Store(0)
-	if err != nil {
-		return w.log.fence("flush", err)
-	}
-	return nil
+	return err
 }
 
 // flushing lets writers share flushes: one that comes while another runs waits
@@ -474,9 +469,21 @@ func (g *flushing) flush(l *Log) error {
 	g.mu.Lock()
 	g.next = nil // whoever comes now has perhaps written too late
 	g.mu.Unlock()
-	r.err = l.dev.Flush()
+	r.err = l.flushOnce()
 	g.device.Unlock()
-	l.stats.flushes.Add(1)
 	close(r.done)
 	return r.err
+}
+
+// flushOnce is not tried again, by nobody: a device that failed a flush may have
+// dropped what it held and answer the next with success.
+func (l *Log) flushOnce() error {
+	if err := l.Err(); err != nil {
+		return err
+	}
+	l.stats.flushes.Add(1)
+	if err := l.dev.Flush(); err != nil {
+		return l.fence("flush", err)
+	}
+	return nil
 }

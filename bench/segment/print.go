@@ -10,6 +10,7 @@ import (
 
 // Print writes the cases as a table for people.
 func Print(w io.Writer, cases []Case) error {
+	fmt.Fprintln(w, "raw: the same bytes from as many callers straight to the device; each write is followed by a flush, as an append is")
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(t, "operation\tsize\tcallers\top/s\tMB/s\tof raw\tper flush\tCPU s/1,000\tCPU s/GB\traw CPU s/GB\tCPU µs each\t")
 	for i := range cases {

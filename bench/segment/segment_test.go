@@ -51,7 +51,7 @@ func TestAScratchFileIsMeasuredAndRemoved(t *testing.T) {
 		t.Errorf("the file was left behind: %v", err)
 	}
 	var out bytes.Buffer
-	if err := segment.Print(&out, cases); err != nil || strings.Count(out.String(), "\n") != 9 {
+	if err := segment.Print(&out, cases); err != nil || strings.Count(out.String(), "\n") != 10 {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }

@@ -111,9 +111,14 @@ func TestNeverBackwards(t *testing.T) {
 	default:
 		t.Error("the change was not told")
 	}
+	mine := mapOf(7)
+	mine.Hosts = []*wire.Host{{Id: 1, Name: "a1", Zone: "a"}}
+	if ok, err := c.accept(mine); !ok || err != nil {
+		t.Fatal(ok, err)
+	}
 	other := mapOf(9)
 	other.Cluster = []byte("another cluster!")
-	if ok, err := c.accept(other); ok || err != nil || c.Map().Epoch != 6 {
+	if ok, err := c.accept(other); ok || err != nil || c.Map().Epoch != 7 {
 		t.Errorf("another cluster's map was taken: %v, %v", ok, err)
 	}
 }
