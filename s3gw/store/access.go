@@ -39,9 +39,11 @@ func NewAccess(b Bucket, rev uint64, settings map[string][]byte) Access {
 
 // Access returns who may do what with a bucket. What another gateway changed is
 // seen within cacheFor: every request asks, so not every one can ask the
-// directory. Errors: ErrNoSuchBucket; kinds besides: Unavailable.
+// directory. Where a bucket allows stale reads and its record cannot be had, an old
+// one decides: nothing can be written then. Errors: ErrNoSuchBucket; kinds besides:
+// Unavailable.
 func (s *Store) Access(ctx context.Context, name string) (Access, error) {
-	b, err := s.lookup(ctx, name)
+	b, err := s.lookupAt(ctx, name)
 	if err != nil {
 		return Access{}, fail("access", name, err)
 	}

@@ -89,6 +89,9 @@ func (h *Host) applySome(tasks []applyTask) (n int, err error) {
 		done = append(done, event{kind: eventApplied, r: t.r, apply: *t})
 	}
 	for _, t := range tasks[:n] {
+		if t.retire { // it may have no machine, never having been born
+			continue
+		}
 		t.r.machine.applying.Store(t.r.machine.state.index)
 	}
 	if err := b.commit(); err != nil {
