@@ -11,6 +11,7 @@ import (
 	"ashlar"
 	"ashlar/daemon"
 	"ashlar/placement/health"
+	"ashlar/placement/topology"
 )
 
 // ashlarRun runs the command line as main does and returns what it printed and
@@ -110,5 +111,16 @@ func TestVerdictIsTheExitCodeOfCheck(t *testing.T) {
 		if got := exitCode(verdict(v)); got != want {
 			t.Errorf("%s: %d, want %d", v, got, want)
 		}
+	}
+}
+
+func TestBackupRefusesAClusterInOneProcess(t *testing.T) {
+	m := &topology.Map{Hosts: []topology.Host{{Name: "a1", RPC: "127.0.0.1:7001"}}}
+	if err := checkListening(m); err != nil {
+		t.Error(err)
+	}
+	m.Hosts = append(m.Hosts, topology.Host{Name: "b1", RPC: "127.0.0.1:0"})
+	if err := checkListening(m); err == nil || !strings.Contains(err.Error(), "host b1") || !strings.Contains(err.Error(), "--processes") {
+		t.Errorf("got %v", err)
 	}
 }

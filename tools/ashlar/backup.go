@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -71,7 +72,11 @@ configured with; it says until when every object of the backup is whole.`,
 			}
 			defer place.Close()
 			defer hosts.Close()
-			if _, err := place.Wait(cmd.Context(), (*topology.Map).Formed); err != nil {
+			m, err := place.Wait(cmd.Context(), (*topology.Map).Formed)
+			if err != nil {
+				return err
+			}
+			if err := checkListening(m); err != nil {
 				return err
 			}
 			f, err := os.OpenFile(args[0], os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
@@ -90,6 +95,17 @@ configured with; it says until when every object of the backup is whole.`,
 	cmd.Flags().DurationVar(&grace, "trash-grace", daemon.TrashGraceDefault, "trash-grace of the daemons")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one line of JSON")
 	return cmd
+}
+
+// checkListening refuses a cluster in one process: its hosts call one another
+// directly and open no listener.
+func checkListening(m *topology.Map) error {
+	for i := range m.Hosts {
+		if strings.HasSuffix(m.Hosts[i].RPC, ":0") {
+			return fmt.Errorf("host %s has no listener, as all hosts of a cluster in one process: run it with `ashlar dev --processes`", m.Hosts[i].Name)
+		}
+	}
+	return nil
 }
 
 func backupVerifyCommand() *cobra.Command {
