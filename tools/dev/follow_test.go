@@ -12,6 +12,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
 	"ashlar"
+	"ashlar/tools/dev/devtest"
 )
 
 // TestReadsWithoutALeader takes the majority of every shard away. A bucket that
@@ -27,7 +28,7 @@ func TestReadsWithoutALeader(t *testing.T) {
 			t.Fatal(code)
 		}
 	}
-	set := exec.Command(program(t), "bucket", "set", "lenient", "reads=follower,stale", "--endpoint", c.S3(),
+	set := exec.Command(devtest.Program(t), "bucket", "set", "lenient", "reads=follower,stale", "--endpoint", c.S3(),
 		"--access-key", cfg.AccessKey, "--secret-key", cfg.SecretKey)
 	if out, err := set.CombinedOutput(); err != nil || string(out) != "lenient: reads=follower,stale\n" {
 		t.Fatalf("%v: %s", err, out)

@@ -12,10 +12,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -31,6 +29,7 @@ import (
 	placeclient "ashlar/placement/client"
 	"ashlar/placement/health"
 	"ashlar/s3gw/store/row"
+	"ashlar/tools/dev/devtest"
 )
 
 // requestBound is how long any request may take, whatever is broken: the sum
@@ -42,38 +41,7 @@ const requestBound = 40 * time.Second
 // the worst piece. Asking too early costs work, nothing else.
 const missingAfter = 6 * time.Second
 
-// binaries is where the tests' ashlar is built, removed when they are done.
-var binaries string
-
-func TestMain(m *testing.M) {
-	var err error
-	if binaries, err = os.MkdirTemp("", "ashlar-dev-test"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	os.RemoveAll(binaries)
-	os.Exit(code)
-}
-
-var buildOnce = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(binaries, "ashlar")
-	out, err := exec.Command("go", "build", "-o", path, "ashlar/tools/ashlar").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
-// program is the ashlar binary of this tree.
-func program(t testing.TB) string {
-	t.Helper()
-	path, err := buildOnce()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
+func TestMain(m *testing.M) { os.Exit(devtest.Main(m)) }
 
 // testConfig is a small cluster on free ports in the test's directory.
 func testConfig(t testing.TB) Config {
@@ -101,32 +69,18 @@ func startOne(t testing.TB, cfg Config) *Cluster {
 // their logs are printed.
 func startMany(t testing.TB, cfg Config) *Processes {
 	t.Helper()
-	p, err := StartProcesses(t.Context(), cfg, Options{Program: program(t)})
+	p, err := StartProcesses(t.Context(), cfg, Options{Program: devtest.Program(t)})
 	if err != nil {
-		printLogs(t, cfg.Dir)
+		devtest.PrintLogs(t, cfg.Dir)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		p.Close()
 		if t.Failed() {
-			printLogs(t, cfg.Dir)
+			devtest.PrintLogs(t, cfg.Dir)
 		}
 	})
 	return p
-}
-
-const logTailBytes = 4 << 10
-
-func printLogs(t testing.TB, dir string) {
-	files, _ := filepath.Glob(filepath.Join(dir, "log", "*.log"))
-	for _, name := range files {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Log(err)
-			continue
-		}
-		t.Logf("end of %s:\n%s", filepath.Base(name), b[max(0, len(b)-logTailBytes):])
-	}
 }
 
 // bucketName is the one bucket of most tests.

@@ -19,6 +19,7 @@ import (
 	"ashlar/daemon/meta"
 	"ashlar/daemon/meta/trash"
 	"ashlar/daemon/wire"
+	"ashlar/tools/dev/devtest"
 	"ashlar/tools/operate"
 )
 
@@ -78,12 +79,12 @@ func TestGarbage(t *testing.T) {
 	if h := in.explain(t, c, bucketName+"/"+objects[6].key); len(h.Why) != 2 {
 		t.Errorf("a key with a version and a trash row: %+v", h)
 	}
-	out, err := exec.Command(program(t), "gc", "status", "--dir", cfg.Dir).CombinedOutput()
+	out, err := exec.Command(devtest.Program(t), "gc", "status", "--dir", cfg.Dir).CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "ORPHANS FREED") {
 		t.Errorf("ashlar gc status: %v\n%s", err, out)
 	}
 	t.Logf("\n%s", out)
-	out, err = exec.Command(program(t), "gc", "explain", "--dir", cfg.Dir, bucketName+"/versioned").CombinedOutput()
+	out, err = exec.Command(devtest.Program(t), "gc", "explain", "--dir", cfg.Dir, bucketName+"/versioned").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "older version") {
 		t.Errorf("ashlar gc explain: %v\n%s", err, out)
 	}

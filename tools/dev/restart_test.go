@@ -18,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"ashlar"
+	"ashlar/tools/dev/devtest"
 )
 
 // TestRestart closes a cluster and starts it again on its directory.
@@ -27,7 +28,7 @@ func TestRestart(t *testing.T) {
 	})
 	t.Run("processes", func(t *testing.T) {
 		restart(t, func(cfg Config) (running, error) {
-			return StartProcesses(t.Context(), cfg, Options{Program: program(t)})
+			return StartProcesses(t.Context(), cfg, Options{Program: devtest.Program(t)})
 		})
 	})
 }
@@ -171,7 +172,7 @@ type command struct {
 
 func startCommand(t *testing.T, cfg Config, args []string) *command {
 	t.Helper()
-	c := &command{cmd: exec.Command(program(t), args...)}
+	c := &command{cmd: exec.Command(devtest.Program(t), args...)}
 	c.cmd.Env = append(os.Environ(), "ASHLAR_ACCESS_KEY="+cfg.AccessKey, "ASHLAR_SECRET_KEY="+cfg.SecretKey)
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var errs strings.Builder

@@ -10,6 +10,7 @@ import (
 
 	placeclient "ashlar/placement/client"
 	"ashlar/placement/health"
+	"ashlar/tools/dev/devtest"
 )
 
 // TestStatus asks every placement member, the admin endpoint and the command
@@ -110,13 +111,13 @@ func (p *Processes) askers(t *testing.T) (all []asker) {
 			}
 			defer c.Close()
 			return c.Status(ctx)
-		}}, asker{"ashlar status --placement " + cfgs[i].Name, statusCommand(program(t), "--placement", addr)})
+		}}, asker{"ashlar status --placement " + cfgs[i].Name, statusCommand(devtest.Program(t), "--placement", addr)})
 	}
 	remote, err := Find(p.cfg.Dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return append(all, asker{"the admin endpoint", remote.Status}, asker{"ashlar status --dir", statusCommand(program(t), "--dir", p.cfg.Dir)})
+	return append(all, asker{"the admin endpoint", remote.Status}, asker{"ashlar status --dir", statusCommand(devtest.Program(t), "--dir", p.cfg.Dir)})
 }
 
 // statusCommand runs `ashlar status`.

@@ -7,7 +7,6 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"ashlar"
 	"ashlar/placement/health"
 	"ashlar/tools/dev"
+	"ashlar/tools/dev/devtest"
 )
 
 var (
@@ -34,51 +34,29 @@ const healBound = 2 * time.Minute
 // progressEvery is how often a long run says how far it is.
 const progressEvery = 30 * time.Second
 
-var binaries string
-
 func TestMain(m *testing.M) {
 	flag.Parse()
-	var err error
-	if binaries, err = os.MkdirTemp("", "ashlar-linear"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	code := m.Run()
-	os.RemoveAll(binaries)
-	os.Exit(code)
+	os.Exit(devtest.Main(m))
 }
-
-var buildOnce = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(binaries, "ashlar")
-	out, err := exec.Command("go", "build", "-o", path, "ashlar/tools/ashlar").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
 
 // start brings up a cluster of processes: six hosts in three zones, three
 // members and two gateways.
 func start(t *testing.T, isolate bool) *dev.Processes {
 	t.Helper()
-	program, err := buildOnce()
-	if err != nil {
-		t.Fatal(err)
-	}
 	cfg := dev.Defaults()
 	cfg.Disks, cfg.Members, cfg.Gateways, cfg.DiskBytes = 1, 3, 2, 4*ashlar.GiB
 	cfg.S3, cfg.Admin, cfg.AccessKey, cfg.SecretKey = "127.0.0.1:0", "127.0.0.1:0", "tester", "a secret of the tests"
 	cfg.TrashGrace = 3 * time.Second // freeing a live piece must show
 	cfg.Dir = clusterDir(t)
-	p, err := dev.StartProcesses(t.Context(), cfg, dev.Options{Program: program, Isolate: isolate})
+	p, err := dev.StartProcesses(t.Context(), cfg, dev.Options{Program: devtest.Program(t), Isolate: isolate})
 	if err != nil {
-		printLogs(t, cfg.Dir)
+		devtest.PrintLogs(t, cfg.Dir)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		p.Close()
 		if t.Failed() {
-			printLogs(t, cfg.Dir)
+			devtest.PrintLogs(t, cfg.Dir)
 		}
 	})
 	return p
@@ -97,20 +75,6 @@ func clusterDir(t *testing.T) string {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return filepath.Join(dir, "cluster")
-}
-
-const logTailBytes = 3 << 10
-
-func printLogs(t *testing.T, dir string) {
-	files, _ := filepath.Glob(filepath.Join(dir, "log", "*.log"))
-	for _, name := range files {
-		b, err := os.ReadFile(name)
-		if err != nil {
-			t.Log(err)
-			continue
-		}
-		t.Logf("end of %s:\n%s", filepath.Base(name), b[max(0, len(b)-logTailBytes):])
-	}
 }
 
 // gateways are clients of all gateways; the bucket is made.
