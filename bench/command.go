@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ashlar/bench/report"
+	"ashlar/diskmgr/blockdev"
 )
 
 // Command returns `bench` with its sub-commands, to be hung under the root.
@@ -65,6 +66,16 @@ func compareCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&anyway, "anyway", false, "compare reports of different setups")
 	return c
+}
+
+// chooseEngine returns the engine that is asked for; a measurement does not make do
+// with another.
+func chooseEngine(name string) (blockdev.Engine, error) {
+	use, why, err := blockdev.Choose(blockdev.Engine(name))
+	if err == nil && why != nil {
+		err = fmt.Errorf("--engine %s: this kernel does not give it: %w", name, why)
+	}
+	return use, err
 }
 
 // untilInterrupted ends with the first SIGINT or SIGTERM and from then on lets

@@ -43,12 +43,8 @@ written through once, and removed.`,
 		if o.Size = int(n); o.Percent < 1 || o.Percent > 95 {
 			return fmt.Errorf("--percent %d: want 1 to 95", o.Percent)
 		}
-		use, why, err := blockdev.Choose(blockdev.Engine(engine))
-		if err != nil {
+		if o.Engine, err = chooseEngine(engine); err != nil {
 			return err
-		}
-		if o.Engine = use; why != nil {
-			return fmt.Errorf("--engine %s: this kernel does not give it: %w", engine, why)
 		}
 		o.Progress = func(text string) { fmt.Fprintln(c.ErrOrStderr(), text+" …") }
 		ctx, release := untilInterrupted(c.Context())

@@ -53,12 +53,8 @@ written through once, and removed.`,
 		if o.Duration <= 0 {
 			return fmt.Errorf("--duration %v: want more than 0", o.Duration)
 		}
-		use, why, err := blockdev.Choose(blockdev.Engine(engine))
-		if err != nil {
+		if o.Engine, err = chooseEngine(engine); err != nil {
 			return err
-		}
-		if o.Engine = use; why != nil {
-			return fmt.Errorf("--engine %s: this kernel does not give it: %w", engine, why)
 		}
 		o.Progress = func(text string) { fmt.Fprintln(c.ErrOrStderr(), text+" …") }
 		ctx, release := untilInterrupted(c.Context())
