@@ -305,11 +305,12 @@ func want(t tester, err, target error) {
 
 // audit scans every row of every shard and checks what must always hold: each
 // stored extent is referred to exactly once, by a row or by the trash, none is
-// referred to that is not stored, and the counters are a full scan's.
+// referred to that is not stored, the counters are a full scan's, and References,
+// which is asked before anything is freed, says the same as the scan.
 func (r *rig) audit(t tester) {
 	t.Helper()
 	r.background.Wait()
-	refs := map[ashlar.WriteID]int{}
+	refs, thrown := map[ashlar.WriteID]int{}, map[ashlar.WriteID]bool{}
 	got, wantCount := map[string]int64{}, map[string]int64{}
 	manifests, manifestRefs := 0, 0
 	add := func(k []byte, what byte, n int64) {
@@ -353,6 +354,9 @@ func (r *rig) audit(t tester) {
 				var e trash.Entry
 				e, err = trash.Decode(rw)
 				list = e.Extents
+				for _, x := range list {
+					thrown[x.Write] = true
+				}
 			}
 			if err != nil {
 				t.Fatalf("row %q: %v", rw.Key, err)
@@ -367,11 +371,16 @@ func (r *rig) audit(t tester) {
 	if manifests != manifestRefs {
 		t.Fatalf("%d manifests, %d objects that refer to one", manifests, manifestRefs)
 	}
-	live := r.stripes.writes()
+	live, referee := r.stripes.writes(), NewReferences(r.meta.Store)
 	for _, w := range live {
+		x := r.stripes.live[w]
 		if refs[w] != 1 {
-			x := r.stripes.live[w]
 			t.Fatalf("extent of %q part %d is referred to %d times", x.key, x.extent.Part, refs[w])
+		}
+		// As the search for orphans asks: of a record it knows write and part.
+		says, err := referee.Refers(context.Background(), x.bucket, x.key, []ashlar.Extent{{Write: w, Part: x.extent.Part}})
+		if err != nil || says[0] == thrown[w] {
+			t.Fatalf("extent of %q part %d: on the trash list %v, referred to %v, %v", x.key, x.extent.Part, thrown[w], says, err)
 		}
 	}
 	if len(refs) != len(live) {

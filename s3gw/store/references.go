@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"ashlar"
 	"ashlar/daemon/meta"
@@ -24,9 +25,9 @@ type References struct {
 
 	mu    sync.Mutex
 	slots map[ashlar.BucketID]known
-	// gone ids were not in the directory. Who asks holds something that was
-	// written in the bucket, after it was made, and an id is never used again.
-	gone map[ashlar.BucketID]bool
+	// gone ids were not in the directory at that time. An id is never used again,
+	// but a backup may bring one back: this is not believed for long.
+	gone map[ashlar.BucketID]time.Time
 }
 
 type known struct {
@@ -34,8 +35,12 @@ type known struct {
 	slots []uint32
 }
 
-// goneMax bounds the ids of buckets that are known to be gone.
-const goneMax = 10_000
+// goneMax bounds the ids of buckets that are known to be gone, goneFor how long they
+// are: much shorter than the time between two looks at an orphan.
+const (
+	goneMax = 10_000
+	goneFor = time.Minute
+)
 
 // parallelParts is up to how many parts are looked up one by one.
 const parallelParts = 16
@@ -100,10 +105,10 @@ func (r *References) bucket(ctx context.Context, id ashlar.BucketID) (*known, er
 	if k, ok := r.slots[id]; ok {
 		return &k, nil
 	}
-	if r.gone[id] {
+	if at, ok := r.gone[id]; ok && time.Since(at) < goneFor {
 		return nil, nil
 	}
-	slots := map[ashlar.BucketID]known{}
+	slots, begin := map[ashlar.BucketID]known{}, time.Now()
 	err := r.scan(ctx, 0, []byte{row.KindBucket}, func(rw meta.Row) error {
 		var b row.Bucket
 		if err := row.Decode(rw.Key, rw.Value, &b); err != nil {
@@ -124,9 +129,9 @@ func (r *References) bucket(ctx context.Context, id ashlar.BucketID) (*known, er
 		return &k, nil
 	}
 	if len(r.gone) >= goneMax || r.gone == nil {
-		r.gone = map[ashlar.BucketID]bool{}
+		r.gone = map[ashlar.BucketID]time.Time{}
 	}
-	r.gone[id] = true
+	r.gone[id] = begin
 	return nil, nil
 }
 
