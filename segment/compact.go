@@ -413,12 +413,11 @@ func (l *Log) writeFree(ctx context.Context, i int, life format.Life) error {
 		if _, err := l.dev.WriteAt(p, l.offset(i)); err != nil {
 			return err
 		}
-		return l.dev.Flush()
+		return l.flushing.flush(l)
 	})
 	if err != nil {
 		return l.fence("free", err)
 	}
-	l.stats.flushes.Add(1)
 	l.stats.bytesWritten.Add(uint64(len(p)))
 	return nil
 }

@@ -53,6 +53,9 @@ func Open(ctx context.Context, dev Device, opt Options) (*Log, error) {
 	if opt.Writers < 1 || opt.Writers > WritersMax || opt.IndexDir == "" {
 		return nil, l.fail("open", "", ashlar.Invalid, fmt.Errorf("%d writers, index in %q", opt.Writers, opt.IndexDir))
 	}
+	if opt.BatchBytes < 0 || opt.BatchBytes > RecordDataMax {
+		return nil, l.fail("open", "", ashlar.Invalid, fmt.Errorf("batches of %d bytes: want at most %d", opt.BatchBytes, RecordDataMax))
+	}
 	r := recovery{log: l, ctx: ctx, began: opt.hooks.now()}
 	r.sink = r.enter
 	if err := r.run(); err != nil {

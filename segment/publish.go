@@ -31,6 +31,7 @@ func (w *writer) publish(f *flight, changes []change) ([]change, error) {
 	for i := range changes {
 		l.account(&changes[i].row, changes[i].sign)
 	}
+	l.sealed(f.footers)
 	l.count(f.batch)
 	return changes, nil
 }
@@ -85,12 +86,18 @@ func (l *Log) noteSealed(b *pebble.Batch, footers []footer) error {
 		if err := setSeg(b, n, segRow{segSealed, life.Generation, life.Salt, s.end.Load(), s.top.Load()}); err != nil {
 			return err
 		}
-		s.state.Store(uint32(segSealed))
+	}
+	return nil
+}
+
+// sealed hands segments over to the compactor, once the index has them so.
+func (l *Log) sealed(footers []footer) {
+	for i := range footers {
+		l.table[footers[i].segment].state.Store(uint32(segSealed))
 	}
 	if len(footers) > 0 {
 		l.compact.wake()
 	}
-	return nil
 }
 
 func (l *Log) count(batch []*request) {

@@ -152,7 +152,7 @@ type Options struct {
 	// QueueLen bounds the requests waiting for one writer. Zero means 256.
 	QueueLen int
 	// BatchBytes bounds one group commit; a single longer record still goes.
-	// Zero means 4 MiB.
+	// Zero means 4 MiB; more than RecordDataMax is refused.
 	BatchBytes int
 	// ReadsMax bounds the device reads in flight. Zero means 64.
 	ReadsMax int

@@ -30,16 +30,18 @@ func (w *writer) openUpcoming() {
 	}()
 }
 
-// opened returns a new segment, the one that was opened ahead if it will do.
-func (w *writer) opened(class class) (int, format.Life, error) {
-	if a := w.upcoming; a != nil && class != forCompaction {
+// opened returns a new segment, the one that was opened ahead if it will do, and
+// what it was taken for.
+func (w *writer) opened(want class) (int, format.Life, class, error) {
+	if a := w.upcoming; a != nil && want != forCompaction {
 		<-a.done
 		w.upcoming = nil
 		if a.err == nil {
-			return a.segment, a.life, nil
+			return a.segment, a.life, forPieces, nil
 		}
 	}
-	return w.log.openSegment(class)
+	i, life, err := w.log.openSegment(want)
+	return i, life, want, err
 }
 
 // dropUpcoming gives back a segment that was opened ahead.

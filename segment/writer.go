@@ -36,9 +36,9 @@ type writer struct {
 	// touchdown has something, or will have, whenever aloft has become smaller.
 	touchdown chan struct{}
 
-	idle     []*flight        // flights that are not under way
-	flying   map[Key]struct{} // keys whose batch has not come back
-	open     int              // the segment, -1 none
+	idle     []*flight   // flights that are not under way
+	flying   map[Key]int // flights that hold the key and have not come back
+	open     int         // the segment, -1 none
 	class    class
 	life     format.Life
 	pos      int64 // where the next batch starts in the segment
@@ -83,7 +83,7 @@ func newWriter(l *Log, id int) *writer {
 	w := &writer{
 		log: l, id: id, queue: make(chan *request, l.opt.QueueLen), ended: make(chan struct{}), open: -1,
 		out: make(chan *flight, flightsMax), landed: make(chan *flight, flightsMax), back: make(chan *flight, flightsMax),
-		touchdown: make(chan struct{}, 1), seen: map[Key]struct{}{}, flying: map[Key]struct{}{},
+		touchdown: make(chan struct{}, 1), seen: map[Key]struct{}{}, flying: map[Key]int{},
 	}
 	for range flightsMax {
 		w.idle = append(w.idle, &flight{ready: make(chan int, readyLen)})
@@ -133,7 +133,9 @@ func (w *writer) await(idle int) {
 	for len(w.idle) < idle {
 		f := <-w.back
 		for _, k := range f.keys {
-			delete(w.flying, k)
+			if w.flying[k]--; w.flying[k] == 0 {
+				delete(w.flying, k)
+			}
 		}
 		clear(f.batch)
 		w.idle = append(w.idle, f)
@@ -174,15 +176,15 @@ func (w *writer) plan(reqs []*request) (int, []*request) {
 		if _, dup := w.seen[r.key]; dup {
 			return i, batch // its fate depends on the batch before it
 		}
-		if w.log.fenced.Load() {
-			r.answer(w.log.Err())
-			continue
-		}
-		if _, flies := w.flying[r.key]; flies && r.rec == nil {
+		if w.flying[r.key] > 0 && r.rec == nil {
 			if len(batch) > 0 {
 				return i, batch
 			}
 			w.await(flightsMax) // the index does not know yet what there is to delete
+		}
+		if w.log.fenced.Load() { // behind the wait: what failed there may be on the medium
+			r.answer(w.log.Err())
+			continue
 		}
 		if r.rec == nil {
 			cur, ok, err := get(w.log.index.db, r.key)
@@ -238,7 +240,7 @@ func (w *writer) roll(r *request) error {
 	case r.rec == nil:
 		class = forDeletes
 	}
-	i, life, err := w.opened(class)
+	i, life, class, err := w.opened(class)
 	if ashlar.Is(err, ashlar.Full) {
 		l.compact.wake()
 	}
@@ -313,7 +315,7 @@ func (w *writer) takeFlight(batch []*request) *flight {
 	f.footers, w.footers = append(f.footers[:0], w.footers...), w.footers[:0]
 	f.segment, f.bytes, f.err, f.last = w.open, nil, nil, false
 	for _, r := range batch {
-		w.flying[r.key] = struct{}{}
+		w.flying[r.key]++
 		f.keys = append(f.keys, r.key)
 	}
 	return f
@@ -326,7 +328,6 @@ func (w *writer) commit(batch []*request) {
 	if len(batch) == 0 {
 		return
 	}
-	w.await(1)
 	f := w.takeFlight(batch)
 	clear(batch)
 	start := w.pos

@@ -1,0 +1,107 @@
+package segment
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"testing"
+	"time"
+
+	"ashlar"
+	"ashlar/segment/format"
+)
+
+// gated lets each flush through when the test says so, with the result it names.
+type gated struct {
+	Device
+	entered chan struct{}
+	result  chan error
+}
+
+func (g *gated) Flush() error {
+	g.entered <- struct{}{}
+	if err := <-g.result; err != nil {
+		return err
+	}
+	return g.Device.Flush()
+}
+
+// gate reopens the disk's log on a device whose flushes the test lets through.
+func (d *disk) gate() (*Log, *gated) {
+	d.Helper()
+	d.log.Close()
+	g := &gated{Device: d.dev, entered: make(chan struct{}, 1), result: make(chan error)}
+	open := make(chan struct{})
+	go func() { // lets the flushes of Open pass
+		for {
+			select {
+			case <-g.entered:
+				g.result <- nil
+			case <-open:
+				return
+			}
+		}
+	}()
+	l, err := Open(d.Context(), g, d.opt)
+	open <- struct{}{}
+	if err != nil {
+		d.Fatal(err)
+	}
+	d.log = l
+	d.Cleanup(func() { close(g.result) }) // before the log closes
+	return l, g
+}
+
+// TestDeleteBehindAFailedFlush: a record is written whole and its flush fails.
+// The caller has given up and deletes the key. Whatever the delete is told, it is
+// not that the key is gone: the next Open finds the record.
+func TestDeleteBehindAFailedFlush(t *testing.T) {
+	d := newDisk(t)
+	d.opt.BatchBytes = 1 // the delete does not wait for company while the device is busy
+	l, g := d.gate()
+	r := crashRecord(1, 1, 3000)
+	ctx, giveUp := context.WithCancel(t.Context())
+	appended := make(chan error, 1)
+	go func() { appended <- l.Append(ctx, r) }()
+	<-g.entered
+	giveUp()
+	if err := <-appended; err == nil {
+		t.Fatal("acknowledged before its flush")
+	}
+	w := l.writers[0]
+	del := newRequest(nil, r.Key, nil, format.TotalBytes(format.RecordHeadBytes(0), 0))
+	del.timer.Reset(l.opt.IOTimeout)
+	if err := l.enqueue(t.Context(), "delete", del, w); err != nil {
+		t.Fatal(err)
+	}
+	for len(w.queue) > 0 {
+		runtime.Gosched()
+	}
+	time.Sleep(5 * time.Millisecond) // for the writer to reach the wait; a shorter one may miss the bug, no more
+	g.result <- errors.New("lost power")
+	if err := <-del.answered; !ashlar.Is(err, ashlar.Unavailable) {
+		t.Errorf("delete: %v", err)
+	}
+}
+
+// TestDeleteSeesTheLastOfSeveralFlights: a delete, an append and a delete of one key
+// are under way. The last one must wait for the append, whatever became of the first.
+func TestDeleteSeesTheLastOfSeveralFlights(t *testing.T) {
+	d := newDisk(t)
+	l, _ := d.gate()
+	w := l.writers[0]
+	key := crashRecord(1, 1, 1).Key
+	first, second := &flight{keys: []Key{key}}, &flight{keys: []Key{key}}
+	w.flying[key] = 2
+	w.idle = w.idle[:0]
+	w.back <- first
+	w.await(1)
+	if w.flying[key] != 1 {
+		t.Errorf("after the first came back %d flights hold the key", w.flying[key])
+	}
+	w.back <- second
+	w.await(2)
+	if len(w.flying) != 0 {
+		t.Errorf("nothing flies, and %v is held", w.flying)
+	}
+}
