@@ -58,14 +58,15 @@ func start(ctx context.Context, o *Options) (*cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	ready := make(chan error, 1)
+	forked, ready := make(chan error, 1), make(chan error, 1)
 	go func() {
 		// The signal of a parent's death goes with the thread that forked, so this
 		// one stays for as long as the child lives.
 		runtime.LockOSThread()
 		defer close(c.ended)
-		if err := c.cmd.Start(); err != nil {
-			ready <- err
+		err := c.cmd.Start()
+		forked <- err
+		if err != nil {
 			return
 		}
 		line, err := bufio.NewReader(out).ReadBytes('\n')
@@ -75,10 +76,12 @@ func start(ctx context.Context, o *Options) (*cluster, error) {
 		ready <- err
 		_ = c.cmd.Wait() // how it ended is told by its standard error
 	}()
-	select {
-	case err = <-ready:
-	case <-ctx.Done():
-		err = ctx.Err()
+	if err = <-forked; err == nil { // whoever kills it earlier has nothing to kill
+		select {
+		case err = <-ready:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
 	}
 	if err != nil {
 		c.kill()

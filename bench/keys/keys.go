@@ -158,8 +158,8 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return res, err
 	}
-	defer func() { c.kill() }()
 	r := &run{Options: o, cluster: c, result: res}
+	defer func() { r.cluster.kill() }()
 	if err := r.makeBucket(); err != nil {
 		return res, err
 	}
@@ -171,14 +171,15 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	o.Progress("kill -9 of every process of the cluster")
 	c.kill()
 	begin := time.Now()
-	if c, err = start(ctx, &o); err != nil {
+	again, err := start(ctx, &o)
+	if err != nil {
 		return res, err
 	}
-	r.cluster, res.StartSeconds = c, time.Since(begin).Seconds()
+	r.cluster, res.StartSeconds = again, time.Since(begin).Seconds()
 	if err := r.count(ctx); err != nil {
 		return res, err
 	}
-	c.stop()
+	again.stop()
 	return res, res.save(o.Dir)
 }
 
@@ -189,12 +190,39 @@ type run struct {
 	result  *Result
 }
 
-// reach fills the bucket up to n keys and measures there, unless it holds more
-// already.
+// reach fills the bucket up to n keys and measures there, unless that was done
+// before.
 func (r *run) reach(ctx context.Context, n int) error {
-	if r.result.Filled > n {
+	at := slices.IndexFunc(r.result.Checkpoints, func(c Checkpoint) bool { return c.Keys == n })
+	if r.result.Filled > n || at >= 0 && len(r.result.Checkpoints[at].Kinds) > 0 {
 		return nil
 	}
+	if at < 0 {
+		at = len(r.result.Checkpoints)
+		if err := r.fillTo(ctx, n); err != nil {
+			return err
+		}
+	}
+	point := r.result.Checkpoints[at]
+	if err := r.measure(ctx, &point); err != nil {
+		return err
+	}
+	var err error
+	if point.MetaBytes, point.Replicas, err = r.cluster.metaBytes(); err != nil {
+		return err
+	}
+	used, err := r.cluster.usage()
+	if err != nil {
+		return err
+	}
+	point.ResidentBytes = used.ResidentBytes
+	r.result.Checkpoints[at] = point
+	return r.result.save(r.Dir)
+}
+
+// fillTo fills the bucket up to n keys and appends a checkpoint with what that
+// cost. A run that goes on later cannot measure it again, so it is saved here.
+func (r *run) fillTo(ctx context.Context, n int) error {
 	point := Checkpoint{Keys: n, Puts: n - r.result.Filled}
 	before, err := r.cluster.usage()
 	if err != nil {
@@ -209,10 +237,8 @@ func (r *run) reach(ctx context.Context, n int) error {
 		return err
 	}
 	point.PutSeconds = time.Since(begin).Seconds()
-	if err := r.settle(ctx); err != nil {
-		return err
-	}
 	// What the fill left to compact is part of its cost.
+	settled := r.settle(ctx)
 	after, err := r.cluster.usage()
 	if err != nil {
 		return err
@@ -223,13 +249,6 @@ func (r *run) reach(ctx context.Context, n int) error {
 	}
 	point.PutServerCPU = (after.CPU - before.CPU).Seconds()
 	point.PutClientCPU = (selfAfter.CPU - self.CPU).Seconds()
-	if err := r.measure(ctx, &point); err != nil {
-		return err
-	}
-	if point.MetaBytes, point.Replicas, err = r.cluster.metaBytes(); err != nil {
-		return err
-	}
-	point.ResidentBytes = after.ResidentBytes
-	r.result.Checkpoints = append(slices.DeleteFunc(r.result.Checkpoints, func(c Checkpoint) bool { return c.Keys == n && point.Puts == 0 }), point)
-	return r.result.save(r.Dir)
+	r.result.Checkpoints = append(r.result.Checkpoints, point)
+	return errors.Join(settled, r.result.save(r.Dir))
 }

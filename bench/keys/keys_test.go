@@ -3,8 +3,12 @@ package keys
 import (
 	"bytes"
 	"context"
+	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -91,5 +95,50 @@ func TestEveryKeyIsThereAfterKill(t *testing.T) {
 	r := &run{Options: o, cluster: c, result: &Result{Filled: 10_001}}
 	if err := r.count(ctx); err == nil || !strings.Contains(err.Error(), "lists 10000 keys") {
 		t.Errorf("a key that was never stored is not missed: %v", err)
+	}
+	c.kill()
+
+	// A run that goes on keeps what was measured, and a cluster that does not come
+	// back after the kill is an error.
+	once := filepath.Join(t.TempDir(), "once")
+	o.Program = script(t, "mkdir "+once+" && exec "+o.Program+` "$@"; echo broken >&2; exit 1`)
+	again, err := Run(ctx, o)
+	if err == nil || !strings.Contains(err.Error(), "broken") {
+		t.Errorf("the cluster did not come back: %v", err)
+	}
+	if again == nil || !reflect.DeepEqual(again.Checkpoints, res.Checkpoints) {
+		t.Errorf("measured again: %+v, want %+v", again, res)
+	}
+}
+
+// script is a program that a run takes for ashlar.
+func script(t *testing.T, text string) string {
+	path := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestStartThatWasCancelledLeavesNoProcess(t *testing.T) {
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	o := Options{
+		Program: script(t, "echo $$ > "+pidFile+"; exec sleep 20"), Dir: t.TempDir(),
+		Progress: func(string) {},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := start(ctx, &o); !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	// One that was left would have written its number well before the end of this.
+	for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		raw, err := os.ReadFile(pidFile)
+		if err != nil {
+			continue
+		}
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil && running(pid) {
+			t.Fatalf("process %d runs", pid)
+		}
 	}
 }
