@@ -249,8 +249,13 @@ func (c *call) judge(r *right) (bool, error) {
 	case a.ownership == s3.OwnerEnforced:
 		return false, nil
 	}
-	o, err := c.subject(r)
-	return err == nil && c.aclAllows(a, r, o), err
+	var o *store.Object
+	if objectPermissions[r.action] != "" {
+		if o, err = c.subject(r); err != nil {
+			return false, err
+		}
+	}
+	return c.aclAllows(a, r, o), nil
 }
 
 // policyAdministration are the actions that nobody can take from the account of a
@@ -269,23 +274,27 @@ func (c *call) subject(r *right) (*store.Object, error) {
 		return nil, nil
 	}
 	memo := subjectOf{r.bucket, r.key, r.version}
-	if o, known := c.subjects[memo]; known {
+	c.subjects.Lock()
+	o, known := c.subjects.of[memo]
+	c.subjects.Unlock()
+	if known {
 		return o, nil
 	}
-	var found *store.Object
-	o, err := c.s.backend.HeadObject(c.ctx, string(r.bucket), string(r.key), r.version)
+	found, err := c.s.backend.HeadObject(c.ctx, string(r.bucket), string(r.key), r.version)
 	switch {
 	case err == nil:
-		found = &o
+		o = &found
 	case errors.Is(err, store.ErrNoSuchKey), errors.Is(err, store.ErrNoSuchVersion), errors.Is(err, store.ErrDeleteMarker):
 	default:
 		return nil, err
 	}
-	if c.subjects == nil {
-		c.subjects = map[subjectOf]*store.Object{}
+	c.subjects.Lock()
+	defer c.subjects.Unlock()
+	if c.subjects.of == nil {
+		c.subjects.of = map[subjectOf]*store.Object{}
 	}
-	c.subjects[memo] = found
-	return found, nil
+	c.subjects.of[memo] = o
+	return o, nil
 }
 
 type subjectOf struct {

@@ -3,6 +3,7 @@ package s3gw
 import (
 	"crypto/md5"
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -182,4 +183,34 @@ func TestACLs(t *testing.T) {
 	as(testKey, "PUT", "/enforced", map[string]string{"X-Amz-Object-Ownership": "BucketOwnerEnforced"}).want(t, 200, "")
 	as(testKey, "PUT", "/enforced/k", acl("public-read")).want(t, 400, "AccessControlListNotSupported")
 	as(testKey, "PUT", "/enforced?acl", acl("public-read")).want(t, 400, "AccessControlListNotSupported")
+}
+
+// TestManyKeysAreJudgedTogether deletes keys whose rights depend on the objects
+// themselves: by ACL, and by a policy that asks for their tags.
+func TestManyKeysAreJudgedTogether(t *testing.T) {
+	g := start(t, func(o *Options) { o.Credentials, o.ObjectOwnership = cast(t), "ObjectWriter" })
+	as := func(key, method, target, body string, headers map[string]string) answer {
+		return g.do(t, testCall{method: method, target: target, body: body, headers: headers, key: key, secret: testSecret})
+	}
+	as(testKey, "PUT", "/bucket", "", map[string]string{"X-Amz-Acl": "public-read-write"}).want(t, 200, "")
+	as(testKey, "PUT", "/bucket?policy", `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"s3:DeleteObject",`+
+		`"Resource":"arn:aws:s3:::bucket/*","Condition":{"StringEquals":{"s3:ExistingObjectTag/keep":"yes"}}}]}`, nil).want(t, 204, "")
+	const keys = 256
+	var doc strings.Builder
+	doc.WriteString("<Delete>")
+	for i := range keys {
+		fmt.Fprintf(&doc, "<Object><Key>k%d</Key></Object>", i)
+	}
+	doc.WriteString("</Delete>")
+	sum := md5.Sum([]byte(doc.String()))
+	for _, kept := range []int{0, 7} {
+		for i := range keys {
+			as(testKey, "PUT", fmt.Sprintf("/bucket/k%d", i), "x", map[string]string{"X-Amz-Tagging": map[bool]string{true: "keep=yes"}[i < kept]}).want(t, 200, "")
+		}
+		a := as("AKIDOTHER", "POST", "/bucket?delete", doc.String(), map[string]string{"Content-Md5": base64.StdEncoding.EncodeToString(sum[:])}).want(t, 200, "")
+		deleted, denied := strings.Count(a.body, "<Deleted>"), strings.Count(a.body, "<Code>AccessDenied</Code>")
+		if deleted != keys-kept || denied != kept {
+			t.Errorf("%d keys deleted, %d denied; want %d and %d", deleted, denied, keys-kept, kept)
+		}
+	}
 }

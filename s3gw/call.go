@@ -39,9 +39,14 @@ type call struct {
 	form    *postForm // of an upload by a form, nil otherwise
 	who     *iam.Identity
 
-	doc      *document // the body as a document, once it was read
-	known    map[s3.Bucket]*access
-	subjects map[subjectOf]*store.Object
+	doc   *document // the body as a document, once it was read
+	known map[s3.Bucket]*access
+	// subjects are the objects that rights were judged by. The keys of a
+	// DeleteObjects are judged side by side.
+	subjects struct {
+		sync.Mutex
+		of map[subjectOf]*store.Object
+	}
 
 	wrote    bool      // the status line was written
 	cut      bool      // the answer broke off: the connection must go

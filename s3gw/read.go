@@ -40,11 +40,14 @@ func (c *call) headObject() (store.Object, error) {
 	if err != nil {
 		return store.Object{}, err
 	}
-	if o := c.subjects[subjectOf{c.bucket, c.key, version}]; o != nil {
+	c.subjects.Lock()
+	o := c.subjects.of[subjectOf{c.bucket, c.key, version}]
+	c.subjects.Unlock()
+	if o != nil {
 		return *o, nil // the one that the sender was allowed to read
 	}
-	o, err := c.s.backend.HeadObject(c.ctx, string(c.bucket), string(c.key), version)
-	return o, c.readError(err)
+	found, err := c.s.backend.HeadObject(c.ctx, string(c.bucket), string(c.key), version)
+	return found, c.readError(err)
 }
 
 // readError adds to an error what the answer to a read carries.
