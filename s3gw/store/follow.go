@@ -73,7 +73,8 @@ func (s *Store) readingAt(ctx context.Context, name string, missing error, fn fu
 }
 
 // lookupAt is lookup, which falls back to an old record of the bucket if that
-// allows stale reads.
+// allows stale reads. Whether it does is known only when there is a record: any
+// other bucket has the patience of its caller.
 func (s *Store) lookupAt(ctx context.Context, name string) (*bucket, error) {
 	session := sessionOf(ctx)
 	store, ok := s.meta.(meta.Followers)
@@ -87,16 +88,15 @@ func (s *Store) lookupAt(ctx context.Context, name string) (*bucket, error) {
 		return b, err
 	}
 	s.trouble.saw(false)
-	old, seen, oldErr := store.GetAt(ctx, directoryShard, row.BucketKey(name), meta.At{Index: session.has(directoryShard)})
-	if oldErr != nil {
-		return nil, err
+	if old, seen, err := store.GetAt(ctx, directoryShard, row.BucketKey(name), meta.At{Index: session.has(directoryShard)}); err == nil {
+		if b, err = decodeBucket(name, &old); err == nil && b.exists() && b.reads().Stale {
+			session.noteAge(seen.Age)
+			return b, nil
+		}
 	}
-	b, oldErr = decodeBucket(name, &old)
-	if oldErr != nil || !b.exists() || !b.reads().Stale {
-		return nil, err
-	}
-	session.noteAge(seen.Age)
-	return b, nil
+	b, err = s.lookup(ctx, name)
+	s.trouble.saw(!ashlar.Is(err, ashlar.Unavailable))
+	return b, err
 }
 
 // read asks for a state as the bucket allows it: ask with a bound, or newest
