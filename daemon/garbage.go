@@ -11,6 +11,7 @@ import (
 	"ashlar/daemon/orphan"
 	"ashlar/daemon/piece"
 	"ashlar/daemon/wire"
+	"ashlar/placement/topology"
 )
 
 // reportEvery is how often a host says what became of its garbage.
@@ -33,7 +34,8 @@ func (h *Host) searchOrphans(opt Options, pieces *piece.Store) *orphan.Search {
 		Delete: func(ctx context.Context, id ashlar.StripeID, code ashlar.Code) error {
 			return h.coord.DeleteStripe(ctx, id, code)
 		},
-		Grace: time.Duration(h.cfg.OrphanGrace), Confirm: time.Duration(h.cfg.OrphanConfirm), Log: h.log,
+		Restored: func() topology.Restore { return h.place.Map().Restore },
+		Grace:    time.Duration(h.cfg.OrphanGrace), Confirm: time.Duration(h.cfg.OrphanConfirm), Log: h.log,
 	})
 }
 
@@ -51,6 +53,7 @@ func (h *Host) reportGarbage(run context.Context, store meta.Store, worker *tras
 		t, o, c := worker.Stats(), h.orphans.Stats(), h.roll.Stats()
 		r.TrashRows, r.TrashBytes, r.TrashHeld = t.Rows, t.Bytes, t.Held
 		r.Looked, r.Candidates, r.Freed, r.FreedBytes, r.Spared = o.Looked, o.Candidates, o.Freed, o.Bytes, o.Spared
+		r.Kept, r.KeptBytes = o.Kept, o.KeptBytes
 		r.Missing, r.LastWalk = c.Missing, c.LastFull.UTC()
 		if r != last && h.place.Map().Formed() {
 			next := r

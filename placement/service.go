@@ -163,6 +163,8 @@ func (s *service) Restore(ctx context.Context, req *wire.RestoreRequest) (*wire.
 			return nil, wire.Status(err)
 		}
 		req.Forwarded = true
+		ctx, cancel := context.WithTimeout(ctx, forwardTimeout)
+		defer cancel()
 		return leader.Restore(ctx, req)
 	}
 	backup, err := wire.ID(req.GetBackup())
@@ -170,16 +172,19 @@ func (s *service) Restore(ctx context.Context, req *wire.RestoreRequest) (*wire.
 		return nil, wire.Status(ashlar.E("placement: restore", "", ashlar.Invalid, err))
 	}
 	do := func(m *state.Machine) error { return m.Restored(backup) }
-	if w := req.GetMap(); w != nil {
+	if req.GetRelease() {
+		do = func(m *state.Machine) error { return m.Release(backup) }
+	} else if w := req.GetMap(); w != nil {
 		run, err := wire.ID(req.GetRun())
 		if err != nil {
 			return nil, wire.Status(ashlar.E("placement: restore", "", ashlar.Invalid, err))
 		}
+		created := wire.Time(req.GetCreatedUnixNanos())
 		saved, err := wire.ToMap(w)
 		if err != nil {
 			return nil, wire.Status(err)
 		}
-		do = func(m *state.Machine) error { return m.Restore(time.Now(), backup, run, saved) }
+		do = func(m *state.Machine) error { return m.Restore(time.Now(), created, backup, run, saved) }
 	}
 	epoch, err := sched.obey(ctx, do)
 	if err != nil {

@@ -25,6 +25,10 @@
 //
 //	bound    Grace + the period of the roll call + Confirm
 //
+// After a restore from a backup, what was written since the backup has its row
+// nowhere, and may be all that is left of what was lost. It is spared and counted
+// (Kept) until an operator says `ashlar gc release`.
+//
 // Candidates are kept in memory: a restart forgets them, and the next walk finds
 // them again. What was done is told in a row for each host (Report), which
 // `ashlar gc status` prints.
@@ -34,6 +38,7 @@ import (
 	"context"
 	"encoding/binary"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -42,6 +47,7 @@ import (
 	"ashlar/daemon/meta/trash"
 	"ashlar/daemon/rollcall"
 	"ashlar/daemon/wire"
+	"ashlar/placement/topology"
 )
 
 // Defaults of Config.
@@ -57,8 +63,10 @@ const (
 	// rememberMax bounds the writes that are known to be referred to: an upload
 	// has many stripes.
 	rememberMax = 1 << 16
-	callMax     = 30 * time.Second
-	lookEvery   = time.Minute
+	// keptMax bounds the stripes that are counted as newer than the backup.
+	keptMax   = 100_000
+	callMax   = 30 * time.Second
+	lookEvery = time.Minute
 )
 
 // Stripe is a stripe to look at: a piece of it lies on a local disk.
@@ -75,6 +83,8 @@ type Config struct {
 	Describe func(context.Context, ashlar.DiskID, wire.PieceID) (wire.Piece, error)
 	// Delete deletes all pieces of a stripe; nil means that every disk confirmed.
 	Delete func(context.Context, ashlar.StripeID, ashlar.Code) error
+	// Restored says how the cluster was restored, if it was. Nil: never.
+	Restored func() topology.Restore
 	// Grace is the age from which a stripe may be an orphan, Confirm the time
 	// between the two looks. Zero means the default.
 	Grace, Confirm time.Duration
@@ -83,13 +93,16 @@ type Config struct {
 	clock func() time.Time // nil: time.Now
 }
 
-// Stats counts since the start, but for Candidates, which is now.
+// Stats counts since the start, but for Candidates and Kept, which are now.
 type Stats struct {
 	// Looked stripes were asked for. Candidates wait for their second look.
 	Looked, Candidates uint64
 	// Freed stripes were orphans, of Bytes user bytes. Spared ones were
 	// candidates that turned out to be referred to.
 	Freed, Bytes, Spared uint64
+	// Kept stripes, of KeptBytes user bytes, have no row and are newer than the
+	// backup that the cluster was restored from; at most keptMax are counted.
+	Kept, KeptBytes uint64
 	// Failed counts looks and deletes that could not be made; they are repeated.
 	Failed uint64
 }
@@ -101,6 +114,7 @@ type Search struct {
 	mu struct {
 		sync.Mutex
 		candidates map[ashlar.StripeID]candidate
+		kept       map[ashlar.StripeID]Stripe
 		referred   map[ashlar.WriteID]bool
 		stats      Stats
 	}
@@ -127,11 +141,15 @@ func New(cfg Config) *Search {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Restored == nil {
+		cfg.Restored = func() topology.Restore { return topology.Restore{} }
+	}
 	if cfg.clock == nil {
 		cfg.clock = time.Now
 	}
 	s := &Search{cfg: cfg}
 	s.mu.candidates = map[ashlar.StripeID]candidate{}
+	s.mu.kept = map[ashlar.StripeID]Stripe{}
 	s.mu.referred = map[ashlar.WriteID]bool{}
 	return s
 }
@@ -141,7 +159,10 @@ func (s *Search) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st := s.mu.stats
-	st.Candidates = uint64(len(s.mu.candidates))
+	st.Candidates, st.Kept = uint64(len(s.mu.candidates)), uint64(len(s.mu.kept))
+	for _, k := range s.mu.kept {
+		st.KeptBytes += uint64(k.Bytes)
+	}
 	return st
 }
 
@@ -167,7 +188,8 @@ func (s *Search) known(st Stripe) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, waits := s.mu.candidates[st.PieceID.Stripe]
-	return waits || s.mu.referred[writeOf(st.PieceID.Stripe)] || len(s.mu.candidates) >= candidatesMax
+	_, kept := s.mu.kept[st.PieceID.Stripe]
+	return waits || kept || s.mu.referred[writeOf(st.PieceID.Stripe)] || len(s.mu.candidates) >= candidatesMax
 }
 
 func (s *Search) look(ctx context.Context, st Stripe) {
@@ -187,6 +209,12 @@ func (s *Search) look(ctx context.Context, st Stripe) {
 		return
 	}
 	s.mu.stats.Looked++
+	if !refers && s.unnamed(st) {
+		if len(s.mu.kept) < keptMax {
+			s.mu.kept[st.PieceID.Stripe] = st
+		}
+		return
+	}
 	if !refers {
 		s.mu.candidates[st.PieceID.Stripe] = candidate{Stripe: st, owner: rec.Owner, found: s.cfg.clock()}
 		return
@@ -196,6 +224,10 @@ func (s *Search) look(ctx context.Context, st Stripe) {
 	}
 	s.mu.referred[writeOf(st.PieceID.Stripe)] = true
 }
+
+// unnamed reports whether the row of a stripe may have been lost with the metadata
+// before a restore.
+func (s *Search) unnamed(st Stripe) bool { return s.cfg.Restored().Unnamed(st.Written, s.cfg.Grace) }
 
 func (s *Search) refers(ctx context.Context, id ashlar.StripeID, owner ashlar.Owner) (bool, error) {
 	refers, err := s.cfg.Referee.Refers(ctx, owner.Bucket, owner.Key, []ashlar.Extent{{Write: writeOf(id), Part: owner.Part}})
@@ -223,6 +255,7 @@ func (s *Search) Run(ctx context.Context) {
 func (s *Search) settle(ctx context.Context) {
 	s.mu.Lock()
 	clear(s.mu.referred) // what was true at the last look may not be for ever
+	maps.DeleteFunc(s.mu.kept, func(_ ashlar.StripeID, st Stripe) bool { return !s.unnamed(st) })
 	var due []candidate
 	for _, c := range s.mu.candidates {
 		if s.cfg.clock().Sub(c.found) >= s.cfg.Confirm {

@@ -12,6 +12,7 @@ import (
 	"ashlar/daemon/meta/metatest"
 	"ashlar/daemon/meta/trash"
 	"ashlar/daemon/wire"
+	"ashlar/placement/topology"
 )
 
 // rig is a search over doubles; the trash is the real list in a model store.
@@ -22,6 +23,7 @@ type rig struct {
 	refuse  error                   // what the referee fails with
 	dead    error                   // what deletes fail with
 	deleted []ashlar.StripeID
+	from    topology.Restore
 	store   meta.Store
 }
 
@@ -40,6 +42,7 @@ func newRig() *rig {
 	r := &rig{now: time.Unix(1e9, 0), live: map[ashlar.WriteID]bool{}, store: metatest.NewModel()}
 	r.Search = New(Config{
 		Store: r.store, Referee: r, Shards: func() int { return 3 }, clock: func() time.Time { return r.now },
+		Restored: func() topology.Restore { return r.from },
 		Describe: func(_ context.Context, _ ashlar.DiskID, id wire.PieceID) (wire.Piece, error) {
 			return wire.Piece{PieceID: id, Owner: ashlar.Owner{Bucket: ashlar.BucketID{1}, Key: "k"}}, nil
 		},
@@ -135,6 +138,42 @@ func TestDoubtKeeps(t *testing.T) {
 	r.later(t, time.Minute)
 	if !slices.Equal(r.deleted, []ashlar.StripeID{id}) {
 		t.Errorf("freed %v in the end", r.deleted)
+	}
+}
+
+// TestWhatIsNewerThanTheBackupIsKept restores from a backup of a while ago: only
+// what no lost row can have named goes, the rest when an operator says so.
+func TestWhatIsNewerThanTheBackupIsKept(t *testing.T) {
+	const day = 24 * time.Hour
+	r := newRig()
+	r.from = topology.Restore{Created: r.now.Add(-20 * day), Adopted: r.now.Add(-10 * day)}
+	before := r.seen(t, 1, 22*day)
+	begun := r.seen(t, 2, 20*day+time.Hour) // an upload that was under way
+	lost := r.seen(t, 3, 15*day)
+	skewed := r.seen(t, 4, 10*day-time.Hour)
+	later := r.seen(t, 5, 5*day)
+	r.live[6] = true
+	r.seen(t, 6, 15*day)
+	r.later(t, 2*DefaultConfirm)
+	slices.SortFunc(r.deleted, func(a, b ashlar.StripeID) int { return int(writeOf(a)) - int(writeOf(b)) })
+	if !slices.Equal(r.deleted, []ashlar.StripeID{before, later}) {
+		t.Errorf("freed %v, want %v", r.deleted, []ashlar.StripeID{before, later})
+	}
+	if s := r.Stats(); s.Kept != 3 || s.KeptBytes != 120 || s.Candidates != 0 {
+		t.Errorf("%+v", s)
+	}
+	r.from.Created, r.from.Adopted, r.deleted = time.Time{}, time.Time{}, nil
+	r.later(t, time.Minute)
+	if s := r.Stats(); s.Kept != 0 {
+		t.Errorf("released: %+v", s)
+	}
+	for write, age := range map[ashlar.WriteID]time.Duration{2: 20*day + time.Hour, 3: 15 * day, 4: 10*day - time.Hour, 6: 15 * day} {
+		r.seen(t, write, age)
+	}
+	r.later(t, 2*DefaultConfirm)
+	slices.SortFunc(r.deleted, func(a, b ashlar.StripeID) int { return int(writeOf(a)) - int(writeOf(b)) })
+	if !slices.Equal(r.deleted, []ashlar.StripeID{begun, lost, skewed}) {
+		t.Errorf("freed %v after the release, want %v", r.deleted, []ashlar.StripeID{begun, lost, skewed})
 	}
 }
 

@@ -45,6 +45,9 @@ type Report struct {
 	Freed      uint64 `json:"orphans_freed"`
 	FreedBytes uint64 `json:"orphan_bytes_freed"`
 	Spared     uint64 `json:"orphans_spared"`
+	// Kept have no row and are newer than the backup that the cluster was restored from.
+	Kept      uint64 `json:"newer_than_backup"`
+	KeptBytes uint64 `json:"newer_than_backup_bytes"`
 	// Missing pieces that the roll call found.
 	Missing uint64 `json:"pieces_found_missing"`
 }

@@ -221,14 +221,26 @@ func (c *Client) MoveReplica(ctx context.Context, shard ashlar.ShardID, from, to
 	return ashlar.ReplicaID(reply.GetReplica()), ashlar.Epoch(reply.GetEpoch()), reply.GetDone(), nil
 }
 
-// Restore gives the map of a backup to a quorum that has none yet; without a map
-// it says that the rows of the backup are back. A cluster that is not empty
-// refuses with kind Denied. Asking again is safe.
-func (c *Client) Restore(ctx context.Context, backup, run ashlar.ID, m *topology.Map) error {
-	req := &wire.RestoreRequest{Backup: backup[:], Run: run[:]}
-	if m != nil {
-		req.Map = wire.FromMap(m)
-	}
+// Restore gives the map of a backup, as of created, to a quorum that has none
+// yet. A cluster that is not empty refuses with kind Denied. Asking again is safe.
+func (c *Client) Restore(ctx context.Context, backup, run ashlar.ID, created time.Time, m *topology.Map) error {
+	return c.restore(ctx, &wire.RestoreRequest{
+		Backup: backup[:], Run: run[:], Map: wire.FromMap(m), CreatedUnixNanos: created.UnixNano(),
+	})
+}
+
+// Restored says that the rows of the backup are back. Asking again is safe.
+func (c *Client) Restored(ctx context.Context, backup ashlar.ID) error {
+	return c.restore(ctx, &wire.RestoreRequest{Backup: backup[:]})
+}
+
+// Release says that what is newer than the backup that the cluster was restored
+// from, and has no row, may be freed. Asking again is safe.
+func (c *Client) Release(ctx context.Context, backup ashlar.ID) error {
+	return c.restore(ctx, &wire.RestoreRequest{Backup: backup[:], Release: true})
+}
+
+func (c *Client) restore(ctx context.Context, req *wire.RestoreRequest) error {
 	_, _, err := hedge(ctx, c, "placement: restore", 0, func(ctx context.Context, m member) (*wire.RestoreReply, error) {
 		return m.rpc.Restore(ctx, req)
 	})

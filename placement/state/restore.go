@@ -17,8 +17,8 @@ const replicaIDGap = 1 << 32
 // shards get new replicas once the hosts are here, and the cluster is not formed
 // until Restored is told that the rows are back. The name of the run is kept from
 // the first call; repeating it changes nothing. A cluster that has something is
-// Denied.
-func (s *Machine) Restore(now time.Time, backup, run ashlar.ID, m *topology.Map) error {
+// Denied. Created is as of when the backup is.
+func (s *Machine) Restore(now, created time.Time, backup, run ashlar.ID, m *topology.Map) error {
 	have := s.Map()
 	if have.Restore.Importing && have.Restore.Backup == backup {
 		return nil
@@ -29,11 +29,13 @@ func (s *Machine) Restore(now time.Time, backup, run ashlar.ID, m *topology.Map)
 	switch {
 	case len(have.Hosts) > 0 || have.Laid() || have.Restore.Importing:
 		return bad(ashlar.Denied, "the cluster is not empty (%d hosts): a backup is restored into a new quorum, before any daemon has joined", len(have.Hosts))
-	case !m.Laid() || backup.IsZero() || run.IsZero():
+	case !m.Laid() || backup.IsZero() || run.IsZero() || created.IsZero():
 		return bad(ashlar.Invalid, "the backup holds no formed cluster")
 	}
 	next := m.Clone()
-	next.Restore = topology.Restore{Backup: backup, Run: run, Shards: uint32(len(m.Shards)), Importing: true}
+	next.Restore = topology.Restore{
+		Backup: backup, Run: run, Shards: uint32(len(m.Shards)), Importing: true, Created: created.Round(0), Adopted: now.Round(0),
+	}
 	next.Shards = nil
 	next.NextReplica += replicaIDGap
 	for i := range next.Hosts {
@@ -57,6 +59,20 @@ func (s *Machine) Restored(backup ashlar.ID) error {
 	}
 	if m.Restore.Importing {
 		s.edit().Restore.Importing = false
+	}
+	return nil
+}
+
+// Release says that what was written after the backup, and has no row in it, may
+// be freed. Repeating it is no error.
+func (s *Machine) Release(backup ashlar.ID) error {
+	m := s.Map()
+	if m.Restore.Backup != backup || backup.IsZero() || !m.Formed() {
+		return ashlar.E("placement: release", backup.String(), ashlar.Denied, fmt.Errorf("the cluster was not restored from this backup"))
+	}
+	if !m.Restore.Created.IsZero() {
+		r := &s.edit().Restore
+		r.Created, r.Adopted = time.Time{}, time.Time{}
 	}
 	return nil
 }

@@ -158,6 +158,16 @@ type Restore struct {
 	// Importing: the rows are not all back. Until they are, the cluster counts as
 	// not formed for everybody but who brings them.
 	Importing bool
+	// Created is as of when the backup is, Adopted when the quorum took its map.
+	// Both are zero once an operator has released what was written in between.
+	Created, Adopted time.Time
+}
+
+// Unnamed reports whether what was written at a time may have had its row in the
+// metadata that was lost: it is newer than the backup and older than the restore,
+// by clocks that differ, and after uploads that take, no more than slack.
+func (r Restore) Unnamed(written time.Time, slack time.Duration) bool {
+	return !r.Created.IsZero() && written.After(r.Created.Add(-slack)) && written.Before(r.Adopted.Add(slack))
 }
 
 // Formed reports whether the group table and the shards exist, so that the

@@ -82,7 +82,7 @@ func toTree(m *topology.Map, w *Map) error {
 	for i, h := range w.GetHosts() {
 		m.Hosts[i] = topology.Host{
 			ID: ashlar.HostID(h.GetId()), Name: h.GetName(), Zone: h.GetZone(), Rack: h.GetRack(),
-			Addr: h.GetAddr(), RPC: h.GetRpc(), State: topology.HostState(h.GetState()), Since: when(h.GetSinceUnixNanos()),
+			Addr: h.GetAddr(), RPC: h.GetRpc(), State: topology.HostState(h.GetState()), Since: Time(h.GetSinceUnixNanos()),
 		}
 		if err := into16(m.Hosts[i].Boot[:], h.GetBoot()); err != nil {
 			return fmt.Errorf("host %d: boot: %w", h.GetId(), err)
@@ -95,7 +95,7 @@ func toTree(m *topology.Map, w *Map) error {
 	for i, d := range w.GetDisks() {
 		m.Disks[i] = topology.Disk{
 			Host: ashlar.HostID(d.GetHost()), Name: d.GetName(), Bytes: d.GetBytes(),
-			State: topology.DiskState(d.GetState()), Since: when(d.GetSinceUnixNanos()),
+			State: topology.DiskState(d.GetState()), Since: Time(d.GetSinceUnixNanos()),
 		}
 		if err := into16(m.Disks[i].ID[:], d.GetId()); err != nil {
 			return fmt.Errorf("disk %d: id: %w", i, err)
@@ -156,11 +156,15 @@ func fromRestore(r topology.Restore) *Restore {
 	if r == (topology.Restore{}) {
 		return nil
 	}
-	return &Restore{Backup: bytes16(r.Backup), Run: bytes16(r.Run), Shards: r.Shards, Importing: r.Importing}
+	return &Restore{
+		Backup: bytes16(r.Backup), Run: bytes16(r.Run), Shards: r.Shards, Importing: r.Importing,
+		CreatedUnixNanos: nanos(r.Created), AdoptedUnixNanos: nanos(r.Adopted),
+	}
 }
 
 func toRestore(w *Restore) (r topology.Restore, err error) {
 	r.Shards, r.Importing = w.GetShards(), w.GetImporting()
+	r.Created, r.Adopted = Time(w.GetCreatedUnixNanos()), Time(w.GetAdoptedUnixNanos())
 	if err := into16(r.Backup[:], w.GetBackup()); err != nil {
 		return r, fmt.Errorf("restore: %w", err)
 	}
@@ -211,8 +215,8 @@ func FromScrub(s health.DiskScrub) *ScrubReport {
 // ToScrub is the inverse of FromScrub.
 func ToScrub(w *ScrubReport) health.DiskScrub {
 	return health.DiskScrub{
-		Period: time.Duration(w.GetPeriodNanos()), Last: when(w.GetLastUnixNanos()), Due: when(w.GetDueUnixNanos()),
-		Oldest: when(w.GetOldestUnixNanos()), Bytes: w.GetBytes(), Waiting: w.GetWaiting(), Repaired: w.GetRepaired(),
+		Period: time.Duration(w.GetPeriodNanos()), Last: Time(w.GetLastUnixNanos()), Due: Time(w.GetDueUnixNanos()),
+		Oldest: Time(w.GetOldestUnixNanos()), Bytes: w.GetBytes(), Waiting: w.GetWaiting(), Repaired: w.GetRepaired(),
 		Unread: w.GetUnread(),
 	}
 }
@@ -263,7 +267,8 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-func when(nanos int64) time.Time {
+// Time reads nanoseconds since 1970 off the wire. 0 is read as the zero time.
+func Time(nanos int64) time.Time {
 	if nanos == 0 {
 		return time.Time{}
 	}

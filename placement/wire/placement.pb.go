@@ -1124,8 +1124,12 @@ type RestoreRequest struct {
 	// The name of this restore; that of the first call stays in force.
 	Run []byte `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
 	// The map in the backup; missing when the rows are back.
-	Map           *Map `protobuf:"bytes,3,opt,name=map,proto3" json:"map,omitempty"`
-	Forwarded     bool `protobuf:"varint,4,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	Map       *Map `protobuf:"bytes,3,opt,name=map,proto3" json:"map,omitempty"`
+	Forwarded bool `protobuf:"varint,4,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
+	// As of when the backup is; with the map.
+	CreatedUnixNanos int64 `protobuf:"varint,5,opt,name=created_unix_nanos,json=createdUnixNanos,proto3" json:"created_unix_nanos,omitempty"`
+	// What nothing refers to may be freed although it is newer than the backup.
+	Release       bool `protobuf:"varint,6,opt,name=release,proto3" json:"release,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1184,6 +1188,20 @@ func (x *RestoreRequest) GetMap() *Map {
 func (x *RestoreRequest) GetForwarded() bool {
 	if x != nil {
 		return x.Forwarded
+	}
+	return false
+}
+
+func (x *RestoreRequest) GetCreatedUnixNanos() int64 {
+	if x != nil {
+		return x.CreatedUnixNanos
+	}
+	return 0
+}
+
+func (x *RestoreRequest) GetRelease() bool {
+	if x != nil {
+		return x.Release
 	}
 	return false
 }
@@ -1447,13 +1465,17 @@ func (x *Map) GetRestore() *Restore {
 }
 
 type Restore struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Backup        []byte                 `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
-	Run           []byte                 `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
-	Shards        uint32                 `protobuf:"varint,3,opt,name=shards,proto3" json:"shards,omitempty"`
-	Importing     bool                   `protobuf:"varint,4,opt,name=importing,proto3" json:"importing,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	Backup    []byte                 `protobuf:"bytes,1,opt,name=backup,proto3" json:"backup,omitempty"`
+	Run       []byte                 `protobuf:"bytes,2,opt,name=run,proto3" json:"run,omitempty"`
+	Shards    uint32                 `protobuf:"varint,3,opt,name=shards,proto3" json:"shards,omitempty"`
+	Importing bool                   `protobuf:"varint,4,opt,name=importing,proto3" json:"importing,omitempty"`
+	// As of when the backup is, and when the quorum took its map; 0 once what was
+	// written in between has been released.
+	CreatedUnixNanos int64 `protobuf:"varint,5,opt,name=created_unix_nanos,json=createdUnixNanos,proto3" json:"created_unix_nanos,omitempty"`
+	AdoptedUnixNanos int64 `protobuf:"varint,6,opt,name=adopted_unix_nanos,json=adoptedUnixNanos,proto3" json:"adopted_unix_nanos,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Restore) Reset() {
@@ -1512,6 +1534,20 @@ func (x *Restore) GetImporting() bool {
 		return x.Importing
 	}
 	return false
+}
+
+func (x *Restore) GetCreatedUnixNanos() int64 {
+	if x != nil {
+		return x.CreatedUnixNanos
+	}
+	return 0
+}
+
+func (x *Restore) GetAdoptedUnixNanos() int64 {
+	if x != nil {
+		return x.AdoptedUnixNanos
+	}
+	return 0
 }
 
 type Settings struct {
@@ -2065,12 +2101,14 @@ const file_placement_proto_rawDesc = "" +
 	"\rShardsRequest\x12\x1c\n" +
 	"\tforwarded\x18\x01 \x01(\bR\tforwarded\"%\n" +
 	"\vShardsReply\x12\x16\n" +
-	"\x06shards\x18\x01 \x01(\fR\x06shards\"\x84\x01\n" +
+	"\x06shards\x18\x01 \x01(\fR\x06shards\"\xcc\x01\n" +
 	"\x0eRestoreRequest\x12\x16\n" +
 	"\x06backup\x18\x01 \x01(\fR\x06backup\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12*\n" +
 	"\x03map\x18\x03 \x01(\v2\x18.ashlar.placement.v1.MapR\x03map\x12\x1c\n" +
-	"\tforwarded\x18\x04 \x01(\bR\tforwarded\"$\n" +
+	"\tforwarded\x18\x04 \x01(\bR\tforwarded\x12,\n" +
+	"\x12created_unix_nanos\x18\x05 \x01(\x03R\x10createdUnixNanos\x12\x18\n" +
+	"\arelease\x18\x06 \x01(\bR\arelease\"$\n" +
 	"\fRestoreReply\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"\r\n" +
 	"\vPingRequest\"7\n" +
@@ -2089,12 +2127,14 @@ const file_placement_proto_rawDesc = "" +
 	"\tnext_host\x18\t \x01(\rR\bnextHost\x12!\n" +
 	"\fnext_replica\x18\n" +
 	" \x01(\x04R\vnextReplica\x126\n" +
-	"\arestore\x18\v \x01(\v2\x1c.ashlar.placement.v1.RestoreR\arestore\"i\n" +
+	"\arestore\x18\v \x01(\v2\x1c.ashlar.placement.v1.RestoreR\arestore\"\xc5\x01\n" +
 	"\aRestore\x12\x16\n" +
 	"\x06backup\x18\x01 \x01(\fR\x06backup\x12\x10\n" +
 	"\x03run\x18\x02 \x01(\fR\x03run\x12\x16\n" +
 	"\x06shards\x18\x03 \x01(\rR\x06shards\x12\x1c\n" +
-	"\timporting\x18\x04 \x01(\bR\timporting\"\x8c\x02\n" +
+	"\timporting\x18\x04 \x01(\bR\timporting\x12,\n" +
+	"\x12created_unix_nanos\x18\x05 \x01(\x03R\x10createdUnixNanos\x12,\n" +
+	"\x12adopted_unix_nanos\x18\x06 \x01(\x03R\x10adoptedUnixNanos\"\x8c\x02\n" +
 	"\bSettings\x12\x14\n" +
 	"\x05large\x18\x01 \x01(\tR\x05large\x12\x14\n" +
 	"\x05small\x18\x02 \x01(\tR\x05small\x12\x1b\n" +

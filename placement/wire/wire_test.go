@@ -36,7 +36,7 @@ func sample() *topology.Map {
 			Replicas: []topology.Replica{{ID: 1, Host: 1}, {ID: 3, Host: 2}},
 			Leaving:  []topology.Replica{{ID: 2, Host: 2}}, Moved: 6,
 		}},
-		Restore: topology.Restore{Backup: ashlar.ID{3}, Run: ashlar.ID{4}, Shards: 1, Importing: true},
+		Restore: topology.Restore{Backup: ashlar.ID{3}, Run: ashlar.ID{4}, Shards: 1, Importing: true, Created: time.Unix(5, 6).UTC(), Adopted: time.Unix(7, 8).UTC()},
 	}
 }
 

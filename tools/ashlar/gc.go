@@ -22,7 +22,7 @@ What was deleted or replaced lies on the trash list of its metadata shard until
 trash-grace is over. What nothing refers to, because an upload died in between, is
 found by a walk over all pieces and freed after it was asked for twice.`,
 	}
-	var status, explain askFlags
+	var status, explain, release askFlags
 	cmd.AddCommand(
 		status.command(&cobra.Command{
 			Use:   "status",
@@ -35,6 +35,17 @@ found by a walk over all pieces and freed after it was asked for twice.`,
 			Example: "  ashlar gc explain photos/2026/stone.jpg\n  ashlar gc explain 2fba12c403e3909a7b4e31626446c8f4",
 			Args:    exactArgs(1, "BUCKET/KEY or the id of a stripe"),
 		}, operate.GarbageExplain, func() rendered { return &operate.Held{} }),
+		release.command(&cobra.Command{
+			Use:   "release",
+			Short: "After a restore: let what is newer than the backup be freed",
+			Long: `After a restore: let what is newer than the backup be freed.
+
+A restore from a backup brings back the rows of the backup. Objects that were written
+later have none, but their pieces are on the disks: they are kept, and ` + "`ashlar gc status`" + `
+counts them, until this is run. From then on they are freed as garbage. There is no way
+back.`,
+			Args: cobra.NoArgs,
+		}, operate.GarbageRelease, func() rendered { return &operate.Restored{} }),
 	)
 	return cmd
 }

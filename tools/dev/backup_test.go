@@ -50,7 +50,7 @@ func TestRestoreFromBackup(t *testing.T) {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.place.Restore(t.Context(), info.ID, ashlar.NewID(), info.Map); !ashlar.Is(err, ashlar.Denied) {
+	if err := c.place.Restore(t.Context(), info.ID, ashlar.NewID(), info.Created, info.Map); !ashlar.Is(err, ashlar.Denied) {
 		t.Errorf("restored into a cluster that is not empty: %v", err)
 	}
 	before := c.place.Map()

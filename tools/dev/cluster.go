@@ -304,7 +304,7 @@ func (c *Cluster) Status(ctx context.Context) (health.Status, error) { return c.
 // Ask answers a question of package operate.
 func (c *Cluster) Ask(ctx context.Context, question string, args []string) ([]byte, error) {
 	return operate.Do(ctx, &operate.Cluster{
-		Maps: c.place.Map, Meta: client.NewMeta(c.place.Map, c.registry.Shards), Pieces: c.registry.Pieces,
+		Maps: c.place.Map, Meta: client.NewMeta(c.place.Map, c.registry.Shards), Pieces: c.registry.Pieces, Release: c.place.Release,
 	}, question, args)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -22,6 +23,30 @@ import (
 type Garbage struct {
 	Shards []ShardGarbage  `json:"shards"`
 	Hosts  []orphan.Report `json:"hosts"`
+	// Restored says which backup the cluster was restored from, if what is newer
+	// than it is kept.
+	Restored *Restored `json:"restored,omitempty"`
+}
+
+// Restored names a backup and when it was made.
+type Restored struct {
+	Backup  string    `json:"backup"`
+	Created time.Time `json:"created"`
+}
+
+// Render prints it for people, when what is newer than the backup was released.
+func (r *Restored) Render(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "What is newer than backup %s (%s) and has no row is freed from the next walk on.\n", r.Backup, r.Created.UTC().Format(time.DateTime))
+	return err
+}
+
+// release lets what is newer than the backup be freed.
+func (c *Cluster) release(ctx context.Context) (*Restored, error) {
+	from := c.Maps().Restore
+	if from.Created.IsZero() {
+		return nil, errors.New("nothing is kept for a restore: the cluster was not restored from a backup, or it was released before")
+	}
+	return &Restored{from.Backup.String(), from.Created}, c.Release(ctx, from.Backup)
 }
 
 // ShardGarbage is the trash list of one shard.
@@ -37,6 +62,9 @@ type ShardGarbage struct {
 
 func (c *Cluster) garbage(ctx context.Context) (*Garbage, error) {
 	g := &Garbage{}
+	if from := c.Maps().Restore; !from.Created.IsZero() {
+		g.Restored = &Restored{from.Backup.String(), from.Created}
+	}
 	var err error
 	if g.Hosts, err = orphan.Reports(ctx, c.Meta); err != nil {
 		return nil, err
@@ -89,12 +117,30 @@ func (g *Garbage) Render(w io.Writer) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	if err := g.renderKept(w); err != nil {
+		return err
+	}
 	for _, h := range g.Hosts {
 		_, err := fmt.Fprintf(w, "\nTrash is freed %v after it was dropped; orphans within %v (age %v, a walk every %v, a second look %v later).\n",
 			h.TrashGrace, h.OrphanGrace+h.WalkPeriod+h.OrphanConfirm, h.OrphanGrace, h.WalkPeriod, h.OrphanConfirm)
 		return err // the hosts of a cluster are configured alike
 	}
 	_, err := fmt.Fprintln(w, "\nNo host has reported yet.")
+	return err
+}
+
+// renderKept says what is kept because a restore lost its rows.
+func (g *Garbage) renderKept(w io.Writer) error {
+	if g.Restored == nil {
+		return nil
+	}
+	var stripes, bytes uint64
+	for _, h := range g.Hosts {
+		stripes, bytes = stripes+h.Kept, bytes+h.KeptBytes
+	}
+	_, err := fmt.Fprintf(w, "\nThe cluster was restored from backup %s of %s. %d stripes, %d bytes, were found that are newer\n"+
+		"and have no row: they are kept, and may be all that is left of what was written since. `ashlar gc release`\nlets them be freed.\n",
+		g.Restored.Backup, g.Restored.Created.UTC().Format(time.DateTime), stripes, bytes)
 	return err
 }
 
@@ -216,6 +262,9 @@ func (c *Cluster) explainStripe(ctx context.Context, id ashlar.StripeID) (*Held,
 	err := c.why(ctx, h, store.NewReferences(c.Meta), rec.Owner.Bucket, ashlar.WriteID(binary.BigEndian.Uint64(id[8:])))
 	if err == nil && len(h.Why) == 0 {
 		h.Why = []Why{{What: "nothing refers to it: the search for orphans frees it when it is old enough", Bytes: uint64(rec.StripeBytes)}}
+		if m.Restore.Unnamed(rec.Written, orphan.DefaultGrace) {
+			h.Why[0].What = "nothing refers to it, but its row may have been lost before the restore from a backup: it is kept until `ashlar gc release`"
+		}
 	}
 	return h, err
 }

@@ -28,12 +28,15 @@ type Cluster struct {
 	Maps   func() *topology.Map
 	Meta   meta.Store
 	Pieces func(ashlar.HostID) (wire.Pieces, error)
+	// Release lets what is newer than a backup be freed.
+	Release func(ctx context.Context, backup ashlar.ID) error
 }
 
 // The questions that Do knows.
 const (
 	GarbageStatus  = "gc status"
 	GarbageExplain = "gc explain" // WHAT
+	GarbageRelease = "gc release"
 )
 
 // callMax bounds one question.
@@ -50,6 +53,8 @@ func Do(ctx context.Context, c *Cluster, question string, args []string) ([]byte
 		answer, err = c.garbage(ctx)
 	case question == GarbageExplain && len(args) == 1:
 		answer, err = c.explain(ctx, args[0])
+	case question == GarbageRelease:
+		answer, err = c.release(ctx)
 	default:
 		err = fmt.Errorf("question %q with %d arguments is not known here", question, len(args))
 	}
@@ -82,5 +87,5 @@ func Dial(ctx context.Context, members []string) (*Cluster, func(), error) {
 		end()
 		return nil, nil, fmt.Errorf("no map of a formed cluster from %v: %w", members, err)
 	}
-	return &Cluster{Maps: place.Map, Meta: client.NewMeta(place.Map, hosts.Shards), Pieces: hosts.Pieces}, end, nil
+	return &Cluster{Maps: place.Map, Meta: client.NewMeta(place.Map, hosts.Shards), Pieces: hosts.Pieces, Release: place.Release}, end, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"ashlar"
 	"ashlar/daemon/client"
@@ -116,7 +117,8 @@ func (im *importer) count(ctx context.Context, shard ashlar.ShardID, want uint64
 
 // Place is what a restore needs of the placement quorum.
 type Place interface {
-	Restore(ctx context.Context, backup, run ashlar.ID, m *topology.Map) error
+	Restore(ctx context.Context, backup, run ashlar.ID, created time.Time, m *topology.Map) error
+	Restored(ctx context.Context, backup ashlar.ID) error
 	Wait(ctx context.Context, ok func(*topology.Map) bool) (*topology.Map, error)
 	Map() *topology.Map
 }
@@ -133,8 +135,7 @@ func Restore(ctx context.Context, place Place, dial func(ashlar.HostID) (wire.Sh
 	if err != nil {
 		return info, err
 	}
-	run := ashlar.NewID()
-	if err := place.Restore(ctx, info.ID, run, info.Map); err != nil {
+	if err := place.Restore(ctx, info.ID, ashlar.NewID(), info.Created, info.Map); err != nil {
 		return info, err
 	}
 	if adopted != nil {
@@ -151,7 +152,7 @@ func Restore(ctx context.Context, place Place, dial func(ashlar.HostID) (wire.Sh
 	}); err != nil {
 		return info, err
 	}
-	return info, place.Restore(ctx, info.ID, run, nil)
+	return info, place.Restored(ctx, info.ID)
 }
 
 func readAll(open func() (io.ReadCloser, error), read func(io.Reader) (Info, error)) (Info, error) {
