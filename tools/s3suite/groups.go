@@ -67,7 +67,7 @@ func collectFile(checkout, name string) (out []test, err error) {
 		}
 		m := defLine.FindStringSubmatch(line)
 		if m == nil {
-			if !strings.HasPrefix(line, "@") {
+			if !strings.HasPrefix(line, "@") && !strings.HasPrefix(line, "#") {
 				marks = nil
 			}
 			continue

@@ -15,7 +15,7 @@ func TestCollect(t *testing.T) {
 	for i, name := range testFiles {
 		text := ""
 		if i == 0 {
-			text = "@pytest.mark.tagging\n@pytest.mark.bucket_logging\ndef test_marked():\n    pass\n\n" +
+			text = "@pytest.mark.tagging\n@pytest.mark.bucket_logging\n# why\n@pytest.mark.x\ndef test_marked():\n    pass\n\n" +
 				"def test_alpha_copy():\n    def test_inner():\n        pass\n\n" +
 				"@pytest.mark.x\nCONST = 1\ndef test_get_object():\n    pass\ndef test_kept_candidate_3():\n    pass\n"
 		}
