@@ -247,7 +247,7 @@ func (c *call) formAnswer(fields map[string]string, o *store.Object) error {
 		return c.empty(http.StatusOK)
 	case "201":
 		return c.xml(http.StatusCreated, func(w *s3.Writer) {
-			w.Begin("PostResponse")
+			w.BeginPlain("PostResponse")
 			w.Text("Location", location)
 			w.Text("Bucket", string(c.bucket))
 			w.Text("Key", string(c.key))

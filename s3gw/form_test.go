@@ -89,15 +89,15 @@ func TestPostForm(t *testing.T) {
 	for name, old := range map[string]bool{"V4": false, "HMAC-SHA1": true} {
 		f := testForm{
 			bucket: "bucket", old: old, file: "content", fields: [][2]string{
-				{"key", "up/${filename}"}, {"Content-Type", "image/jpeg"}, {"x-amz-meta-Colour", "blue"}, {"acl", "private"},
+				{"key", "up/${filename}"}, {"Content-Type", "image/jpeg"}, {"x-amz-meta-Colour", "blue"}, {"acl", "bucket-owner-full-control"},
 				{"tagging", "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"}, {"x-ignore-me", "1"},
 				{"success_action_status", "201"}},
-			conditions: anyForm + `,["eq","$Content-TYPE","image/jpeg"],{"X-AMZ-meta-colour":"blue"},{"acl":"private"},["starts-with","$tagging",""],
+			conditions: anyForm + `,["eq","$Content-TYPE","image/jpeg"],{"X-AMZ-meta-colour":"blue"},{"acl":"bucket-owner-full-control"},["starts-with","$tagging",""],
 				["starts-with","$success_action_status",""],["content-length-range",7,"7"]`,
 			// Headers of the request are not signed: they must not count.
 			headers: map[string]string{"X-Amz-Meta-Colour": "red", "X-Amz-Meta-More": "x", "Cache-Control": "no-store"},
 		}
-		if a := f.send(t, g).want(t, 201, ""); !strings.Contains(a.body, "<Key>up/photo.jpg</Key>") {
+		if a := f.send(t, g).want(t, 201, ""); !strings.Contains(a.body, "<PostResponse><Location>") || !strings.Contains(a.body, "<Key>up/photo.jpg</Key>") {
 			t.Errorf("%s: %s", name, a.body)
 		}
 		a := g.do(t, testCall{method: "GET", target: "/bucket/up/photo.jpg"}).want(t, 200, "")

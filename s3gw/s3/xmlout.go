@@ -34,6 +34,13 @@ func (w *Writer) Begin(root string) {
 	w.B = append(w.B, '>')
 }
 
+// BeginPlain writes the declaration and opens a root that AWS puts into no
+// namespace.
+func (w *Writer) BeginPlain(root string) {
+	w.B = append(w.B, xmlHeader...)
+	w.Open(root)
+}
+
 // Open writes a start tag.
 func (w *Writer) Open(name string) {
 	w.B = append(w.B, '<')
