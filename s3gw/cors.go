@@ -28,7 +28,11 @@ func (c *call) allowOrigin() {
 	if err != nil {
 		return
 	}
-	if headers, ok := s3.MatchCORS(rules, origin, c.r.Method, nil); ok {
+	method := c.header("Access-Control-Request-Method") // also without a preflight, as on AWS
+	if method == "" {
+		method = c.r.Method
+	}
+	if headers, ok := s3.MatchCORS(rules, origin, method, nil); ok {
 		c.cors = headers
 		c.setCORS()
 	}
