@@ -32,6 +32,8 @@ type right struct {
 	// PutObjectTagging that is asked for in a header: an ACL that allows the one
 	// allows the other.
 	with string
+	// probed is the key whose presence is asked for, of a ListBucket that stands for that.
+	probed s3.Key
 }
 
 const s3ARN = "arn:aws:s3:::"
@@ -156,10 +158,35 @@ func (c *call) authorize() error {
 	}
 	for i := range rights {
 		if err := c.demand(&rights[i]); err != nil {
-			return err
+			return c.orAbsent(&rights[i], err)
 		}
 	}
 	return nil
+}
+
+// orAbsent answers a reader that was refused: one who may list the bucket learns
+// that there is nothing to read.
+func (c *call) orAbsent(r *right, refused error) error {
+	if !c.readsKey() || s3.Classify(refused).Code != s3.AccessDenied || !c.mayProbe(r.key) {
+		return refused
+	}
+	_, err := c.s.backend.HeadObject(c.ctx, string(r.bucket), string(r.key), r.version)
+	if errors.Is(err, store.ErrNoSuchKey) || errors.Is(err, store.ErrNoSuchVersion) || errors.Is(err, store.ErrDeleteMarker) {
+		return c.readError(err)
+	}
+	return refused
+}
+
+// readsKey reports whether the request reads something of one object.
+func (c *call) readsKey() bool {
+	return c.route != nil && c.route.on == onObject && (c.route.method == "GET" || c.route.method == "HEAD")
+}
+
+// mayProbe reports whether the sender may know whether a key is there: whether a
+// listing with the key as its prefix would be allowed.
+func (c *call) mayProbe(key s3.Key) bool {
+	ok, err := c.judge(&right{action: "s3:ListBucket", bucket: c.bucket, probed: key})
+	return ok && err == nil
 }
 
 // demand returns AccessDenied unless the sender has the right.
@@ -343,11 +370,11 @@ func (c *call) aclAllows(a *access, r *right, o *store.Object) bool {
 
 // veil keeps from those who may not list a bucket whether a key is there.
 func (c *call) veil(err error) error {
-	if err == nil || c.route == nil || c.route.on != onObject || c.route.method != "GET" && c.route.method != "HEAD" {
+	if err == nil || !c.readsKey() {
 		return err
 	}
 	e := s3.Classify(err)
-	if (e.Code == s3.NoSuchKey || e.Code == s3.NoSuchVersion) && !c.allowed("s3:ListBucket", c.arn("")) {
+	if (e.Code == s3.NoSuchKey || e.Code == s3.NoSuchVersion) && !c.mayProbe(c.key) {
 		return &s3.Error{Code: s3.AccessDenied, Err: err}
 	}
 	return err

@@ -10,6 +10,7 @@ import (
 
 	"ashlar/s3gw/iam"
 	"ashlar/s3gw/policy"
+	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sigv4"
 )
 
@@ -118,6 +119,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 	as("AKIDREADER", "GET", "/bucket/missing", "").want(t, 403, "AccessDenied") // it may not list
 	as(testKey, "GET", "/bucket/missing", "").want(t, 404, "NoSuchKey")
 	as("AKIDREADER", "PUT", "/bucket/k", "y").want(t, 403, "AccessDenied")
+	as("AKIDOTHER", "GET", "/bucket/missing", "").want(t, 403, "AccessDenied")
 	as("AKIDREADER", "GET", "/bucket", "").want(t, 403, "AccessDenied")
 	as("AKIDOTHER", "GET", "/bucket/k", "").want(t, 403, "AccessDenied")
 	nobody("GET", "/bucket/k").want(t, 403, "AccessDenied")
@@ -146,6 +148,17 @@ func TestWhoMayDoWhat(t *testing.T) {
 	put(public, 403, "AccessDenied")
 	as(testKey, "DELETE", "/bucket?publicAccessBlock", "").want(t, 204, "")
 
+	// Who may list learns what is not there, and nothing about what is.
+	put(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:ListBucket","Resource":"arn:aws:s3:::bucket",
+		"Condition":{"StringLike":{"s3:prefix":["k","miss*"]}}}]}`, 204, "")
+	as("AKIDOTHER", "GET", "/bucket/missing", "").want(t, 404, "NoSuchKey")
+	as("AKIDOTHER", "HEAD", "/bucket/missing?versionId=null", "").want(t, 404, "")
+	nobody("GET", "/bucket/missing?tagging").want(t, 404, "NoSuchKey")
+	nobody("GET", "/bucket/k").want(t, 403, "AccessDenied")
+	as("AKIDOTHER", "GET", "/bucket/other", "").want(t, 403, "AccessDenied")
+	as("AKIDREADER", "GET", "/bucket/missing", "").want(t, 404, "NoSuchKey")
+	as("AKIDOTHER", "PUT", "/bucket/missing", "y").want(t, 403, "AccessDenied")
+
 	put(strings.Replace(public, `"*"`, `{"AWS":"222"}`, 1), 204, "")
 	as("AKIDOTHER", "GET", "/bucket/k", "").want(t, 200, "")
 	nobody("GET", "/bucket/k").want(t, 403, "AccessDenied")
@@ -155,6 +168,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 	as(testKey, "DELETE", "/bucket?policy", "").want(t, 204, "")
 	as(testKey, "GET", "/bucket/k", "").want(t, 200, "")
 	put(`{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::other/*"}]}`, 400, "MalformedPolicy")
+	put(strings.Replace(public, `"Principal":"*"`, `"NotPrincipal":{"AWS":"222"}`, 1), 400, "MalformedPolicy")
+	put(strings.NewReplacer(`"Principal":"*"`, `"NotPrincipal":{"AWS":"222"}`, "Allow", "Deny").Replace(public), 204, "")
 }
 
 func TestACLs(t *testing.T) {
@@ -183,6 +198,26 @@ func TestACLs(t *testing.T) {
 	as(testKey, "PUT", "/enforced", map[string]string{"X-Amz-Object-Ownership": "BucketOwnerEnforced"}).want(t, 200, "")
 	as(testKey, "PUT", "/enforced/k", acl("public-read")).want(t, 400, "AccessControlListNotSupported")
 	as(testKey, "PUT", "/enforced?acl", acl("public-read")).want(t, 400, "AccessControlListNotSupported")
+	as(testKey, "PUT", "/enforced/k", acl("private")).want(t, 400, "AccessControlListNotSupported")
+	as(testKey, "PUT", "/enforced/k", acl("sesame")).want(t, 400, "InvalidArgument")
+	as(testKey, "PUT", "/enforced/k", acl("bucket-owner-full-control")).want(t, 200, "")
+
+	// Grants to groups come first, grants of headers in AWS's order.
+	as(testKey, "PUT", "/bucket/k", acl("public-read")).want(t, 200, "")
+	everybody := map[string]string{}
+	for _, p := range []string{"Full-Control", "Write-Acp", "Read-Acp", "Write", "Read"} {
+		everybody["X-Amz-Grant-"+p] = "uri=" + s3.AllUsers
+	}
+	as(testKey, "PUT", "/bucket/all", everybody).want(t, 200, "")
+	for target, want := range map[string]string{"/bucket/k?acl": "READ FULL_CONTROL", "/bucket/all?acl": "READ WRITE READ_ACP WRITE_ACP FULL_CONTROL"} {
+		var got []string
+		for _, p := range strings.Split(as(testKey, "GET", target, nil).body, "<Permission>")[1:] {
+			got = append(got, p[:strings.Index(p, "<")])
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, want %s", target, got, want)
+		}
+	}
 }
 
 // TestManyKeysAreJudgedTogether deletes keys whose rights depend on the objects

@@ -39,6 +39,9 @@ func (c *call) conditions(r *right) func(key string) []string {
 			}
 			return c.documentKey(key)
 		}
+		if key == "s3:prefix" && r.probed != "" {
+			return []string{string(r.probed)}
+		}
 		if name := queryKeys[key]; name != "" {
 			if v, given := c.query.Get(name); given {
 				return []string{v}

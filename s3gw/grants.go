@@ -24,7 +24,11 @@ func (c *call) ownedBy() (w writes, err error) {
 	}
 	canned := c.header("X-Amz-Acl")
 	if a.ownership == s3.OwnerEnforced {
-		if s3.HasGrants(c.r.Header) || canned != "" && canned != "private" && canned != "bucket-owner-full-control" {
+		acl, given, err := c.headerACL(a.Owner, a.Owner, false)
+		switch {
+		case err != nil:
+			return w, err
+		case given && (canned == "private" || acl.Text(a.Owner) != nil): // only the bucket owner's full control may be said
 			return w, s3.E(s3.AccessControlListNotSupported, "")
 		}
 		return writes{owner: a.Owner}, nil
@@ -248,6 +252,8 @@ func putBucketPolicy(c *call) error {
 		return s3.E(s3.MalformedPolicy, "Policies must not exceed 20 KB.")
 	case err != nil:
 		return s3.E(s3.MalformedPolicy, err.Error())
+	case p.AllowsAllBut():
+		return s3.E(s3.MalformedPolicy, "NotPrincipal must stand with the effect Deny.")
 	}
 	a, err := c.access(c.bucket)
 	if err != nil {

@@ -1,5 +1,7 @@
 package policy
 
+import "slices"
+
 // narrowing are the condition keys that keep a statement for everybody from
 // being public, if they are held to fixed values.
 var narrowing = words(`aws:PrincipalAccount aws:PrincipalArn aws:PrincipalOrgID aws:PrincipalOrgPaths aws:SourceAccount
@@ -34,6 +36,13 @@ func (p *Policy) Public() bool {
 		}
 	}
 	return false
+}
+
+// AllowsAllBut reports whether a statement allows something to everybody but those
+// of its NotPrincipal. AWS does not support that: such a policy is not taken any
+// more, and judged as it stands where one was.
+func (p *Policy) AllowsAllBut() bool {
+	return slices.ContainsFunc(p.statements, func(s statement) bool { return !s.deny && s.notPrincipals })
 }
 
 func (c *condition) narrows() bool {

@@ -166,13 +166,13 @@ func grantee(kind, value string, find Finder) (string, error) {
 	return "", E(InvalidArgument, "Argument format not recognized").With("ArgumentValue", printable(kind))
 }
 
-// grantHeaders are the headers that grant, in the order in which AWS lists grants.
+// grantHeaders are the headers that grant, in the order of AWS's table of permissions.
 var grantHeaders = []struct {
 	name       string
 	permission Permission
 }{
-	{"X-Amz-Grant-Full-Control", FullControl}, {"X-Amz-Grant-Read", Read}, {"X-Amz-Grant-Read-Acp", ReadACP},
-	{"X-Amz-Grant-Write", Write}, {"X-Amz-Grant-Write-Acp", WriteACP},
+	{"X-Amz-Grant-Read", Read}, {"X-Amz-Grant-Write", Write}, {"X-Amz-Grant-Read-Acp", ReadACP},
+	{"X-Amz-Grant-Write-Acp", WriteACP}, {"X-Amz-Grant-Full-Control", FullControl},
 }
 
 // GrantsOf reads the x-amz-grant-* headers: lists of kind="value".
@@ -270,15 +270,26 @@ func parseGrant(n *node, find Finder) (g Grant, err error) {
 	return g, nil
 }
 
-// AccessControlPolicy writes an ACL.
+func (g Grant) toGroup() bool { return strings.HasPrefix(g.Grantee, "http://") }
+
+// AccessControlPolicy writes an ACL. The order of grants means nothing in S3; those
+// to groups come first, where clients made for other stores look for them.
 func (w *Writer) AccessControlPolicy(owner string, acl ACL) {
+	var ordered ACL
+	for _, groups := range []bool{true, false} {
+		for _, g := range acl {
+			if g.toGroup() == groups {
+				ordered = append(ordered, g)
+			}
+		}
+	}
 	w.Begin("AccessControlPolicy")
 	w.Owner("Owner", owner)
 	w.Open("AccessControlList")
-	for _, g := range acl {
+	for _, g := range ordered {
 		w.Open("Grant")
 		kind := "CanonicalUser"
-		if strings.HasPrefix(g.Grantee, "http://") {
+		if g.toGroup() {
 			kind = "Group"
 		}
 		w.B = append(w.B, `<Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="`+kind+`">`...)
