@@ -1,6 +1,7 @@
 package s3gw
 
 import (
+	"slices"
 	"strings"
 
 	"ashlar/s3gw/s3"
@@ -253,8 +254,21 @@ var steering = []struct {
 	{"X-Amz-Rename-Source", nil, s3.NotImplemented},
 }
 
-// checkSteering refuses what would be silently ignored otherwise.
+// repeatable are the families of x-amz-* headers of which every value counts.
+var repeatable = []string{"X-Amz-Meta-", "X-Amz-Grant-", "X-Amz-Object-Attributes"}
+
+func mayRepeat(header string) bool {
+	return !strings.HasPrefix(header, "X-Amz-") || slices.ContainsFunc(repeatable, func(p string) bool { return strings.HasPrefix(header, p) })
+}
+
+// checkSteering refuses what would be silently ignored otherwise: also the second
+// value of a header that has one, lest a policy judges by another than a handler.
 func (c *call) checkSteering() error {
+	for name, values := range c.r.Header {
+		if len(values) > 1 && !mayRepeat(name) {
+			return invalidArgument(strings.ToLower(name), strings.Join(values, ","), "The header "+strings.ToLower(name)+" must not be repeated.")
+		}
+	}
 	for i := range steering {
 		st := &steering[i]
 		value, ok := c.r.Header[st.name]
