@@ -84,11 +84,11 @@ func StripChunked(encoding string) string {
 	}
 	kept := make([]string, 0, 2)
 	for _, e := range strings.Split(encoding, ",") {
-		if e = strings.TrimSpace(e); e != "" && e != "aws-chunked" {
+		if name := strings.TrimSpace(e); name != "" && name != "aws-chunked" {
 			kept = append(kept, e)
 		}
 	}
-	return strings.Join(kept, ",")
+	return strings.TrimSpace(strings.Join(kept, ","))
 }
 
 // Conditions reads the If-* headers whose names begin with prefix, which is

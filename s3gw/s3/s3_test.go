@@ -182,7 +182,8 @@ func TestMetadataAndTags(t *testing.T) {
 }
 
 func TestStripChunked(t *testing.T) {
-	for in, want := range map[string]string{"": "", "gzip": "gzip", "aws-chunked": "", "aws-chunked,gzip": "gzip", "gzip, aws-chunked": "gzip", "a, b": "a, b"} {
+	for in, want := range map[string]string{"": "", "gzip": "gzip", "aws-chunked": "", "aws-chunked,gzip": "gzip", "gzip, aws-chunked": "gzip", "a, b": "a, b",
+		"a, b, aws-chunked": "a, b", "a,b,aws-chunked": "a,b", "aws-chunked, a, b": "a, b", "aws-chunked, aws-chunked": ""} {
 		if got := StripChunked(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
