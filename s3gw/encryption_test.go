@@ -113,6 +113,39 @@ func TestEncryptionHeaders(t *testing.T) {
 	}
 }
 
+// TestCompleteWithCustomerKey: completing an upload needs the customer's key where
+// the upload has a checksum, and takes no other one.
+func TestCompleteWithCustomerKey(t *testing.T) {
+	g := startEncrypted(t, true)
+	own, wrong := customerHeaders("X-Amz-", sse.NewKey()), customerHeaders("X-Amz-", sse.NewKey())
+	for _, c := range []struct {
+		checksum string
+		keys     map[string]string // the upload's
+		complete map[string]string
+		status   int
+		code     string
+	}{
+		{"", own, nil, 200, ""}, {"", own, own, 200, ""}, {"", own, wrong, 400, "InvalidRequest"}, {"", nil, own, 400, "InvalidRequest"},
+		{"CRC32", own, nil, 400, "InvalidRequest"}, {"CRC32", own, wrong, 400, "InvalidRequest"}, {"CRC32", own, own, 200, ""},
+		{"CRC32", nil, nil, 200, ""},
+	} {
+		headers := merge(c.keys)
+		if c.checksum != "" {
+			headers["X-Amz-Checksum-Algorithm"] = c.checksum
+		}
+		up := g.do(t, testCall{method: "POST", target: "/bucket/k?uploads", headers: headers}).want(t, 200, "").body
+		_, up, _ = strings.Cut(up, "<UploadId>")
+		up, _, _ = strings.Cut(up, "</UploadId>")
+		headers = merge(c.keys)
+		if c.checksum != "" {
+			headers["X-Amz-Checksum-Crc32"] = "y/Q5Jg=="
+		}
+		part := g.do(t, testCall{method: "PUT", target: "/bucket/k?partNumber=1&uploadId=" + up, body: "123456789", headers: headers}).want(t, 200, "")
+		doc := "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>" + part.header.Get("ETag") + "</ETag></Part></CompleteMultipartUpload>"
+		g.do(t, testCall{method: "POST", target: "/bucket/k?uploadId=" + up, body: doc, headers: c.complete}).want(t, c.status, c.code)
+	}
+}
+
 func TestBucketEncryption(t *testing.T) {
 	g := startEncrypted(t, false)
 	put := func(in string) answer {

@@ -425,7 +425,11 @@ func completeUpload(c *call) error {
 	if err := c.checkObjectSize(id, parts); err != nil {
 		return err
 	}
-	o, err := c.s.backend.CompleteUpload(c.ctx, string(c.bucket), string(c.key), id, parts, sum, c.writeConditions())
+	cond := c.writeConditions()
+	if cond.CustomerKey, err = c.customerKey(false); err != nil {
+		return err
+	}
+	o, err := c.s.backend.CompleteUpload(c.ctx, string(c.bucket), string(c.key), id, parts, sum, cond)
 	if err != nil {
 		return c.withKey(err)
 	}

@@ -31,7 +31,7 @@ const (
 // nil, must be that of the object, which is computed from those of the parts.
 // Errors: ErrNoSuchBucket, ErrNoSuchUpload, ErrInvalidPart,
 // ErrInvalidPartOrder, ErrEntityTooSmall, ErrEntityTooLarge, ErrBadDigest,
-// ErrPreconditionFailed, ErrNoSuchKey (IfMatch without an object), ErrConflict;
+// ErrPreconditionFailed, ErrNoSuchKey (IfMatch without an object), ErrConflict, ErrCustomerKey;
 // kinds besides: Unavailable (it may be repeated), Invalid.
 func (s *Store) CompleteUpload(ctx context.Context, bucketName, key, uploadID string, parts []CompletePart, sum *Checksum, cond Conditions) (o Object, err error) {
 	err = checkList(parts)
@@ -67,6 +67,11 @@ func (s *Store) completeUpload(ctx context.Context, b *bucket, key, uploadID str
 		}
 		if err != nil {
 			return Object{}, err
+		}
+		if cond.CustomerKey != nil || up.enc.GetMode() == row.Encryption_SSE_C && up.ChecksumAlgorithm != "" {
+			if _, err := s.uploadKey(ctx, b, up, cond.CustomerKey); err != nil {
+				return Object{}, err
+			}
 		}
 		a, err := s.assemble(ctx, up, parts, sum)
 		if err != nil {

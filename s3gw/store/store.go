@@ -178,6 +178,9 @@ type Conditions struct {
 	// Bypass lets a deletion pass a retention in governance mode. The caller
 	// has judged the right to it.
 	Bypass bool
+	// CustomerKey is the key that came with a CompleteUpload, nil if none did. One
+	// that came must be the upload's; an upload with a checksum needs it.
+	CustomerKey []byte
 }
 
 // PutRequest describes a PUT of an object.
