@@ -8,9 +8,14 @@ import (
 	"ashlar/placement/topology"
 )
 
-// replicaIDGap lies between the replica ids of a backup and those that are given
-// out after it was restored: what was given out in between is not known.
-const replicaIDGap = 1 << 32
+// The gaps lie between what a backup knows as given out and what is given out
+// after it was restored: what was given out in between is not known, and a party
+// that still holds it must not be taken for a newer one, nor for another.
+const (
+	epochGap     = 1 << 32
+	replicaIDGap = 1 << 32
+	hostIDGap    = 1 << 16
+)
 
 // Restore takes the map of a backup over, if there is no cluster yet: no host
 // and no table. Hosts keep their ids, disks their numbers, groups their disks; the
@@ -38,12 +43,16 @@ func (s *Machine) Restore(now, created time.Time, backup, run ashlar.ID, m *topo
 	}
 	next.Shards = nil
 	next.NextReplica += replicaIDGap
+	next.NextHost += hostIDGap
 	for i := range next.Hosts {
 		h := &next.Hosts[i]
 		h.State, h.Since, h.Boot = topology.HostDown, now.Round(0), ashlar.BootID{}
 	}
+	for i := range next.Groups {
+		next.Groups[i].Moved = m.Epoch + epochGap // whoever has a map of before asks for a new one
+	}
 	s.next = next
-	s.restored = m.Epoch + 1 // maps go on from there
+	s.restored = m.Epoch + epochGap // maps go on from there
 	s.numbers = make(map[ashlar.DiskID]int, len(next.Disks))
 	for i, d := range next.Disks {
 		s.numbers[d.ID] = i

@@ -35,6 +35,11 @@ func TestRestore(t *testing.T) {
 	if m.Cluster != saved.Cluster || m.Formed() || m.Restore != want || m.Hosts[0].State != topology.HostDown {
 		t.Errorf("%+v", m)
 	}
+	// What was given out between the backup and the loss is not known.
+	const unseen = 100_000_000
+	if m.Epoch < saved.Epoch+unseen || m.NextReplica < saved.NextReplica+unseen || m.NextHost < saved.NextHost+10_000 || m.Groups[0].Moved != m.Epoch {
+		t.Errorf("epoch %d, replica %d, host %v, groups of %d", m.Epoch, m.NextReplica, m.NextHost, m.Groups[0].Moved)
+	}
 	s.Written()
 	refused("another backup", ashlar.Denied, s.Restore(now, created, ashlar.ID{3}, run, saved))
 	if _, err := s.Heartbeat(now, Heartbeat{Cluster: saved.Cluster, Name: "a", Zone: "z", Boot: ashlar.BootID{1}}); err != nil {

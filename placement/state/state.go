@@ -210,12 +210,9 @@ func (s *Machine) Written() { s.written, s.next = s.next, nil }
 
 func (s *Machine) nextEpoch() ashlar.Epoch {
 	if s.written == nil {
-		return 1
+		return max(1, s.restored)
 	}
-	if s.restored > s.written.Epoch {
-		return s.restored
-	}
-	return s.written.Epoch + 1
+	return max(s.written.Epoch+1, s.restored)
 }
 
 // edit returns the map to be changed.

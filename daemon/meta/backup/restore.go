@@ -28,6 +28,9 @@ const (
 // Rows get new versions: nobody knows the old ones any more.
 func Import(ctx context.Context, c Cluster, in io.Reader) (Info, error) {
 	// For us, and nobody else, the cluster is formed.
+	if m := c.Maps(); m != nil {
+		ctx = wire.WithImport(ctx, m.Restore.Run)
+	}
 	maps := func() *topology.Map {
 		m := c.Maps()
 		if m == nil || !m.Restore.Importing {

@@ -131,6 +131,9 @@ func (h *Host) follows(ctx context.Context, op string, shard ashlar.ShardID, at 
 	if r == nil || !r.born.Load() || r.failed.Load() || r.retired.Load() {
 		return nil, &wire.NoReplica{Shard: shard}
 	}
+	if err := h.mayCall(ctx, op, r); err != nil {
+		return nil, err
+	}
 	for {
 		age, known := r.age(h)
 		seen := r.machine.applied.Load() >= at.Index

@@ -86,6 +86,10 @@ type Host struct {
 	shards atomic.Pointer[map[ashlar.ShardID]*replica]
 	byID   atomic.Pointer[map[ashlar.ReplicaID]*replica]
 
+	// importing is the run of the restore whose rows are still to come, zero when
+	// there is none: until they are here, only the import may write and read.
+	importing atomic.Pointer[ashlar.ID]
+
 	update struct {
 		sync.Mutex
 		epoch ashlar.Epoch
@@ -133,6 +137,7 @@ func Open(cfg Config) (*Host, error) {
 	}
 	h.shards.Store(&map[ashlar.ShardID]*replica{})
 	h.byID.Store(&map[ashlar.ReplicaID]*replica{})
+	h.importing.Store(new(ashlar.ID))
 	if err := h.openPebble(); err != nil {
 		return nil, ashlar.E(op, cfg.Dir, ashlar.Internal, err)
 	}
@@ -263,6 +268,11 @@ func (h *Host) Update(m *topology.Map) {
 			shards[shard] = r
 		}
 	}
+	run := ashlar.ID{}
+	if m.Restore.Importing {
+		run = m.Restore.Run
+	}
+	h.importing.Store(&run) // before anybody can call the replicas that the map brings
 	h.byID.Store(&byID)
 	h.shards.Store(&shards)
 	h.events.put(0, event{kind: eventMap, tm: m})
@@ -317,10 +327,26 @@ func (h *Host) leader(ctx context.Context, op string, shard ashlar.ShardID) (*re
 	if r == nil {
 		return nil, &wire.NoReplica{Shard: shard}
 	}
+	if err := h.mayCall(ctx, op, r); err != nil {
+		return nil, err
+	}
 	if !r.leading.Load() {
 		return nil, r.notLeader()
 	}
 	return r, nil
+}
+
+// mayCall keeps ordinary calls off shards whose rows are not all back, and an
+// import that came too late off those that serve.
+func (h *Host) mayCall(ctx context.Context, op string, r *replica) error {
+	switch run := *h.importing.Load(); {
+	case wire.ImportOf(ctx) == run:
+		return nil
+	case wire.ImportOf(ctx).IsZero():
+		return ashlar.E(op, r.String(), ashlar.Unavailable, errors.New("a backup is being restored"))
+	default:
+		return ashlar.E(op, r.String(), ashlar.Denied, errors.New("this restore from a backup is not under way"))
+	}
 }
 
 func (h *Host) usable(ctx context.Context, op string) error {
