@@ -105,3 +105,48 @@ func TestDeleteSeesTheLastOfSeveralFlights(t *testing.T) {
 		t.Errorf("nothing flies, and %v is held", w.flying)
 	}
 }
+
+// TestBatchTakesWhatWasGathered: what one batch may hold and what is gathered for
+// it end at the same record, so that no record is left over for a flush of its own.
+func TestBatchTakesWhatWasGathered(t *testing.T) {
+	d := newDisk(t)
+	d.opt.BatchBytes = 8 * int(ashlar.KiB) // four of the records below
+	l, g := d.gate()
+	const behind = 4 + 4 + 3
+	first := make(chan error, 1)
+	go func() { first <- l.Append(t.Context(), crashRecord(0, 1, 2000)) }()
+	<-g.entered
+	w := l.writers[0]
+	reqs := make([]*request, behind)
+	for i := range reqs {
+		r := crashRecord(uint8(1+i), 1, 2000)
+		reqs[i] = newRequest(r, r.Key, nil, format.TotalBytes(format.RecordHeadBytes(len(r.Owner.Key)), uint32(len(r.Data))))
+		reqs[i].timer.Reset(l.opt.IOTimeout)
+		if err := l.enqueue(t.Context(), "append", reqs[i], w); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for len(w.queue) > behind-4-1 { // four are laid out, and one waits for a flight
+		runtime.Gosched()
+	}
+	g.result <- nil
+	for _, r := range reqs {
+		for waiting := true; waiting; {
+			select {
+			case <-g.entered:
+				g.result <- nil
+			case err := <-r.answered:
+				waiting = false
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	}
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	if n := l.Stats().Batches; n != 4 {
+		t.Errorf("%d batches, want 4", n)
+	}
+}

@@ -193,7 +193,7 @@ func (w *writer) plan(reqs []*request) (int, []*request) {
 				continue
 			}
 		}
-		if len(batch) > 0 && bytes+r.bytes > int64(w.log.opt.BatchBytes) {
+		if len(batch) > 0 && bytes >= int64(w.log.opt.BatchBytes) {
 			return i, batch
 		}
 		if !w.fits(len(batch)+1, bytes+r.bytes) || w.inReserve(r) {
