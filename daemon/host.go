@@ -90,6 +90,7 @@ type Host struct {
 	coord    *stripe.Coordinator
 	repairs  atomic.Pointer[repair.Queue] // nil until assembled; the heartbeat reads it
 	shards   *replica.Host
+	metaDir  string                       // what the map called the directory of shards
 	metadata atomic.Pointer[replica.Host] // shards once assembled, for the heartbeat
 	link     *replica.Link
 	arrivals *buffer.Share // pieces between the network and the disks
@@ -284,8 +285,10 @@ func (h *Host) assemble(run context.Context, opt Options) (err error) {
 	h.Stripes = h.coord
 	h.wg.Go(func() { h.roll.Run(run) })
 	h.link = replica.NewLink(h.registry.Shards, h.log)
+	m := h.place.Map()
+	h.metaDir = metaDir(m)
 	h.shards, err = replica.Open(replica.Config{
-		Host: h.id, Dir: filepath.Join(h.cfg.Dir, metaDir(h.place.Map())), Transport: h.link, Map: h.place.Map(), Log: h.log,
+		Host: h.id, Dir: filepath.Join(h.cfg.Dir, h.metaDir), Transport: h.link, Map: m, Log: h.log,
 	})
 	if err != nil {
 		return err
@@ -320,16 +323,36 @@ func (h *Host) forgotten(m stripe.Missed) bool {
 	return q != nil && q.Take(m)
 }
 
-// followMap gives every new map to the metadata replicas.
+// followMap gives every new map to the metadata replicas. A map that keeps
+// metadata elsewhere ends the host.
 func (h *Host) followMap(run context.Context) {
 	for run.Err() == nil {
 		changed := h.place.Changed()
-		h.shards.Update(h.place.Map())
+		if err := h.follow(h.place.Map()); err != nil {
+			h.fail(err)
+			return
+		}
 		select {
 		case <-changed:
 		case <-run.Done():
 		}
 	}
+}
+
+// follow stops the replicas if a backup was restored under them: what they hold
+// is of the cluster as it was before.
+func (h *Host) follow(m *topology.Map) error {
+	dir := metaDir(m)
+	if dir == h.metaDir {
+		h.shards.Update(m)
+		return nil
+	}
+	at, cancel := context.WithCancel(context.Background())
+	cancel() // there is nobody to hand over to
+	h.shards.Close(at)
+	return ashlar.E("daemon: metadata", h.cfg.Name, ashlar.Stale, fmt.Errorf(
+		"a backup was restored while this daemon ran: metadata is in %s now, not in %s; the daemon ends, start it again",
+		filepath.Join(h.cfg.Dir, dir), filepath.Join(h.cfg.Dir, h.metaDir)))
 }
 
 // listen opens the two listeners of a host that others reach over the network.
@@ -361,8 +384,13 @@ func (h *Host) served(err error) {
 	if err == nil || errors.Is(err, http.ErrServerClosed) {
 		return
 	}
+	h.fail(ashlar.E("daemon: serve", h.cfg.Name, ashlar.Unavailable, err))
+}
+
+// fail ends the host, unless something else did before.
+func (h *Host) fail(err error) {
 	select {
-	case h.failed <- ashlar.E("daemon: serve", h.cfg.Name, ashlar.Unavailable, err):
+	case h.failed <- err:
 	default:
 	}
 }

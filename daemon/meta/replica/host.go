@@ -86,9 +86,9 @@ type Host struct {
 	shards atomic.Pointer[map[ashlar.ShardID]*replica]
 	byID   atomic.Pointer[map[ashlar.ReplicaID]*replica]
 
-	// importing is the run of the restore whose rows are still to come, zero when
-	// there is none: until they are here, only the import may write and read.
-	importing atomic.Pointer[ashlar.ID]
+	// restore is that of the newest map: while it is importing, only the import may
+	// write and read.
+	restore atomic.Pointer[topology.Restore]
 
 	update struct {
 		sync.Mutex
@@ -137,7 +137,7 @@ func Open(cfg Config) (*Host, error) {
 	}
 	h.shards.Store(&map[ashlar.ShardID]*replica{})
 	h.byID.Store(&map[ashlar.ReplicaID]*replica{})
-	h.importing.Store(new(ashlar.ID))
+	h.restore.Store(&topology.Restore{})
 	if err := h.openPebble(); err != nil {
 		return nil, ashlar.E(op, cfg.Dir, ashlar.Internal, err)
 	}
@@ -268,11 +268,7 @@ func (h *Host) Update(m *topology.Map) {
 			shards[shard] = r
 		}
 	}
-	run := ashlar.ID{}
-	if m.Restore.Importing {
-		run = m.Restore.Run
-	}
-	h.importing.Store(&run) // before anybody can call the replicas that the map brings
+	h.restore.Store(&m.Restore) // before anybody can call the replicas that the map brings
 	h.byID.Store(&byID)
 	h.shards.Store(&shards)
 	h.events.put(0, event{kind: eventMap, tm: m})
@@ -339,13 +335,17 @@ func (h *Host) leader(ctx context.Context, op string, shard ashlar.ShardID) (*re
 // mayCall keeps ordinary calls off shards whose rows are not all back, and an
 // import that came too late off those that serve.
 func (h *Host) mayCall(ctx context.Context, op string, r *replica) error {
-	switch run := *h.importing.Load(); {
-	case wire.ImportOf(ctx) == run:
+	unavailable := func(why string) error { return ashlar.E(op, r.String(), ashlar.Unavailable, errors.New(why)) }
+	run, now := wire.ImportOf(ctx), h.restore.Load()
+	switch {
+	case !run.IsZero() && run != now.Run:
+		return unavailable("this host does not know of that restore")
+	case run.IsZero() == !now.Importing:
 		return nil
-	case wire.ImportOf(ctx).IsZero():
-		return ashlar.E(op, r.String(), ashlar.Unavailable, errors.New("a backup is being restored"))
+	case now.Importing:
+		return unavailable("a backup is being restored")
 	default:
-		return ashlar.E(op, r.String(), ashlar.Denied, errors.New("this restore from a backup is not under way"))
+		return ashlar.E(op, r.String(), ashlar.Denied, errors.New("the restore from the backup is over"))
 	}
 }
 
