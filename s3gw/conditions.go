@@ -9,6 +9,7 @@ import (
 
 	"ashlar/s3gw/iam"
 	"ashlar/s3gw/s3"
+	"ashlar/s3gw/store"
 )
 
 // headerKeys are condition keys that are headers of the request.
@@ -21,8 +22,7 @@ var headerKeys = map[string]string{
 	"s3:x-amz-server-side-encryption-customer-algorithm": "X-Amz-Server-Side-Encryption-Customer-Algorithm",
 	"s3:x-amz-storage-class":                             "X-Amz-Storage-Class", "s3:x-amz-website-redirect-location": "X-Amz-Website-Redirect-Location",
 	"s3:x-amz-object-ownership": "X-Amz-Object-Ownership", "s3:x-amz-content-sha256": "X-Amz-Content-Sha256",
-	"s3:object-lock-mode": "X-Amz-Object-Lock-Mode", "s3:object-lock-retain-until-date": "X-Amz-Object-Lock-Retain-Until-Date",
-	"s3:object-lock-legal-hold": "X-Amz-Object-Lock-Legal-Hold", "s3:if-match": "If-Match", "s3:if-none-match": "If-None-Match",
+	"s3:if-match": "If-Match", "s3:if-none-match": "If-None-Match",
 	"aws:useragent": "User-Agent", "aws:referer": "Referer",
 }
 
@@ -37,7 +37,7 @@ func (c *call) conditions(r *right) func(key string) []string {
 			if v := c.r.Header[name]; len(v) > 0 {
 				return []string{strings.Join(v, ",")}
 			}
-			return c.documentKey(key)
+			return nil
 		}
 		if key == "s3:prefix" && r.probed != "" {
 			return []string{string(r.probed)}
@@ -131,11 +131,11 @@ func (c *call) resourceKey(key string, r *right) []string {
 	case "s3:versionid":
 		return only(r.version)
 	case "s3:x-amz-copy-source":
-		path, ok := s3.Unescape(c.header("X-Amz-Copy-Source"), false)
-		if !ok {
-			return nil
+		bucket, key, _, err := c.copySource()
+		if err != nil {
+			return nil // no copy, or rights refuses it
 		}
-		return only(strings.TrimPrefix(path, "/"))
+		return only(string(bucket) + "/" + string(key))
 	case "aws:resourceaccount", "s3:resourceaccount":
 		if a, err := c.access(r.bucket); err == nil {
 			return only(c.s.accountID(a.Owner))
@@ -146,8 +146,12 @@ func (c *call) resourceKey(key string, r *right) []string {
 			keys = append(keys, k)
 		}
 		return keys
-	case "s3:locationconstraint", "s3:object-lock-remaining-retention-days":
-		return c.documentKey(key)
+	case "s3:locationconstraint":
+		return c.requestedLocation()
+	case "s3:object-lock-legal-hold":
+		return only(c.requestedHold())
+	case "s3:object-lock-mode", "s3:object-lock-retain-until-date", "s3:object-lock-remaining-retention-days":
+		return c.requestedRetention(key)
 	}
 	if name, ok := strings.CutPrefix(key, "s3:requestobjecttag/"); ok {
 		return tagNamed(c.requestTags(), name)
@@ -196,55 +200,59 @@ func (c *call) requestTags() map[string]string {
 	return tags
 }
 
-// documentKey answers for what stands in the document of a request.
-func (c *call) documentKey(key string) []string {
-	switch {
-	case key == "s3:locationconstraint" && c.route.op == "CreateBucket":
-		doc, err := c.document()
-		if err != nil {
-			return nil
-		}
-		location, err := s3.ParseLocation(doc)
-		if err != nil {
-			return nil
-		}
-		return only(location)
-	case key == "s3:object-lock-legal-hold" && c.route.op == "PutObjectLegalHold":
-		doc, err := c.document()
-		if err != nil {
-			return nil
-		}
-		on, err := s3.ParseLegalHold(doc)
-		if err != nil {
-			return nil
-		}
-		return only(map[bool]string{true: "ON", false: "OFF"}[on])
-	case !strings.HasPrefix(key, "s3:object-lock-"):
+// requestedLocation is the location in the document of a CreateBucket.
+func (c *call) requestedLocation() []string {
+	if c.route.op != "CreateBucket" {
 		return nil
 	}
-	mode, until := c.header("X-Amz-Object-Lock-Mode"), time.Time{}
+	doc, err := c.document()
+	if err != nil {
+		return nil // the handler refuses it; so everywhere below
+	}
+	location, err := s3.ParseLocation(doc)
+	if err != nil {
+		return nil
+	}
+	return only(location)
+}
+
+// requestedHold is ON or OFF, from where the handler takes it: the document of a
+// PutObjectLegalHold, else the header of a write.
+func (c *call) requestedHold() string {
+	if c.route.op != "PutObjectLegalHold" {
+		return c.header("X-Amz-Object-Lock-Legal-Hold")
+	}
+	doc, err := c.document()
+	if err != nil {
+		return ""
+	}
+	on, err := s3.ParseLegalHold(doc)
+	if err != nil {
+		return ""
+	}
+	return map[bool]string{true: "ON", false: "OFF"}[on]
+}
+
+// requestedRetention answers for a retention, from where the handler takes it:
+// the document of a PutObjectRetention, else the headers of a write.
+func (c *call) requestedRetention(key string) []string {
+	var l store.Lock
+	var err error
 	if c.route.op == "PutObjectRetention" {
-		doc, err := c.document()
-		if err != nil {
-			return nil
+		var doc []byte
+		if doc, err = c.document(); err == nil {
+			l.Mode, l.Until, err = s3.ParseRetention(doc, c.s.now())
 		}
-		m, t, err := s3.ParseRetention(doc, c.s.now())
-		if err != nil {
-			return nil
-		}
-		mode, until = string(m), t
-	} else if l, err := c.lock(); err == nil {
-		until = l.Until
+	} else {
+		l, err = c.lock()
 	}
 	switch {
-	case key == "s3:object-lock-mode":
-		return only(mode)
-	case until.IsZero():
+	case err != nil || l.Mode == "":
 		return nil
+	case key == "s3:object-lock-mode":
+		return only(string(l.Mode))
 	case key == "s3:object-lock-retain-until-date":
-		return only(until.UTC().Format(time.RFC3339))
-	case key == "s3:object-lock-remaining-retention-days":
-		return only(strconv.FormatInt(int64(until.Sub(c.s.now())/(24*time.Hour)), 10))
+		return only(l.Until.UTC().Format(time.RFC3339))
 	}
-	return nil
+	return only(strconv.FormatInt(int64(l.Until.Sub(c.s.now())/(24*time.Hour)), 10))
 }

@@ -31,3 +31,59 @@ func TestRepeatedHeaders(t *testing.T) {
 	put(redirect, "/bad", "/good").want(t, 400, "InvalidArgument")
 	put("X-Amz-Meta-Colour", "red", "blue").want(t, 200, "")
 }
+
+// denial is a policy of the bucket that denies an action on its keys under a
+// condition.
+func denial(action, condition string) string {
+	return `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Principal":"*","Action":"` + action + `","Resource":"arn:aws:s3:::bucket/*","Condition":` + condition + `}]}`
+}
+
+// TestLockConditionsAreOfTheDocument: a lock that is put in a document is judged
+// by it, whatever the headers say.
+func TestLockConditionsAreOfTheDocument(t *testing.T) {
+	g := startReal(t, "other")
+	send := func(method, target, body string, headers map[string]string) answer {
+		t.Helper()
+		return g.do(t, testCall{method: method, target: target, body: body, headers: headers})
+	}
+	send("PUT", "/bucket", "", map[string]string{"X-Amz-Bucket-Object-Lock-Enabled": "true"}).want(t, 200, "")
+	send("PUT", "/bucket/k", "x", nil).want(t, 200, "")
+	day := 24 * time.Hour
+	late, soon := time.Now().Add(100*day).UTC().Format(time.RFC3339), time.Now().Add(2*day).UTC().Format(time.RFC3339)
+	headers := map[string]string{"X-Amz-Object-Lock-Mode": "GOVERNANCE", "X-Amz-Object-Lock-Retain-Until-Date": soon, "X-Amz-Object-Lock-Legal-Hold": "OFF"}
+	retention := func(mode, until string) string {
+		return "<Retention><Mode>" + mode + "</Mode><RetainUntilDate>" + until + "</RetainUntilDate></Retention>"
+	}
+	hold := func(status string) string { return "<LegalHold><Status>" + status + "</Status></LegalHold>" }
+	for _, c := range []struct{ action, condition, sub, denied, allowed string }{
+		{"s3:PutObjectRetention", `{"StringEquals":{"s3:object-lock-mode":"COMPLIANCE"}}`, "retention", retention("COMPLIANCE", soon), retention("GOVERNANCE", soon)},
+		{"s3:PutObjectRetention", `{"DateGreaterThan":{"s3:object-lock-retain-until-date":"` + time.Now().Add(10*day).Format(time.RFC3339) + `"}}`,
+			"retention", retention("GOVERNANCE", late), retention("GOVERNANCE", soon)},
+		{"s3:PutObjectRetention", `{"NumericGreaterThan":{"s3:object-lock-remaining-retention-days":"10"}}`,
+			"retention", retention("GOVERNANCE", late), retention("GOVERNANCE", soon)},
+		{"s3:PutObjectLegalHold", `{"StringEquals":{"s3:object-lock-legal-hold":"ON"}}`, "legal-hold", hold("ON"), hold("OFF")},
+	} {
+		send("PUT", "/bucket?policy", denial(c.action, c.condition), nil).want(t, 204, "")
+		send("PUT", "/bucket/k?"+c.sub, c.denied, headers).want(t, 403, "AccessDenied")
+		send("PUT", "/bucket/k?"+c.sub, c.denied, nil).want(t, 403, "AccessDenied")
+		send("PUT", "/bucket/k?"+c.sub, c.allowed, headers).want(t, 200, "")
+	}
+}
+
+// TestCopySourceCondition: the source of a copy has one name, however it is
+// written.
+func TestCopySourceCondition(t *testing.T) {
+	g := startReal(t, "bucket")
+	g.version(t, "Enabled")
+	source := g.do(t, testCall{method: "PUT", target: "/bucket/secret", body: "x"}).want(t, 200, "").header.Get("X-Amz-Version-Id")
+	g.do(t, testCall{method: "PUT", target: "/bucket/open", body: "x"}).want(t, 200, "")
+	g.do(t, testCall{method: "PUT", target: "/bucket?policy", body: denial("s3:PutObject", `{"StringEquals":{"s3:x-amz-copy-source":"bucket/secret"}}`)}).want(t, 204, "")
+	copied := func(source string) answer {
+		t.Helper()
+		return g.do(t, testCall{method: "PUT", target: "/bucket/copy", headers: map[string]string{"X-Amz-Copy-Source": source}})
+	}
+	for _, name := range []string{"bucket/secret", "/bucket/secret", "bucket/%73ecret", "bucket%2Fsecret", "bucket/secret?versionId=" + source} {
+		copied(name).want(t, 403, "AccessDenied")
+	}
+	copied("/bucket/open").want(t, 200, "")
+}
