@@ -102,7 +102,7 @@ var rules = []struct {
 	group string
 	name  *regexp.Regexp
 }{
-	{outOfScope, re(`tenant|unordered|account_usage|head_bucket_usage|bucket_logging|read_through|restore_object|torrent|cloud_|aws2`)},
+	{outOfScope, re(`tenant|unordered|account_usage|head_bucket_usage|bucket_head_extended|bucket_logging|read_through|restore_object|torrent|cloud_|aws2`)},
 	{"post-object", re(`post_object`)},
 	{"object-lock", re(`object_lock`)},
 	{"lifecycle-expiry", re(`lifecycle.*_expiration|lifecycle_expiration|lifecycle.*transition$`)},
