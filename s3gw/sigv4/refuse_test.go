@@ -46,6 +46,7 @@ func TestHeaderRefusals(t *testing.T) {
 		{"empty credentials", setHeader("Authorization", ""), "AccessDenied"},
 		{"unknown key", auth("AKID/with", "AKIX/with"), "InvalidAccessKeyId"},
 		{"signature v2", setHeader("Authorization", "AWS AKID:c2lnbmF0dXJl"), "InvalidRequest"},
+		{"signature v2 without a signature", setHeader("Authorization", "AWS AKID"), "InvalidArgument"},
 		{"signature v2 in the query", func(r *http.Request) {
 			r.Header.Del("Authorization")
 			r.URL.RawQuery = "AWSAccessKeyId=AKID&Expires=99999999999&Signature=c2ln"

@@ -158,7 +158,11 @@ func unsupported() error {
 }
 
 func (v *Verifier) claimOfHeader(r *http.Request, header string) (*claim, error) {
-	if strings.HasPrefix(header, "AWS ") {
+	if old, ok := strings.CutPrefix(header, "AWS "); ok {
+		if key, signature, _ := strings.Cut(old, ":"); key == "" || signature == "" {
+			return nil, s3.E(s3.InvalidArgument, "AWS authorization header is invalid. Expected AwsAccessKeyId:signature").
+				With("ArgumentName", "Authorization")
+		}
 		return nil, unsupported()
 	}
 	c, err := parseAuthorization(header)
