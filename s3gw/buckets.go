@@ -121,13 +121,25 @@ func createBucket(c *call) error {
 	err = c.s.backend.CreateBucketWith(c.ctx, c.auth.Account, string(c.bucket), c.s.region, opt)
 	// AWS's oldest region answers 200 when you make your own bucket again.
 	if errors.Is(err, store.ErrBucketOwned) && c.s.region == usEast1 {
-		err = nil
+		err = c.sameOnRGW(opt.Settings)
 	}
 	if err != nil {
 		return withBucket(err, c.bucket)
 	}
 	c.set("Location", "/"+string(c.bucket))
 	return c.empty(http.StatusOK)
+}
+
+// sameOnRGW refuses, with RGW's answers, to make a bucket again with another ACL.
+func (c *call) sameOnRGW(settings map[string][]byte) error {
+	if !c.s.rgw {
+		return nil
+	}
+	a, err := c.access(c.bucket)
+	if err == nil && !bytes.Equal(a.Setting(settingACL), settings[settingACL]) {
+		err = store.ErrBucketExists
+	}
+	return err
 }
 
 // shards reads x-ashlar-shards, our own header: over how many shards the keys of

@@ -188,7 +188,7 @@ func (c *call) sendDocument(status int, contentType string, doc []byte) {
 // nothing can be said any more: the connection is cut, so that the client sees
 // a short body and not a wrong one.
 func (c *call) fail(err error) {
-	e := s3.Classify(err)
+	e := c.s.toClient(s3.Classify(err))
 	c.failed = e
 	if e.Code == s3.InternalError {
 		c.s.log.LogAttrs(c.ctx, slog.LevelError, "request failed", slog.String("id", c.id), slog.Any("cause", e.Err))

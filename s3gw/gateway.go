@@ -48,6 +48,8 @@ type Config struct {
 	PlainCustomerKeys bool `toml:"plain-customer-keys"`
 	// ObjectOwnership is the mode of new buckets that ask for none.
 	ObjectOwnership string `toml:"object-ownership,omitempty"`
+	// Answers is aws or rgw: whose answers are given where the two differ. Empty is aws.
+	Answers string `toml:"answers,omitempty"`
 	// Accounts besides that of the root key, for the bootstrap and for test clusters.
 	// An account that lists the root key among its own is the root key's.
 	Accounts []iam.AccountConfig `toml:"accounts,omitempty"`
@@ -89,6 +91,9 @@ func (c *Config) credentials() (*iam.Static, error) {
 	}
 	if c.ObjectOwnership != "" && s3.CheckOwnership(c.ObjectOwnership) != nil {
 		return nil, ashlar.E(op, "object-ownership", ashlar.Invalid, errors.New("want BucketOwnerEnforced, BucketOwnerPreferred or ObjectWriter"))
+	}
+	if err := CheckAnswers(c.Answers); err != nil {
+		return nil, ashlar.E(op, "answers", ashlar.Invalid, err)
 	}
 	return iam.NewStatic(root, c.Accounts)
 }
@@ -140,6 +145,7 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	return Run(ctx, doors, place.Map, registry, Options{
 		Credentials: root, ObjectOwnership: cfg.ObjectOwnership, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
 		Metrics: prometheus.DefaultRegisterer, LifecycleDay: time.Duration(cfg.LifecycleDay), Keys: keys, PlainKeys: cfg.PlainCustomerKeys,
+		Answers: cfg.Answers,
 	})
 }
 

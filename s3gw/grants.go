@@ -285,12 +285,13 @@ func getBucketPolicyStatus(c *call) error {
 	if err != nil {
 		return withBucket(err, c.bucket)
 	}
-	if a.policy == nil {
+	if a.policy == nil && !c.s.rgw {
 		return s3.E(s3.NoSuchBucketPolicy, "").With("BucketName", string(c.bucket))
 	}
+	public := a.public || c.s.rgw && a.acl.Public()
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("PolicyStatus")
-		w.Bool("IsPublic", a.public)
+		w.Bool("IsPublic", public)
 		w.Close("PolicyStatus")
 	})
 }

@@ -84,7 +84,11 @@ func listObjectsV1(c *call) error {
 		w.URLEncode = l.urlEncode
 		w.Begin("ListBucketResult")
 		w.Text("Name", l.req.Bucket)
-		w.Name("Prefix", l.req.Prefix)
+		if c.s.rgw {
+			w.Text("Prefix", l.req.Prefix)
+		} else {
+			w.Name("Prefix", l.req.Prefix)
+		}
 		w.Name("Marker", l.req.After)
 		if page.Truncated && l.req.Delimiter != "" {
 			w.Name("NextMarker", page.Last)
@@ -105,7 +109,7 @@ func listObjectsV2(c *call) error {
 	token, hasToken := c.query.Get("continuation-token")
 	start, hasStart := c.query.Get("start-after")
 	l.req.After = start
-	if hasToken {
+	if hasToken && (token != "" || !c.s.rgw) {
 		if l.req.After, err = c.token("continuation-token"); err != nil {
 			return err
 		}

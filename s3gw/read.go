@@ -56,7 +56,12 @@ func (c *call) readError(err error) error {
 	if errors.As(err, &marker) {
 		return c.markerAnswer(marker)
 	}
-	return c.withKey(err)
+	err = c.withKey(err)
+	var e *s3.Error
+	if c.s.rgw && errors.As(err, &e) && e.Code == s3.NoSuchKey {
+		return e.WithHeader("X-Amz-Delete-Marker", "false")
+	}
+	return err
 }
 
 // markerAnswer is the answer to a read that met a delete marker.
@@ -245,12 +250,12 @@ func (c *call) wantedPart(o *store.Object, text string) (s3.Range, bool, error) 
 	}
 	if len(o.PartBytes) == 0 {
 		if n != 1 {
-			return s3.Range{}, false, s3.E(s3.InvalidPartNumber, "").With("PartNumberRequested", text).With("ActualPartCount", "1")
+			return s3.Range{}, false, s3.E(s3.InvalidPartNumber, "").OnRGW(s3.InvalidPart).With("PartNumberRequested", text).With("ActualPartCount", "1")
 		}
 		return s3.Range{Length: o.Bytes}, o.Bytes > 0, nil
 	}
 	if n > len(o.PartBytes) {
-		return s3.Range{}, false, s3.E(s3.InvalidPartNumber, "").With("PartNumberRequested", text).
+		return s3.Range{}, false, s3.E(s3.InvalidPartNumber, "").OnRGW(s3.InvalidPart).With("PartNumberRequested", text).
 			With("ActualPartCount", strconv.Itoa(len(o.PartBytes)))
 	}
 	rng := s3.Range{Length: o.PartBytes[n-1]}

@@ -106,6 +106,8 @@ type Options struct {
 	// BucketOwnerEnforced if empty, as on AWS. ObjectWriter makes buckets as AWS did
 	// before 2023, with ACLs and without ownership controls.
 	ObjectOwnership string
+	// Answers is AnswersAWS or AnswersRGW; empty is AWS's.
+	Answers string
 	// HostID is sent as x-amz-id-2: it says which gateway answered.
 	HostID string
 	// Log gets one line per request at debug, and failures of the server at
@@ -142,6 +144,7 @@ type Server struct {
 
 	accounts  Accounts // nil: every key is the root of its account
 	ownership string
+	rgw       bool // answers as RGW's
 	accesses  accessCache
 
 	inflight atomic.Int64
@@ -174,7 +177,7 @@ func New(o Options) *Server {
 	s := &Server{
 		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
 		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, routes: newRouteTable(routes), idSeed: rand.Uint64(),
-		accounts: accounts, ownership: o.ObjectOwnership,
+		accounts: accounts, ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW,
 	}
 	for _, d := range o.Domains {
 		s.domains = append(s.domains, strings.ToLower(strings.Trim(d, ".")))

@@ -72,7 +72,7 @@ func FormatChecksum(c *store.Checksum) string {
 
 // ParseChecksum reads what FormatChecksum prints.
 func ParseChecksum(a *Algorithm, s string) (*store.Checksum, error) {
-	bad := E(InvalidRequest, "Value for "+strings.ToLower(a.Header)+" header is invalid.")
+	bad := E(InvalidRequest, "Value for "+strings.ToLower(a.Header)+" header is invalid.").OnRGW(BadDigest)
 	text, tail, composite := strings.Cut(s, "-")
 	parts := 0
 	if composite {

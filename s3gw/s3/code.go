@@ -196,6 +196,9 @@ type Error struct {
 	Fields []Field
 	// Headers are sent besides.
 	Headers []Field
+	// RGW is the code that Ceph's RGW has for it, where that is another one: it is sent
+	// where the gateway is set to RGW's answers.
+	RGW Code
 	// RetryAfterSeconds is sent as Retry-After when it is not zero.
 	RetryAfterSeconds int
 	// Err is the cause, for the log only: it is never sent to the client.
@@ -226,6 +229,12 @@ func (e *Error) Unwrap() error { return e.Err }
 // WithHeader returns the error with one more header in its answer.
 func (e *Error) WithHeader(name, value string) *Error {
 	e.Headers = append(e.Headers, Field{name, value})
+	return e
+}
+
+// OnRGW returns the error with the code that RGW has for it.
+func (e *Error) OnRGW(code Code) *Error {
+	e.RGW = code
 	return e
 }
 

@@ -298,6 +298,9 @@ func requestTime(h http.Header) (time.Time, string, error) {
 
 func (v *Verifier) claimOfQuery(r *http.Request, q s3.Query) (*claim, error) {
 	bad := func(why string) (*claim, error) { return nil, s3.E(s3.AuthorizationQueryParametersError, why) }
+	outOfBounds := func(why string) (*claim, error) {
+		return nil, s3.E(s3.AuthorizationQueryParametersError, why).OnRGW(s3.AccessDenied)
+	}
 	var alg, credential, expires string
 	c := &claim{presigned: true, payload: unsignedPayload}
 	for _, p := range []struct {
@@ -345,9 +348,9 @@ func (v *Verifier) claimOfQuery(r *http.Request, q s3.Query) (*claim, error) {
 	case err != nil:
 		return bad("X-Amz-Expires should be a number")
 	case seconds <= 0:
-		return bad("X-Amz-Expires must be positive")
+		return outOfBounds("X-Amz-Expires must be positive")
 	case seconds > expiresSecondsMax:
-		return bad("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds")
+		return outOfBounds("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds")
 	}
 	c.expires = time.Duration(seconds) * time.Second
 	if p, ok := q.Get("X-Amz-Content-Sha256"); ok {

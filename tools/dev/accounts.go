@@ -6,6 +6,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"ashlar/s3gw"
 	"ashlar/s3gw/iam"
 	"ashlar/s3gw/s3"
 )
@@ -19,6 +20,9 @@ type accountsFile struct {
 func (c *Config) readAccounts() ([]iam.AccountConfig, error) {
 	if c.ObjectOwnership != "" && s3.CheckOwnership(c.ObjectOwnership) != nil {
 		return nil, fmt.Errorf("--object-ownership %s: want %s, %s or %s", c.ObjectOwnership, s3.OwnerEnforced, s3.OwnerPreferred, s3.ObjectWriter)
+	}
+	if err := s3gw.CheckAnswers(c.Answers); err != nil {
+		return nil, err
 	}
 	if c.AccountsFile == "" {
 		return nil, nil

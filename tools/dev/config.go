@@ -83,6 +83,8 @@ type Config struct {
 	AccountsFile string
 	// ObjectOwnership is the mode of new buckets that ask for none; empty is AWS's.
 	ObjectOwnership string
+	// Answers is aws or rgw, as in gateway.toml; empty is aws.
+	Answers string
 }
 
 // Bounds of a dev cluster: it is for one machine.

@@ -1,0 +1,44 @@
+package s3gw
+
+import (
+	"errors"
+
+	"ashlar/s3gw/s3"
+)
+
+// Where AWS and Ceph's RGW answer the same request in different ways, Ashlar
+// answers as AWS documents it. Options.Answers has it the other way, for programs
+// and test suites that were made for RGW:
+//
+//	CreateBucket of one's own        BucketAlreadyExists where the ACL differs
+//	ListBuckets of nobody            an empty list instead of AccessDenied
+//	ListObjects                      Prefix is not encoded by encoding-type
+//	ListObjectsV2                    an empty continuation-token is the beginning
+//	GET, HEAD of what is not there   with x-amz-delete-marker: false
+//	GetBucketPolicyStatus            also without a policy, and by the bucket's ACL
+//	PutObject with tags              needs no right to PutObjectTagging
+//	a checksum that is none          BadDigest instead of InvalidRequest
+//	a part number beyond the last    400 InvalidPart instead of 416 InvalidPartNumber
+//	X-Amz-Expires out of bounds      403 AccessDenied instead of 400
+const (
+	AnswersAWS = "aws"
+	AnswersRGW = "rgw"
+)
+
+// CheckAnswers judges a value of Options.Answers.
+func CheckAnswers(v string) error {
+	if v != "" && v != AnswersAWS && v != AnswersRGW {
+		return errors.New("answers: want aws or rgw")
+	}
+	return nil
+}
+
+// toClient returns the error as the client is told it.
+func (s *Server) toClient(e *s3.Error) *s3.Error {
+	if !s.rgw || e.RGW == s3.InternalError {
+		return e
+	}
+	out := *e
+	out.Code = e.RGW
+	return &out
+}
