@@ -77,8 +77,8 @@ type Config struct {
 const (
 	BufferBytesDefault = 512 * ashlar.MiB
 	TrashGraceDefault  = 15 * time.Minute
-	// orphanGraceMin leaves room behind the longest upload. Test clusters may have less.
-	orphanGraceMin = stripe.UploadMax + 2*time.Hour
+	// orphanMin leaves room behind the longest upload. Test clusters may have less.
+	orphanMin = stripe.UploadMax + 2*time.Hour
 )
 
 // duration is a time.Duration that reads "15m" from TOML.
@@ -127,9 +127,11 @@ func (c *Config) Check() error {
 	if c.MissingAfter < 0 || c.MissingPeriod < 0 {
 		return ashlar.E("daemon: config", "missing-after", ashlar.Invalid, fmt.Errorf("missing-after and missing-period must not be negative"))
 	}
-	if g := time.Duration(c.OrphanGrace); !c.ClaimBlank && g != 0 && g < orphanGraceMin || c.OrphanConfirm < 0 || g < 0 {
-		return ashlar.E("daemon: config", "orphan-grace", ashlar.Invalid,
-			fmt.Errorf("orphan-grace = %v: want at least %v, longer than any upload takes", g, orphanGraceMin))
+	for key, v := range map[string]duration{"orphan-grace": c.OrphanGrace, "orphan-confirm": c.OrphanConfirm} {
+		if d := time.Duration(v); d < 0 || !c.ClaimBlank && d != 0 && d < orphanMin {
+			return ashlar.E("daemon: config", key, ashlar.Invalid,
+				fmt.Errorf("%s = %v: want at least %v, longer than any upload takes", key, d, orphanMin))
+		}
 	}
 	if c.Rack == "" {
 		c.Rack = c.Name

@@ -184,7 +184,7 @@ func TestOneDeadDiskDoesNotStopTheStart(t *testing.T) {
 
 func TestConfigNamesWhatIsWrong(t *testing.T) {
 	good := Config{Name: "a1", Zone: "a", Dir: "/d", Listen: "10.0.0.1:1", ListenRPC: "10.0.0.1:2", Placement: []string{"p"}, Disks: []string{"/dev/x"}}
-	if err := good.Check(); err != nil || good.Rack != "a1" || good.BufferBytes != BufferBytesDefault {
+	if err := good.Check(); err != nil || good.Rack != "a1" || good.BufferBytes != BufferBytesDefault || time.Duration(good.OrphanConfirm) < orphanMin {
 		t.Fatalf("%v %+v", err, good)
 	}
 	for key, spoil := range map[string]func(*Config){
@@ -195,6 +195,9 @@ func TestConfigNamesWhatIsWrong(t *testing.T) {
 		"placement":  func(c *Config) { c.Placement = nil },
 		"disks":      func(c *Config) { c.Disks = nil },
 		"writers":    func(c *Config) { c.Writers = 65 },
+		// The second look must outlast every upload.
+		"orphan-grace":   func(c *Config) { c.OrphanGrace = duration(13 * time.Hour) },
+		"orphan-confirm": func(c *Config) { c.OrphanConfirm = duration(13 * time.Hour) },
 	} {
 		bad := good
 		spoil(&bad)

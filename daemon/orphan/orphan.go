@@ -20,8 +20,10 @@
 //
 // Why an upload under way is safe: no coordinator works on one for longer than
 // stripe.UploadMax, and a gateway does not commit what it received longer than
-// an hour ago; Grace is longer than both, with room for skew of clocks. So a
-// stripe older than Grace has been committed, or never will be.
+// an hour ago. Confirm is longer than both together, and passes by this host's
+// monotonic clock: whatever age the clock of the coordinator gave to a stripe that
+// the first look found, at the second one it has been committed, or never will be.
+// Grace only keeps the search from looking at what is young.
 //
 //	bound    Grace + the period of the roll call + Confirm
 //
@@ -53,7 +55,7 @@ import (
 // Defaults of Config.
 const (
 	DefaultGrace   = 24 * time.Hour
-	DefaultConfirm = time.Hour
+	DefaultConfirm = 14 * time.Hour
 )
 
 const (
