@@ -44,6 +44,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"ashlar"
 	"ashlar/daemon/meta"
 	"ashlar/daemon/meta/trash"
@@ -66,9 +68,13 @@ const (
 	// has many stripes.
 	rememberMax = 1 << 16
 	// keptMax bounds the stripes that are counted as newer than the backup.
-	keptMax   = 100_000
-	callMax   = 30 * time.Second
-	lookEvery = time.Minute
+	keptMax = 100_000
+	// triesMax bounds the attempts to delete an orphan, which need all its disks:
+	// then it is left to the next walk.
+	triesMax   = 5
+	lookersMax = 8 // looks at once
+	callMax    = 30 * time.Second
+	lookEvery  = time.Minute
 )
 
 // Stripe is a stripe to look at: a piece of it lies on a local disk.
@@ -126,6 +132,7 @@ type candidate struct {
 	Stripe
 	owner ashlar.Owner
 	found time.Time
+	tries int // at deleting it
 }
 
 func writeOf(id ashlar.StripeID) ashlar.WriteID {
@@ -174,15 +181,18 @@ func (s *Search) Look(ctx context.Context, stripes []Stripe) {
 		return
 	}
 	cut := s.cfg.clock().Add(-s.cfg.Grace)
+	looks := errgroup.Group{}
+	looks.SetLimit(lookersMax)
 	for _, st := range stripes {
 		if ctx.Err() != nil {
-			return
+			break
 		}
 		if !st.Written.Before(cut) || s.known(st) {
 			continue
 		}
-		s.look(ctx, st)
+		looks.Go(func() error { s.look(ctx, st); return nil })
 	}
+	_ = looks.Wait() // looks count their errors
 }
 
 // known reports whether a stripe needs no look now.
@@ -265,7 +275,7 @@ func (s *Search) settle(ctx context.Context) {
 		}
 	}
 	s.mu.Unlock()
-	nobodys := make([]candidate, 0, len(due))
+	nobodys := map[ashlar.WriteID][]candidate{}
 	for _, c := range due {
 		ctx, cancel := context.WithTimeout(ctx, callMax)
 		refers, err := s.refers(ctx, c.PieceID.Stripe, c.owner)
@@ -276,54 +286,68 @@ func (s *Search) settle(ctx context.Context) {
 		case refers:
 			s.forget(c, func(st *Stats) { st.Spared++ })
 		default:
-			nobodys = append(nobodys, c)
+			write := writeOf(c.PieceID.Stripe)
+			nobodys[write] = append(nobodys[write], c)
 		}
 	}
 	if len(nobodys) == 0 {
 		return
 	}
-	thrown, err := s.trash(ctx)
-	if err != nil {
+	if err := s.spareTrash(ctx, nobodys); err != nil {
 		s.note(func(st *Stats) { st.Failed++ })
 		s.cfg.Log.Warn("orphan: the trash cannot be read, nothing is freed", "candidates", len(nobodys), "err", err)
 		return
 	}
-	for _, c := range nobodys {
-		if thrown[writeOf(c.PieceID.Stripe)] {
-			s.forget(c, func(st *Stats) { st.Spared++ })
-			continue
+	for _, stripes := range nobodys {
+		for _, c := range stripes {
+			s.free(ctx, c)
 		}
-		s.free(ctx, c)
 	}
 }
 
-// trash returns the writes on the trash lists of all shards.
-func (s *Search) trash(ctx context.Context) (map[ashlar.WriteID]bool, error) {
-	thrown := map[ashlar.WriteID]bool{}
+// spareTrash takes out what is on the trash list of a shard. Lists may be long:
+// only what is asked for is kept of them.
+func (s *Search) spareTrash(ctx context.Context, nobodys map[ashlar.WriteID][]candidate) error {
 	for shard := range s.cfg.Shards() {
 		err := trash.Each(ctx, s.cfg.Store, ashlar.ShardID(shard), func(e trash.Entry) {
 			for _, x := range e.Extents {
-				thrown[x.Write] = true
+				for _, c := range nobodys[x.Write] {
+					s.forget(c, func(st *Stats) { st.Spared++ })
+				}
+				delete(nobodys, x.Write)
 			}
 		})
 		if err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return thrown, nil
+	return nil
 }
 
 func (s *Search) free(ctx context.Context, c candidate) {
 	ctx, cancel := context.WithTimeout(ctx, callMax)
 	defer cancel()
 	if err := s.cfg.Delete(ctx, c.PieceID.Stripe, c.Code); err != nil {
-		s.note(func(st *Stats) { st.Failed++ })
-		s.cfg.Log.Warn("orphan: not freed, will retry", "stripe", c.PieceID.Stripe, "err", err)
+		s.retry(c)
+		s.cfg.Log.Warn("orphan: not freed, will retry", "stripe", c.PieceID.Stripe, "tries", c.tries+1, "err", err)
 		return
 	}
 	s.cfg.Log.Info("orphan: a stripe that nothing refers to was freed", "stripe", c.PieceID.Stripe, "bucket", c.owner.Bucket,
 		"key", c.owner.Key, "part", c.owner.Part, "offset", c.owner.Offset, "written", c.Written, "bytes", c.Bytes)
 	s.forget(c, func(st *Stats) { st.Freed++; st.Bytes += uint64(c.Bytes) })
+}
+
+// retry lets an orphan that was not deleted wait for another try, or for the next
+// walk: while its disk is away it would keep others from being looked at.
+func (s *Search) retry(c candidate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.stats.Failed++
+	if c.tries++; c.tries < triesMax {
+		s.mu.candidates[c.PieceID.Stripe] = c
+	} else {
+		delete(s.mu.candidates, c.PieceID.Stripe)
+	}
 }
 
 func (s *Search) note(f func(*Stats)) {

@@ -3,7 +3,10 @@ package orphan
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -27,9 +30,12 @@ type rig struct {
 	store   meta.Store
 }
 
-func (r *rig) Refers(_ context.Context, _ ashlar.BucketID, _ string, extents []ashlar.Extent) ([]bool, error) {
+func (r *rig) Refers(_ context.Context, bucket ashlar.BucketID, key string, extents []ashlar.Extent) ([]bool, error) {
 	if r.refuse != nil {
 		return nil, r.refuse
+	}
+	if bucket != rigOwner.Bucket || key != rigOwner.Key || len(extents) != 1 || extents[0].Part != rigOwner.Part {
+		return nil, fmt.Errorf("asked about %v %q %+v, not about the owner in the record", bucket, key, extents)
 	}
 	refers := make([]bool, len(extents))
 	for i, x := range extents {
@@ -38,13 +44,16 @@ func (r *rig) Refers(_ context.Context, _ ashlar.BucketID, _ string, extents []a
 	return refers, nil
 }
 
+// rigOwner is what every record on the rig's disks names.
+var rigOwner = ashlar.Owner{Bucket: ashlar.BucketID{1}, Key: "k", Part: 3}
+
 func newRig() *rig {
 	r := &rig{now: time.Unix(1e9, 0), live: map[ashlar.WriteID]bool{}, store: metatest.NewModel()}
 	r.Search = New(Config{
 		Store: r.store, Referee: r, Shards: func() int { return 3 }, clock: func() time.Time { return r.now },
 		Restored: func() topology.Restore { return r.from },
 		Describe: func(_ context.Context, _ ashlar.DiskID, id wire.PieceID) (wire.Piece, error) {
-			return wire.Piece{PieceID: id, Owner: ashlar.Owner{Bucket: ashlar.BucketID{1}, Key: "k"}}, nil
+			return wire.Piece{PieceID: id, Owner: rigOwner}, nil
 		},
 		Delete: func(_ context.Context, id ashlar.StripeID, _ ashlar.Code) error {
 			if r.dead == nil {
@@ -138,6 +147,60 @@ func TestDoubtKeeps(t *testing.T) {
 	r.later(t, time.Minute)
 	if !slices.Equal(r.deleted, []ashlar.StripeID{id}) {
 		t.Errorf("freed %v in the end", r.deleted)
+	}
+}
+
+// TestAnOrphanWhoseDiskIsAwayIsLeftToTheNextWalk, so that it does not fill the list.
+func TestAnOrphanWhoseDiskIsAwayIsLeftToTheNextWalk(t *testing.T) {
+	r := newRig()
+	r.dead = errors.New("a disk is down")
+	r.seen(t, 1, 48*time.Hour)
+	r.later(t, DefaultConfirm)
+	for range triesMax + 2 {
+		r.later(t, time.Minute)
+	}
+	if s := r.Stats(); s.Candidates != 0 || s.Failed != triesMax || s.Freed != 0 {
+		t.Errorf("%+v", s)
+	}
+	r.dead = nil
+	id := r.seen(t, 1, 48*time.Hour)
+	r.later(t, DefaultConfirm)
+	if !slices.Equal(r.deleted, []ashlar.StripeID{id}) {
+		t.Errorf("freed %v when the disk was back", r.deleted)
+	}
+}
+
+// TestTheWalkDoesNotWaitForOneLookAtATime: looks wait until as many as may are
+// under way, and never are there more.
+func TestTheWalkDoesNotWaitForOneLookAtATime(t *testing.T) {
+	r := newRig()
+	var all []Stripe
+	for write := range ashlar.WriteID(4 * lookersMax) {
+		all = append(all, Stripe{
+			PieceID: wire.PieceID{Stripe: ashlar.NewStripeID(ashlar.BucketID{1}, "k", 0, 0, write+1)}, Written: r.now.Add(-48 * time.Hour),
+		})
+	}
+	var now, most atomic.Int32
+	var once sync.Once
+	together := make(chan struct{}) // closed when lookersMax are under way
+	r.cfg.Describe = func(ctx context.Context, _ ashlar.DiskID, id wire.PieceID) (wire.Piece, error) {
+		n := now.Add(1)
+		defer now.Add(-1)
+		most.Store(max(most.Load(), n))
+		if n == lookersMax {
+			once.Do(func() { close(together) })
+		}
+		select {
+		case <-together:
+		case <-ctx.Done():
+		}
+		return wire.Piece{PieceID: id, Owner: rigOwner}, ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	r.Look(ctx, all)
+	if s := r.Stats(); s.Candidates != uint64(len(all)) || most.Load() > lookersMax {
+		t.Errorf("%+v, %d looks at once", s, most.Load())
 	}
 }
 
