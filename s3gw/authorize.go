@@ -232,9 +232,13 @@ func (c *call) arn(key s3.Key) string {
 // An object of another account in a bucket where owners are not enforced is its
 // writer's: only its ACL allows access to it.
 func (c *call) judge(r *right) (bool, error) {
-	q := policy.Request{Principal: c.who.Principal(), Action: r.action, Resource: r.resource(), Values: c.conditions(r)}
+	var unknown error
+	q := policy.Request{Principal: c.who.Principal(), Action: r.action, Resource: r.resource(), Values: c.conditions(r, &unknown)}
 	own := c.who.Judge(&q)
-	if r.bucket == "" {
+	switch {
+	case unknown != nil:
+		return false, unknown
+	case r.bucket == "":
 		return own == policy.Allow || c.s.rgw && c.who.Kind == iam.Anonymous && r.action == "s3:ListAllMyBuckets", nil
 	}
 	a, err := c.access(r.bucket)
@@ -250,6 +254,8 @@ func (c *call) judge(r *right) (bool, error) {
 	home := c.who.Kind != iam.Anonymous && c.who.Account.Canonical == a.Owner
 	said := a.policy.Evaluate(&q)
 	switch {
+	case unknown != nil:
+		return false, unknown
 	case own == policy.Deny:
 		return false, nil
 	case said == policy.Deny:

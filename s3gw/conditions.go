@@ -30,8 +30,9 @@ var headerKeys = map[string]string{
 var queryKeys = map[string]string{"s3:prefix": "prefix", "s3:delimiter": "delimiter", "s3:max-keys": "max-keys"}
 
 // conditions returns the values of condition keys for one right. They are looked
-// up only when a policy asks for them.
-func (c *call) conditions(r *right) func(key string) []string {
+// up only when a policy asks for them. What could not be looked up is in failed:
+// then no policy has decided anything.
+func (c *call) conditions(r *right, failed *error) func(key string) []string {
 	return func(key string) []string {
 		if name := headerKeys[key]; name != "" {
 			if v := c.r.Header[name]; len(v) > 0 {
@@ -51,7 +52,11 @@ func (c *call) conditions(r *right) func(key string) []string {
 		if v := c.senderKey(key); v != nil {
 			return v
 		}
-		return c.resourceKey(key, r)
+		v, err := c.resourceKey(key, r)
+		if err != nil {
+			*failed = err
+		}
+		return v
 	}
 }
 
@@ -126,44 +131,54 @@ func (c *call) senderKey(key string) []string {
 
 // resourceKey answers for what is known of the resource and of what the request
 // wants to do with it.
-func (c *call) resourceKey(key string, r *right) []string {
+func (c *call) resourceKey(key string, r *right) ([]string, error) {
 	switch key {
 	case "s3:versionid":
-		return only(r.version)
+		return only(r.version), nil
 	case "s3:x-amz-copy-source":
 		bucket, key, _, err := c.copySource()
 		if err != nil {
-			return nil // no copy, or rights refuses it
+			return nil, nil // no copy, or rights refuses it
 		}
-		return only(string(bucket) + "/" + string(key))
+		return only(string(bucket) + "/" + string(key)), nil
 	case "aws:resourceaccount", "s3:resourceaccount":
-		if a, err := c.access(r.bucket); err == nil {
-			return only(c.s.accountID(a.Owner))
+		if r.bucket == "" {
+			return nil, nil
 		}
+		a, err := c.access(r.bucket)
+		if err != nil {
+			if s3.Classify(err).Code == s3.NoSuchBucket {
+				err = nil
+			}
+			return nil, err
+		}
+		return only(c.s.accountID(a.Owner)), nil
 	case "s3:requestobjecttagkeys":
 		var keys []string
 		for k := range c.requestTags() {
 			keys = append(keys, k)
 		}
-		return keys
+		return keys, nil
 	case "s3:locationconstraint":
-		return c.requestedLocation()
+		return c.requestedLocation(), nil
 	case "s3:object-lock-legal-hold":
-		return only(c.requestedHold())
+		return only(c.requestedHold()), nil
 	case "s3:object-lock-mode", "s3:object-lock-retain-until-date", "s3:object-lock-remaining-retention-days":
-		return c.requestedRetention(key)
+		return c.requestedRetention(key), nil
 	}
 	if name, ok := strings.CutPrefix(key, "s3:requestobjecttag/"); ok {
-		return tagNamed(c.requestTags(), name)
+		return tagNamed(c.requestTags(), name), nil
 	}
 	if name, ok := strings.CutPrefix(key, "s3:existingobjecttag/"); ok {
 		existing := *r
 		existing.with = ""
-		if o, err := c.subject(&existing); err == nil && o != nil {
-			return tagNamed(o.Tags, name)
+		o, err := c.subject(&existing)
+		if err != nil || o == nil {
+			return nil, err
 		}
+		return tagNamed(o.Tags, name), nil
 	}
-	return nil
+	return nil, nil
 }
 
 // tagNamed finds a tag; policies write its name in any case.

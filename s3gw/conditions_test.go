@@ -1,11 +1,15 @@
 package s3gw
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"net/http"
 	"testing"
 	"time"
+
+	"ashlar"
+	"ashlar/s3gw/store"
 )
 
 // TestRepeatedHeaders: a header that a policy judges and a handler obeys has one
@@ -86,4 +90,25 @@ func TestCopySourceCondition(t *testing.T) {
 		copied(name).want(t, 403, "AccessDenied")
 	}
 	copied("/bucket/open").want(t, 200, "")
+}
+
+// blind is a backend that has lost sight of its objects.
+type blind struct{ Backend }
+
+func (blind) HeadObject(context.Context, string, string, string) (store.Object, error) {
+	return store.Object{}, ashlar.E("test: head", "", ashlar.Unavailable, nil)
+}
+
+// TestUnknownTagsAllowNothing: where a condition asks for tags that cannot be
+// read, nothing is decided.
+func TestUnknownTagsAllowNothing(t *testing.T) {
+	g := start(t, func(o *Options) { o.Backend = blind{o.Backend} }).withBucket(t, "bucket")
+	g.do(t, testCall{method: "PUT", target: "/bucket/k", body: "x"}).want(t, 200, "")
+	g.do(t, testCall{method: "PUT", target: "/bucket?policy", body: denial("s3:DeleteObject", `{"StringEquals":{"s3:ExistingObjectTag/keep":"yes"}}`)}).want(t, 204, "")
+	if a := g.do(t, testCall{method: "DELETE", target: "/bucket/k"}); a.status != 503 {
+		t.Errorf("delete: %d %s", a.status, a.body)
+	}
+	if _, there := g.stored("bucket", "k"); !there {
+		t.Error("the object is deleted")
+	}
 }

@@ -277,7 +277,9 @@ func (c *call) locksOut(p *policy.Policy, a *access) bool {
 		return false
 	}
 	r := right{action: "s3:PutBucketPolicy", bucket: c.bucket}
-	return p.Evaluate(&policy.Request{Principal: c.who.Principal(), Action: r.action, Resource: r.resource(), Values: c.conditions(&r)}) == policy.Deny
+	var unknown error
+	q := policy.Request{Principal: c.who.Principal(), Action: r.action, Resource: r.resource(), Values: c.conditions(&r, &unknown)}
+	return p.Evaluate(&q) == policy.Deny || unknown != nil
 }
 
 func getBucketPolicyStatus(c *call) error {
