@@ -101,7 +101,7 @@ func (c *call) rights() ([]right, error) {
 	}
 	switch c.route.op {
 	case "GetObjectAttributes":
-		also(actionOn("s3:GetObject", first.version))
+		list = append(list, right{action: actionOn("s3:GetObject", first.version), bucket: first.bucket, key: first.key, version: first.version})
 	case "CopyObject", "UploadPartCopy":
 		bucket, key, version, err := c.copySource()
 		if err != nil {

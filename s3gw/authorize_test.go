@@ -181,6 +181,7 @@ func TestACLs(t *testing.T) {
 	as(testKey, "PUT", "/bucket", acl("public-read-write")).want(t, 200, "")
 	as("AKIDOTHER", "PUT", "/bucket/theirs", nil).want(t, 200, "")
 	as(testKey, "GET", "/bucket/theirs", nil).want(t, 403, "AccessDenied") // it is its writer's
+	as(testKey, "GET", "/bucket/theirs?attributes", map[string]string{"X-Amz-Object-Attributes": "ETag"}).want(t, 403, "AccessDenied")
 	as("AKIDOTHER", "PUT", "/bucket/theirs?acl", acl("bucket-owner-read")).want(t, 200, "")
 	as(testKey, "GET", "/bucket/theirs", nil).want(t, 200, "")
 	as(testKey, "PUT", "/bucket/theirs?acl", acl("private")).want(t, 403, "AccessDenied")
@@ -192,6 +193,8 @@ func TestACLs(t *testing.T) {
 	as(testKey, "PUT", "/bucket/k", acl("authenticated-read")).want(t, 200, "")
 	as("AKIDOTHER", "GET", "/bucket/k", nil).want(t, 200, "")
 	g.send(t, g.request(t, forms[0], testCall{method: "GET", target: "/bucket/k", tamper: anonymise})).want(t, 403, "AccessDenied")
+	attributes := map[string]string{"X-Amz-Object-Attributes": "ETag"}
+	as("AKIDOTHER", "GET", "/bucket/k?attributes", attributes).want(t, 200, "")
 	as(testKey, "PUT", "/bucket/k", acl("sesame")).want(t, 400, "InvalidArgument")
 	as(testKey, "GET", "/bucket?ownershipControls", nil).want(t, 404, "OwnershipControlsNotFoundError")
 
