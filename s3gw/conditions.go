@@ -108,7 +108,11 @@ func (c *call) senderKey(key string) []string {
 			return only(map[uint16]string{tls.VersionTLS12: "1.2", tls.VersionTLS13: "1.3"}[c.r.TLS.Version])
 		}
 	case "s3:signatureversion":
-		if signed {
+		switch {
+		case !signed:
+		case c.auth.Version2:
+			return only("AWS")
+		default:
 			return only("AWS4-HMAC-SHA256")
 		}
 	case "s3:authtype":
@@ -122,7 +126,11 @@ func (c *call) senderKey(key string) []string {
 			return only("REST-HEADER")
 		}
 	case "s3:signatureage":
-		if signed && !c.auth.Time.IsZero() {
+		switch {
+		case !signed:
+		case c.auth.Version2:
+			return only("0")
+		case !c.auth.Time.IsZero():
 			return only(strconv.FormatInt(max(0, now.Sub(c.auth.Time).Milliseconds()), 10))
 		}
 	}

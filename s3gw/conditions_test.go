@@ -112,3 +112,27 @@ func TestUnknownTagsAllowNothing(t *testing.T) {
 		t.Error("the object is deleted")
 	}
 }
+
+// TestSignatureConditions: a policy sees how a form is signed.
+func TestSignatureConditions(t *testing.T) {
+	g := startReal(t, "bucket")
+	f := testForm{bucket: "bucket", fields: [][2]string{{"key", "up/k"}}, conditions: anyForm, file: "x"}
+	for _, c := range []struct {
+		condition   string
+		denied, old bool
+	}{
+		{`{"StringEquals":{"s3:signatureversion":"AWS"}}`, true, true},
+		{`{"StringEquals":{"s3:signatureversion":"AWS"}}`, false, false},
+		{`{"StringEquals":{"s3:signatureversion":"AWS4-HMAC-SHA256"}}`, true, false},
+		{`{"StringEquals":{"s3:authType":"POST"}}`, true, false},
+		{`{"NumericLessThan":{"s3:signatureAge":"600000"}}`, true, false},
+		{`{"NumericGreaterThan":{"s3:signatureAge":"600000"}}`, false, false},
+		{`{"NumericEquals":{"s3:signatureAge":"0"}}`, true, true},
+	} {
+		g.do(t, testCall{method: "PUT", target: "/bucket?policy", body: denial("s3:PutObject", c.condition)}).want(t, 204, "")
+		f.old = c.old
+		if a := f.send(t, g); (a.status == 403) != c.denied {
+			t.Errorf("%s, HMAC-SHA1 %v: %d %s", c.condition, c.old, a.status, a.body)
+		}
+	}
+}

@@ -27,52 +27,53 @@ func (v *Verifier) VerifyForm(fields map[string]string) (*Auth, error) {
 	if _, has := fields["x-amz-security-token"]; has {
 		return nil, s3.E(s3.InvalidToken, "") // keys are permanent: none has a token
 	}
-	accessKey, sign, err := v.formClaim(fields)
+	auth, signed, err := v.formClaim(fields)
 	if err != nil {
 		return nil, err
 	}
-	secret, account, err := v.credentials.Lookup(accessKey)
+	secret, account, err := v.credentials.Lookup(auth.AccessKey)
 	switch {
 	case errors.Is(err, ErrUnknownKey):
-		return nil, s3.E(s3.InvalidAccessKeyID, "").With("AWSAccessKeyId", accessKey)
+		return nil, s3.E(s3.InvalidAccessKeyID, "").With("AWSAccessKeyId", auth.AccessKey)
 	case err != nil:
 		return nil, s3.Classify(err)
 	}
-	if !sign(secret) {
-		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", accessKey)
+	if !signed(secret) {
+		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", auth.AccessKey)
 	}
-	return &Auth{AccessKey: accessKey, Account: account}, nil
+	auth.Account = account
+	return auth, nil
 }
 
-// formClaim returns the access key that a form names, and the function that
-// says whether the policy is signed with a secret.
-func (v *Verifier) formClaim(fields map[string]string) (accessKey string, signed func(secret string) bool, err error) {
+// formClaim returns what a form says of its signature, and the function that says
+// whether the policy is signed with a secret.
+func (v *Verifier) formClaim(fields map[string]string) (auth *Auth, signed func(secret string) bool, err error) {
 	policy := fields["policy"]
 	if fields["x-amz-algorithm"] == "" && fields["x-amz-credential"] == "" {
 		accessKey, given := fields["awsaccesskeyid"], fields["signature"]
 		if accessKey == "" || given == "" {
-			return "", nil, missingField("AWSAccessKeyId and signature, or x-amz-credential and x-amz-signature")
+			return nil, nil, missingField("AWSAccessKeyId and signature, or x-amz-credential and x-amz-signature")
 		}
-		return accessKey, func(secret string) bool {
+		return &Auth{AccessKey: accessKey, Version2: true}, func(secret string) bool {
 			h := hmac.New(sha1.New, []byte(secret))
 			h.Write([]byte(policy))
 			return equal(base64.StdEncoding.EncodeToString(h.Sum(nil)), given)
 		}, nil
 	}
 	if fields["x-amz-algorithm"] != algorithm {
-		return "", nil, s3.E(s3.InvalidArgument, "x-amz-algorithm must be "+algorithm)
+		return nil, nil, s3.E(s3.InvalidArgument, "x-amz-algorithm must be "+algorithm)
 	}
 	scope := strings.Split(fields["x-amz-credential"], "/")
 	at, err := time.Parse(stampLayout, fields["x-amz-date"])
 	switch {
 	case fields["x-amz-signature"] == "":
-		return "", nil, missingField("x-amz-signature")
+		return nil, nil, missingField("x-amz-signature")
 	case err != nil:
-		return "", nil, missingField("x-amz-date")
+		return nil, nil, missingField("x-amz-date")
 	case len(scope) != 5 || scope[0] == "" || scope[1] != at.Format(dateLayout) || scope[2] != v.region || scope[3] != service || scope[4] != scopeTail:
-		return "", nil, s3.E(s3.InvalidArgument, "The x-amz-credential of the form is not ACCESS-KEY/DATE/"+v.region+"/s3/aws4_request.")
+		return nil, nil, s3.E(s3.InvalidArgument, "The x-amz-credential of the form is not ACCESS-KEY/DATE/"+v.region+"/s3/aws4_request.")
 	}
-	return scope[0], func(secret string) bool {
+	return &Auth{AccessKey: scope[0], Time: at}, func(secret string) bool {
 		sum := v.keys.get(scope[0], secret, scope[1], scope[2]).mac([]byte(policy))
 		return equal(hex.EncodeToString(sum[:]), fields["x-amz-signature"])
 	}, nil

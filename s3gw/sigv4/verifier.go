@@ -76,6 +76,8 @@ type Auth struct {
 	// Presigned says that the credentials came in the query.
 	Presigned bool
 	Payload   Payload
+	// Version2 says that a form is signed with HMAC-SHA1.
+	Version2 bool
 	// Time is when the request was signed, zero if that is not known.
 	Time time.Time
 }
