@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"ashlar/s3gw/iam"
+	"ashlar/s3gw/policy"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/store"
 )
@@ -96,7 +97,7 @@ func (c *call) senderKey(key string) []string {
 		return only(c.who.Name)
 	case "aws:userid":
 		if !signed {
-			return only("anonymous")
+			return only(policy.AnonymousID)
 		}
 		return only(c.who.ID)
 	case "aws:principalisawsservice", "aws:viaawsservice":

@@ -164,6 +164,8 @@ func TestPublic(t *testing.T) {
 		everybody + `,"Condition":{"ArnLike":{"aws:PrincipalArn":"arn:aws:iam::*:user/ann"}}`:          true,
 		everybody + `,"Condition":{"StringEquals":{"s3:prefix":"a","aws:SourceAccount":"111"}}`:        false,
 		everybody + `,"Condition":{"StringEquals":{"aws:PrincipalAccount":"${aws:PrincipalAccount}"}}`: true,
+		everybody + `,"Condition":{"StringEquals":{"aws:userid":"AIDA1"}}`:                             false,
+		everybody + `,"Condition":{"StringEquals":{"aws:userid":["AIDA1","anonymous"]}}`:               true,
 		everybody + `,"Condition":{"ForAllValues:StringEquals":{"aws:PrincipalAccount":"111"}}`:        true,
 	} {
 		p := mustParse(t, bucketPolicy(statement+`,"Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*"`))

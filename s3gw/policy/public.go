@@ -1,6 +1,12 @@
 package policy
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
+
+// AnonymousID is the aws:userid of a request without credentials.
+const AnonymousID = "anonymous"
 
 // narrowing are the condition keys that keep a statement for everybody from
 // being public, if they are held to fixed values.
@@ -60,7 +66,7 @@ func (c *condition) narrows() bool {
 			if o.net.Bits() < wide {
 				return false
 			}
-		case !o.text.fixed() && !fixedARN(c, &o.text):
+		case !o.text.fixed() && !fixedARN(c, &o.text), c.key == "aws:userid" && strings.EqualFold(o.text.plain, AnonymousID):
 			return false
 		}
 	}
