@@ -201,26 +201,6 @@ func (c *call) demand(r *right) error {
 	return nil
 }
 
-// allowed reports whether the sender may do one thing more, on the ARN of the
-// request's bucket or of a key in it. Whatever cannot be decided is not allowed.
-func (c *call) allowed(action, resource string) bool {
-	r := right{action: action, bucket: c.bucket}
-	rest, ok := strings.CutPrefix(resource, s3ARN+string(c.bucket))
-	if !ok || rest != "" && rest[0] != '/' {
-		return false
-	}
-	if rest != "" {
-		r.key = s3.Key(rest[1:])
-	}
-	ok, err := c.judge(&r)
-	return ok && err == nil
-}
-
-func (c *call) arn(key s3.Key) string {
-	r := right{bucket: c.bucket, key: key}
-	return r.resource()
-}
-
 // judge combines what the sender's own policies, the bucket's policy and the ACLs
 // say, by AWS's rules:
 //

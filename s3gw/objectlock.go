@@ -17,7 +17,8 @@ func (c *call) bypass(key s3.Key) bool {
 	if !strings.EqualFold(c.header("X-Amz-Bypass-Governance-Retention"), "true") {
 		return false
 	}
-	return c.allowed("s3:BypassGovernanceRetention", c.arn(key))
+	ok, err := c.judge(&right{action: "s3:BypassGovernanceRetention", bucket: c.bucket, key: key})
+	return ok && err == nil
 }
 
 func getObjectLock(c *call) error {

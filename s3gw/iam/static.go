@@ -114,8 +114,5 @@ func (s *Static) Identity(accessKey string) *Identity { return s.keys[accessKey]
 // Account returns the account of a canonical id, nil if there is none.
 func (s *Static) Account(canonical string) *Account { return s.byCanonical[canonical] }
 
-// AccountByID returns the account of an id, nil if there is none.
-func (s *Static) AccountByID(id string) *Account { return s.byID[id] }
-
 // AccountByEmail returns the account of an address, nil if there is none.
 func (s *Static) AccountByEmail(email string) *Account { return s.byEmail[strings.ToLower(email)] }

@@ -52,10 +52,10 @@ var operators = func() map[string]*operator {
 			m[lower(not)] = &operator{name: not, negated: true, parse: parse, is: is}
 		}
 	}
-	exact, wild := textOperand(false, false), textOperand(true, false)
+	exact, wild := textOperand(false), textOperand(true)
 	equal := func(o *operand, v string, r *Request) bool { return o.text.match(v, r) }
 	add("StringEquals", "StringNotEquals", exact, equal)
-	add("StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase", textOperand(false, true), equalFold)
+	add("StringEqualsIgnoreCase", "StringNotEqualsIgnoreCase", exact, equalFold)
 	add("StringLike", "StringNotLike", wild, equal)
 	add("ArnEquals", "ArnNotEquals", wild, arnLike)
 	add("ArnLike", "ArnNotLike", wild, arnLike)
@@ -95,10 +95,9 @@ var operators = func() map[string]*operator {
 	return m
 }()
 
-func textOperand(wild, fold bool) func(string, bool) (operand, bool) {
+func textOperand(wild bool) func(string, bool) (operand, bool) {
 	return func(text string, variables bool) (operand, bool) {
 		p, ok := parsePattern(text, wild, variables)
-		_ = fold // folded when it is compared: variables are not known before
 		return operand{text: p}, ok
 	}
 }

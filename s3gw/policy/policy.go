@@ -134,22 +134,6 @@ func anyMatch(list []pattern, text string, r *Request) bool {
 	return false
 }
 
-// Mentions reports whether a condition asks for a key that begins with prefix,
-// given in lower case: what is dear to find out is found out only then.
-func (p *Policy) Mentions(prefix string) bool {
-	if p == nil {
-		return false
-	}
-	for i := range p.statements {
-		for j := range p.statements[i].conditions {
-			if k := p.statements[i].conditions[j].key; len(k) >= len(prefix) && k[:len(prefix)] == prefix {
-				return true
-			}
-		}
-	}
-	return false
-}
-
 // principals is the set of a Principal element.
 type principals struct {
 	everybody bool
