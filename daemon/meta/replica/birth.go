@@ -51,11 +51,10 @@ func (c *core) follow(m *topology.Map) {
 		rc := &r.core
 		sh := &m.Shards[r.shard]
 		voters := sh.Replicas
-		rc.leaving, rc.moved = slices.Clone(sh.Leaving), sh.Moved
-		if !slices.Equal(voters, rc.voters) {
+		if !slices.Equal(voters, rc.voters) || !slices.Equal(sh.Leaving, rc.leaving) {
 			clear(rc.birth) // what was answered was about another list
 		}
-		rc.voters = slices.Clone(voters)
+		rc.voters, rc.leaving, rc.moved = slices.Clone(voters), slices.Clone(sh.Leaving), sh.Moved
 		for _, v := range sh.All() {
 			rc.peers[v.ID] = v.Host
 		}
@@ -146,7 +145,7 @@ func (c *core) askBirth(r *replica) {
 		c.askReturn(r)
 		return
 	}
-	for _, v := range r.core.voters {
+	for _, v := range slices.Concat(r.core.voters, r.core.leaving) {
 		if v.ID != r.id {
 			c.post(v.Host, wire.RaftMessage{Shard: r.shard, From: r.id, To: v.ID, Birth: &wire.Birth{}})
 		}
@@ -163,7 +162,7 @@ func (c *core) tryBirth(r *replica) {
 	if r.born.Load() || r.failed.Load() || !slices.ContainsFunc(rc.voters, func(v topology.Replica) bool { return v.ID == r.id }) {
 		return
 	}
-	voters, verdict := judgeBirth(r.id, idsOf(rc.voters), rc.birth)
+	voters, verdict := judgeBirth(r.id, birthList{idsOf(rc.voters), idsOf(rc.leaving), rc.moved > 0}, rc.birth)
 	r.lost.Store(verdict == birthLost)
 	if verdict != birthNow {
 		return
@@ -184,37 +183,68 @@ const (
 	birthLost
 )
 
+// birthList is what the map says of the shard of a replica that is to be born.
+type birthList struct {
+	all, leaving []ashlar.ReplicaID
+	// moved: the list was changed since the shard was made.
+	moved bool
+}
+
 // judgeBirth is the rule. Answers are those to our questions since the map
-// last changed the list of replicas, which is all.
-func judgeBirth(self ashlar.ReplicaID, all []ashlar.ReplicaID, answers map[ashlar.ReplicaID]*wire.Birth) (voters []ashlar.ReplicaID, verdict birthVerdict) {
-	var elder *wire.Birth
-	missing, differs := false, false
-	for _, id := range all {
+// last changed the list of replicas.
+func judgeBirth(self ashlar.ReplicaID, list birthList, answers map[ashlar.ReplicaID]*wire.Birth) (voters []ashlar.ReplicaID, verdict birthVerdict) {
+	var first *wire.Birth // with whose first voters we are
+	elder, missing, differs := false, false, false
+	for i, id := range slices.Concat(list.all, list.leaving) {
 		a := answers[id]
 		switch {
 		case id == self:
 		case a == nil:
-			missing = true
+			missing = missing || i < len(list.all)
 		case a.Heard:
 			return nil, birthLost
 		case a.Born:
-			elder = a
+			elder = true
+			if slices.Contains(a.Voters, self) {
+				first = a
+			}
 		default:
-			differs = differs || !slices.Equal(a.Voters, all)
+			differs = differs || !slices.Equal(a.Voters, list.all)
 		}
 	}
 	switch {
-	case missing:
+	case first != nil && !missing:
+		return first.Voters, birthNow
+	case first != nil:
 		return nil, birthWait
-	case elder != nil && slices.Contains(elder.Voters, self):
-		return elder.Voters, birthNow
-	case elder != nil:
-		return nil, birthNow // added later: the leader sends a snapshot
-	case differs:
+	case elder && (!missing && len(list.all) > 1 || list.addedLater(self, answers)):
+		return nil, birthNow // the leader sends a snapshot
+	case elder || missing || differs || list.moved: // somebody was born before a list moves
 		return nil, birthWait
 	default:
-		return all, birthNow
+		return list.all, birthNow
 	}
+}
+
+// addedLater reports whether the answers show that a replica of a list that is
+// changing never voted: before it could, a majority of the voters that it joined
+// had noted it, so a majority of them that has not is enough. These are the others
+// of the list with one of those that leave; with which is not known.
+func (l birthList) addedLater(self ashlar.ReplicaID, answers map[ashlar.ReplicaID]*wire.Birth) bool {
+	born := func(ids ...ashlar.ReplicaID) (n int) {
+		for _, id := range ids {
+			if a := answers[id]; id != self && a != nil && a.Born {
+				n++
+			}
+		}
+		return n
+	}
+	for _, id := range l.leaving {
+		if born(l.all...)+born(id) <= len(l.all)/2 {
+			return false
+		}
+	}
+	return len(l.leaving) > 0
 }
 
 // bear makes the replica's first state durable and starts it. Without voters

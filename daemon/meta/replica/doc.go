@@ -57,8 +57,8 @@
 // its old id. The disk that would remember that is the one that is gone;
 // therefore the others remember. Before a replica acts on the first message of
 // a peer, it notes durably that the peer has spoken ('k'). A replica without
-// state asks all the others that the map names and starts only when each has
-// answered. ('k' is also written with every change of the configuration, for all
+// state asks all the others that the map names, those that leave too, and starts
+// only when each of the list has answered. ('k' is also written with every change of the configuration, for all
 // that it names: in the same batch as the log entry or the snapshot.)
 //
 //   - somebody has heard it before: its data is lost. It stays silent, logs
@@ -67,8 +67,11 @@
 //   - somebody was born already, with this replica among the first voters:
 //     it is born with the same voters;
 //   - somebody was born without it: it was added later. It is born knowing
-//     nobody and waits for the leader's snapshot;
-//   - nobody is born, and all name the same replicas: they are born with those.
+//     nobody and waits for the leader's snapshot. While the list is changing it need
+//     not hear of each, only of a majority of the voters that it is to join: the
+//     change that would have let it vote was noted by a majority of them;
+//   - nobody is born, all name the same replicas, and the list never changed: they
+//     are born with those.
 //
 // The price is that a shard starts for the first time only when all its
 // replicas are up (a restart needs a majority only). What the rule cannot see

@@ -298,24 +298,45 @@ func TestJudgeBirth(t *testing.T) {
 	elder := &wire.Birth{Reply: true, Born: true, Voters: all}
 	other := &wire.Birth{Reply: true, Born: true, Voters: []ashlar.ReplicaID{2, 3, 4}}
 	heard := &wire.Birth{Reply: true, Born: true, Heard: true, Voters: all}
+	later := &wire.Birth{Reply: true, Born: true}
+	moving := birthList{all, []ashlar.ReplicaID{4}, true}
+	twice := birthList{all, []ashlar.ReplicaID{4, 5}, true}
 	type answers = map[ashlar.ReplicaID]*wire.Birth
 	for _, tc := range []struct {
 		name    string
 		answers answers
 		voters  []ashlar.ReplicaID
 		want    birthVerdict
+		list    birthList // if there is more to it than all
 	}{
-		{"nobody answered", answers{}, nil, birthWait},
-		{"one answered", answers{2: unborn}, nil, birthWait},
-		{"all are new", answers{2: unborn, 3: unborn}, all, birthNow},
-		{"one was faster", answers{2: elder, 3: unborn}, all, birthNow},
-		{"one was faster, one is silent", answers{2: elder}, nil, birthWait},
-		{"added later", answers{2: other, 3: other}, nil, birthNow},
-		{"heard before", answers{2: heard, 3: elder}, nil, birthLost},
-		{"heard before, one is silent", answers{3: heard}, nil, birthLost},
-		{"another list", answers{2: unborn, 3: {Reply: true, Voters: []ashlar.ReplicaID{1, 3}}}, nil, birthWait},
+		{"nobody answered", answers{}, nil, birthWait, birthList{}},
+		{"one answered", answers{2: unborn}, nil, birthWait, birthList{}},
+		{"all are new", answers{2: unborn, 3: unborn}, all, birthNow, birthList{}},
+		{"one was faster", answers{2: elder, 3: unborn}, all, birthNow, birthList{}},
+		{"one was faster, one is silent", answers{2: elder}, nil, birthWait, birthList{}},
+		{"added later", answers{2: other, 3: other}, nil, birthNow, birthList{}},
+		{"heard before", answers{2: heard, 3: elder}, nil, birthLost, birthList{}},
+		{"heard before, one is silent", answers{3: heard}, nil, birthLost, birthList{}},
+		{"another list", answers{2: unborn, 3: {Reply: true, Voters: []ashlar.ReplicaID{1, 3}}}, nil, birthWait, birthList{}},
+		// It takes the place of 4, or of 4 and then of 5, which did not come to vote.
+		{"added, one is silent and who leaves is not", answers{2: other, 4: other}, nil, birthNow, moving},
+		{"added, one and who leaves are silent", answers{2: other}, nil, birthWait, moving},
+		{"added, who leaves is silent", answers{2: other, 3: other}, nil, birthNow, moving},
+		{"added, one has forgotten all", answers{2: other, 4: unborn}, nil, birthWait, moving},
+		{"added, who leaves heard it before", answers{2: other, 3: other, 4: heard}, nil, birthLost, moving},
+		{"added again, one leaves and answers", answers{2: other, 4: other}, nil, birthWait, twice},
+		{"added again, two leave and answer", answers{2: other, 4: other, 5: later}, nil, birthNow, twice},
+		{"first, one is silent and who leaves is not", answers{2: elder, 4: later}, nil, birthWait, moving},
+		{"first, an elder was added later", answers{2: elder, 3: later}, all, birthNow, moving},
+		{"alone in the place of another", answers{}, nil, birthWait, birthList{all[:1], []ashlar.ReplicaID{4}, true}},
+		{"alone in the place of another that answers", answers{4: other}, nil, birthNow, birthList{all[:1], []ashlar.ReplicaID{4}, true}},
+		{"alone, the second in that place", answers{5: later}, nil, birthWait, birthList{all[:1], []ashlar.ReplicaID{4, 5}, true}},
+		{"alone, forgotten after a change", answers{}, nil, birthWait, birthList{all[:1], nil, true}},
 	} {
-		voters, got := judgeBirth(1, all, tc.answers)
+		if tc.list.all == nil {
+			tc.list.all = all
+		}
+		voters, got := judgeBirth(1, tc.list, tc.answers)
 		if got != tc.want || !slices.Equal(voters, tc.voters) {
 			t.Errorf("%s: %v %d, want %v %d", tc.name, voters, got, tc.voters, tc.want)
 		}

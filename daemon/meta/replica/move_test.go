@@ -150,3 +150,35 @@ func TestNewReplicaThatForgetsIsNotBornTwice(t *testing.T) {
 	mustRead(t, store, "k", "v")
 	mustCommit(t, store, simplePut("k", "w"))
 }
+
+// TestMoveWhileAnotherIsAway: the one that is to go is still needed for a
+// majority, and vouches for the new one in the place of the one that is away.
+func TestMoveWhileAnotherIsAway(t *testing.T) {
+	c := newCluster(t, 4, 1, 3, false)
+	c.startAll()
+	store := c.store()
+	mustCommit(t, store, simplePut("k", "v"))
+	c.kill(3)
+	c.setMap(c.replaceMap(1, topology.Replica{ID: 200, Host: 4}))
+	c.awaitVoters(101, 102, 200)
+	mustRead(t, store, "k", "v")
+}
+
+// TestMoveOfTheOnlyReplica: the new one must not begin the shard anew.
+func TestMoveOfTheOnlyReplica(t *testing.T) {
+	c := newCluster(t, 2, 1, 1, false)
+	c.startAll()
+	store := c.store()
+	mustCommit(t, store, simplePut("k", "v"))
+	c.setMap(c.replaceMap(1, topology.Replica{ID: 200, Host: 2}))
+	c.awaitVoters(200)
+	mustRead(t, store, "k", "v")
+	row, closer, err := c.host(2).db.Get(replicaKey(kindBorn, 200))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closer.Close()
+	if len(row) != len(encodeBorn(0, nil)) {
+		t.Errorf("it was born as a voter: % x", row)
+	}
+}
