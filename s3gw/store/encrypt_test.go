@@ -196,3 +196,18 @@ func TestDefaultEncryption(t *testing.T) {
 		t.Fatalf("%+v", o.Encryption)
 	}
 }
+
+// TestEncryptedCopyOfNothing: an object without bytes is copied like any other.
+func TestEncryptedCopyOfNothing(t *testing.T) {
+	r := encrypted(t)
+	for _, e := range []Encryption{{Mode: SSES3}, {Mode: SSEKMS}, {Mode: SSEC, CustomerKey: customer}} {
+		_, err := r.PutObject(r.ctx, &PutRequest{Bucket: "b", Key: "src", Encryption: &e}, body(nil))
+		want(t, err, nil)
+		req := copyReq("src", "dst")
+		req.SourceKey, req.Put.Encryption = e.CustomerKey, &e
+		if o, err := r.CopyObject(r.ctx, req); err != nil || o.Bytes != 0 {
+			t.Errorf("%s: %v", e.Mode, err)
+		}
+	}
+	r.audit(t)
+}

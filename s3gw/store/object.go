@@ -162,11 +162,11 @@ func (s *Store) openObject(ctx context.Context, o *Object, off, length uint64) (
 	if off > o.Bytes || length > o.Bytes-off {
 		return nil, invalid("bytes %d+%d of an object of %d", off, length, o.Bytes)
 	}
-	if length == 0 {
-		return io.NopCloser(bytes.NewReader(nil)), nil
-	}
 	if o.Encryption != nil {
 		return s.openSealed(ctx, o, off, length)
+	}
+	if length == 0 {
+		return io.NopCloser(bytes.NewReader(nil)), nil
 	}
 	extents, off := overlapping(o.Extents, off, length)
 	return s.readExtents(ctx, o, extents, off, length)
