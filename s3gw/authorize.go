@@ -310,6 +310,15 @@ func (c *call) subject(r *right) (*store.Object, error) {
 	return o, nil
 }
 
+// judged returns the object that the sender was allowed to read, nil if it was
+// not looked at. What is done is done with that one: another may have come in its
+// place.
+func (c *call) judged(bucket s3.Bucket, key s3.Key, version string) *store.Object {
+	c.subjects.Lock()
+	defer c.subjects.Unlock()
+	return c.subjects.of[subjectOf{bucket, key, version}]
+}
+
 type subjectOf struct {
 	bucket  s3.Bucket
 	key     s3.Key

@@ -1,17 +1,21 @@
 package s3gw
 
 import (
+	"context"
 	"crypto/md5"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"ashlar/s3gw/iam"
 	"ashlar/s3gw/policy"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sigv4"
+	"ashlar/s3gw/store"
 )
 
 // people are keys that act for identities: all have the secret testSecret.
@@ -249,6 +253,57 @@ func TestManyKeysAreJudgedTogether(t *testing.T) {
 		deleted, denied := strings.Count(a.body, "<Deleted>"), strings.Count(a.body, "<Code>AccessDenied</Code>")
 		if deleted != keys-kept || denied != kept {
 			t.Errorf("%d keys deleted, %d denied; want %d and %d", deleted, denied, keys-kept, kept)
+		}
+	}
+}
+
+// overtaken is a backend where, once an object was looked at, another account
+// puts its own in its place.
+type overtaken struct {
+	Backend
+	once sync.Once
+	put  func()
+}
+
+func (o *overtaken) HeadObject(ctx context.Context, bucket, key, version string) (store.Object, error) {
+	found, err := o.Backend.HeadObject(ctx, bucket, key, version)
+	if err == nil && key == "source" {
+		o.once.Do(o.put)
+	}
+	return found, err
+}
+
+// TestWhatWasJudgedIsCopied: the object that a sender may read is the one that it
+// gets, also where another takes its place meanwhile.
+func TestWhatWasJudgedIsCopied(t *testing.T) {
+	race := &overtaken{}
+	g := startReal(t, "versioned", func(o *Options) {
+		o.Credentials, o.ObjectOwnership = cast(t), "ObjectWriter"
+		race.Backend, o.Backend = o.Backend, race
+	})
+	as := func(key, method, target, body string, headers map[string]string) answer {
+		t.Helper()
+		return g.do(t, testCall{method: method, target: target, body: body, headers: headers, key: key, secret: testSecret})
+	}
+	for _, bucket := range []string{"versioned", "plain"} {
+		at := "/" + bucket
+		as(testKey, "PUT", at, "", nil).want(t, 200, "")
+		as(testKey, "PUT", at+"?acl", "", map[string]string{"X-Amz-Acl": "public-read-write"}).want(t, 200, "")
+		if bucket == "versioned" {
+			as(testKey, "PUT", at+"?versioning", "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>", nil).want(t, 200, "")
+		}
+		upload := as(testKey, "POST", at+"/parts?uploads", "", nil).want(t, 200, "").body
+		_, upload, _ = strings.Cut(upload, "<UploadId>")
+		upload, _, _ = strings.Cut(upload, "</UploadId>")
+		for _, target := range []string{"/target", "/parts?partNumber=1&uploadId=" + upload, "/source"} {
+			as(testKey, "PUT", at+"/source", "mine", nil).want(t, 200, "")
+			race.once, race.put = sync.Once{}, func() { as("AKIDOTHER", "PUT", at+"/source", "secret", nil).want(t, 200, "") }
+			a := as(testKey, "PUT", at+target, "", map[string]string{"X-Amz-Copy-Source": bucket + "/source", "X-Amz-Metadata-Directive": "REPLACE"})
+			if at+target == "/plain/source" {
+				a.want(t, 409, "ConditionalRequestConflict") // nothing of the source is left to change
+			} else if mine := md5.Sum([]byte("mine")); a.status != 200 || !strings.Contains(a.body, hex.EncodeToString(mine[:])) {
+				t.Errorf("%s%s: %d %s", bucket, target, a.status, a.body)
+			}
 		}
 	}
 }

@@ -136,7 +136,9 @@ func (c *call) partSource() (src store.Object, rng s3.Range, err error) {
 	if err != nil {
 		return src, rng, err
 	}
-	if src, err = c.s.backend.HeadObject(c.ctx, string(bucket), string(key), version); err != nil {
+	if o := c.judged(bucket, key, version); o != nil {
+		src = *o
+	} else if src, err = c.s.backend.HeadObject(c.ctx, string(bucket), string(key), version); err != nil {
 		return src, rng, sourceError(err)
 	}
 	sourceKey, err := c.customerKey(true)

@@ -66,7 +66,7 @@ func startRealWith(t testing.TB, bucket string, opt store.Options, change ...fun
 		Epoch: 1, Groups: make([]topology.Group, 1), Shards: make([]topology.Shard, 2), Settings: topology.Settings{BucketShards: 2},
 	}
 	s := store.New(metatest.NewModel(), &heap{data: map[ashlar.WriteID][]byte{}}, func() *topology.Map { return m }, opt)
-	g := start(t, append(change, func(o *Options) { o.Backend = s })...)
+	g := start(t, append([]func(*Options){func(o *Options) { o.Backend = s }}, change...)...)
 	t.Cleanup(s.Close)
 	g.do(t, testCall{method: "PUT", target: "/" + bucket}).want(t, 200, "")
 	return g

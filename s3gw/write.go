@@ -297,6 +297,7 @@ func copyObject(c *call) error {
 		return s3.E(s3.InvalidRequest, "This copy request is illegal because it is trying to copy an object to itself without changing "+
 			"the object's metadata, storage class, website redirect location or encryption attributes.")
 	}
+	req.Found = c.judged(srcBucket, srcKey, version)
 	o, err := c.s.backend.CopyObject(c.ctx, &req)
 	if errors.Is(err, store.ErrEntityTooLarge) {
 		return s3.E(s3.InvalidRequest, copyTooLarge)

@@ -26,7 +26,8 @@ import (
 // The copy has a full-object checksum of the algorithm asked for, else of the
 // source's, else CRC64NVME.
 //
-// Errors: those of PutObject; ErrNoSuchKey and ErrPreconditionFailed also for
+// Errors: those of PutObject; ErrConflict if a source that was found before is
+// copied onto itself and has changed; ErrNoSuchKey and ErrPreconditionFailed also for
 // the source; ErrEntityTooLarge if the source is larger than PutBytesMax.
 func (s *Store) CopyObject(ctx context.Context, req *CopyRequest) (Object, error) {
 	o, err := s.copyObject(ctx, req)
@@ -41,7 +42,7 @@ func (s *Store) copyObject(ctx context.Context, req *CopyRequest) (Object, error
 	if req.ChecksumAlgorithm != "" && newHash(req.ChecksumAlgorithm) == nil {
 		return Object{}, invalid("checksum algorithm %q is unknown", req.ChecksumAlgorithm)
 	}
-	source, err := s.headObject(ctx, req.Source.Bucket, req.Source.Key, req.Source.Version)
+	source, err := s.copySource(ctx, req)
 	if err != nil {
 		return Object{}, err
 	}
@@ -71,6 +72,13 @@ func (s *Store) copyObject(ctx context.Context, req *CopyRequest) (Object, error
 		}
 	}
 	return s.copyContent(ctx, req, &source)
+}
+
+func (s *Store) copySource(ctx context.Context, req *CopyRequest) (Object, error) {
+	if req.Found != nil {
+		return *req.Found, nil
+	}
+	return s.headObject(ctx, req.Source.Bucket, req.Source.Key, req.Source.Version)
 }
 
 // changes reports whether a copy of an object onto itself changes it.
@@ -108,6 +116,9 @@ func (s *Store) rewriteObject(ctx context.Context, req *CopyRequest) (o Object, 
 			}
 			if old.Encryption != nil || b.Encryption != nil {
 				return errVersioned
+			}
+			if f := req.Found; f != nil && (f.ETag != ch.cur.etag() || !f.Modified.Equal(fromNS(old.ModifiedNs))) {
+				return ErrConflict
 			}
 			if err := judgeSource(req.SourceConditions, ch.cur.etag(), fromNS(old.ModifiedNs)); err != nil {
 				return err

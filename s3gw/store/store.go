@@ -202,6 +202,9 @@ type PutRequest struct {
 type CopyRequest struct {
 	// Source.Version is empty for the current version.
 	Source struct{ Bucket, Key, Version string }
+	// Found is the source as HeadObject returned it to a caller who has judged it:
+	// that one is copied, or nothing. Nil has the store look.
+	Found *Object
 	// SourceConditions are the x-amz-copy-source-if-* headers.
 	SourceConditions Conditions
 	Put              PutRequest
