@@ -41,6 +41,8 @@ import (
 const (
 	// changesMax bounds the changes under way in the cluster.
 	changesMax = 8
+	// leavingMax bounds the tries on a host that loses one replica after the other.
+	leavingMax = 8
 	// reportMax is the age up to which a leader's report counts.
 	reportMax = 5 * time.Second
 	// improveEvery is how often the balance is looked at.
@@ -181,9 +183,9 @@ func (s *Machine) pending(i int, id ashlar.ReplicaID) bool {
 }
 
 // seat chooses the host of the replica that takes the place of number at. One
-// whose data was lost on a host that lives is made again there; else it is
-// the host that spreads the shard best, and of these the one with the fewest
-// replicas.
+// whose data was lost on a host that lives is made again there, but elsewhere,
+// if that is possible, when that happens before it votes; else it is the host that
+// spreads the shard best, and of these the one with the fewest replicas.
 func (s *Machine) seat(i, at int) (ashlar.HostID, bool) {
 	m := s.Map()
 	sh := &m.Shards[i]
@@ -202,10 +204,13 @@ func (s *Machine) seat(i, at int) (ashlar.HostID, bool) {
 			best = h
 		}
 	}
-	if best == nil {
-		return 0, false
+	switch {
+	case best != nil:
+		return best.ID, true
+	case s.lost(old) && len(sh.Leaving) < leavingMax:
+		return old.Host, true // there is no other host: once more where it was
 	}
-	return best.ID, true
+	return 0, false
 }
 
 func holds(sh *topology.Shard, host ashlar.HostID) bool {
