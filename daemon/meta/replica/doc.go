@@ -93,7 +93,9 @@
 //
 // It takes part when all others have answered, or when a majority has and those
 // that are missing are down by the map or have been waited for for 100 ticks (10
-// s): a restart needs no more than a majority. The bound of what is noticed: an
+// s): a restart needs no more than a majority. The majority is of the configuration
+// on its disk, or, once the map says that another list has come into force, of that
+// one: those of before may be gone for good. The bound of what is noticed: an
 // old copy gets through only if whoever saw it further is away for all of that
 // start, or was cut off itself before it wrote that down. That takes
 // two faults at once; one is always noticed.

@@ -70,33 +70,59 @@ func (c *core) tryReturn(r *replica) {
 	if len(rc.voters) == 0 {
 		return // the map is not known yet
 	}
-	asked := rc.asked(r.id)
-	all, patient := true, rc.ticks < returnTicks
-	for _, id := range asked {
-		a := rc.birth[id]
-		if a != nil && a.Behind {
-			c.behind(r)
+	conf := rc.store.conf
+	if rc.moved > rc.confMoved && len(rc.leaving) == 0 {
+		conf = nil
+	}
+	waited := rc.ticks >= returnTicks
+	switch judgeReturn(r.id, rc.asked(r.id), conf, rc.voters, rc.birth, func(id ashlar.ReplicaID) bool {
+		h := c.tm.Host(rc.peers[id])
+		return !waited && h != nil && h.State == topology.HostUp
+	}) {
+	case returnBehind:
+		c.behind(r)
+	case returnNow:
+		rc.returning = false
+		if err := c.startRaft(r); err != nil {
+			c.h.fail(err)
 			return
 		}
-		h := c.tm.Host(rc.peers[id])
-		all = all && (a != nil || !patient || h == nil || h.State != topology.HostUp)
+		c.mark(r)
 	}
-	if !all || !majorityAnswered(r.id, rc.store.conf, rc.voters, rc.birth) {
-		return
+}
+
+type returnVerdict uint8
+
+const (
+	returnWait returnVerdict = iota
+	returnNow
+	returnBehind
+)
+
+// judgeReturn is the rule. Conf is the configuration on disk, or nil if the map
+// says that its own list has come into force since: then those that it named may be
+// gone for good. Patient says for whom it is still worth to wait.
+func judgeReturn(self ashlar.ReplicaID, asked []ashlar.ReplicaID, conf *raftpb.ConfState, voters []topology.Replica,
+	answers map[ashlar.ReplicaID]*wire.Birth, patient func(ashlar.ReplicaID) bool) returnVerdict {
+	all := true
+	for _, id := range asked {
+		a := answers[id]
+		if a != nil && a.Behind {
+			return returnBehind
+		}
+		all = all && (a != nil || !patient(id))
 	}
-	rc.returning = false
-	if err := c.startRaft(r); err != nil {
-		c.h.fail(err)
-		return
+	if !all || !majorityAnswered(self, conf, voters, answers) {
+		return returnWait
 	}
-	c.mark(r)
+	return returnNow
 }
 
 // majorityAnswered reports whether those that answered and we are a majority of
 // every list of voters that may be in force.
 func majorityAnswered(self ashlar.ReplicaID, conf *raftpb.ConfState, voters []topology.Replica, answers map[ashlar.ReplicaID]*wire.Birth) bool {
 	lists := [][]uint64{conf.GetVoters(), conf.GetVotersOutgoing()}
-	if len(lists[0]) == 0 { // born knowing nobody, and no snapshot came
+	if len(lists[0]) == 0 { // superseded, or born knowing nobody and no snapshot came
 		for _, v := range voters {
 			lists[0] = append(lists[0], uint64(v.ID))
 		}
