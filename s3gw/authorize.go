@@ -161,7 +161,31 @@ func (c *call) authorize() error {
 			return c.orAbsent(&rights[i], err)
 		}
 	}
-	return nil
+	return c.demandTags()
+}
+
+// demandTags asks for the rights to the tags that a copy takes along; that there
+// are some is known only when the source may be read.
+func (c *call) demandTags() error {
+	if c.route.op != "CopyObject" {
+		return nil
+	}
+	replace, err := c.directive("X-Amz-Tagging-Directive")
+	if err != nil || replace {
+		return err // tags in the header are among the rights
+	}
+	bucket, key, version, err := c.copySource()
+	if err != nil {
+		return err
+	}
+	source := right{action: actionOn("s3:GetObjectTagging", version), bucket: bucket, key: key, version: version}
+	if o, err := c.subject(&source); err != nil || o == nil || len(o.Tags) == 0 {
+		return err
+	}
+	if err := c.demand(&source); err != nil {
+		return err
+	}
+	return c.demand(&right{action: "s3:PutObjectTagging", bucket: c.bucket, key: c.key, with: "s3:PutObject"})
 }
 
 // orAbsent answers a reader that was refused: one who may list the bucket learns

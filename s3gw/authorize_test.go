@@ -307,3 +307,41 @@ func TestWhatWasJudgedIsCopied(t *testing.T) {
 		}
 	}
 }
+
+// TestCopiedTagsNeedRights: a copy that takes tags along reads and writes them.
+func TestCopiedTagsNeedRights(t *testing.T) {
+	copier := func(more string) *iam.Identity {
+		return &iam.Identity{Kind: iam.User, Account: homeAccount, Name: "copier", ARN: "arn:aws:iam::111:user/copier", Policies: identityPolicy(t,
+			`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["s3:GetObject","s3:PutObject"`+more+`],"Resource":"arn:aws:s3:::bucket/*"}}`)}
+	}
+	all := cast(t)
+	all["AKIDNEITHER"], all["AKIDREADS"] = copier(""), copier(`,"s3:GetObjectTagging"`)
+	all["AKIDWRITES"], all["AKIDBOTH"] = copier(`,"s3:PutObjectTagging"`), copier(`,"s3:GetObjectTagging","s3:PutObjectTagging"`)
+	g := startReal(t, "bucket", func(o *Options) { o.Credentials = all })
+	g.do(t, testCall{method: "PUT", target: "/bucket/plain", body: "x"}).want(t, 200, "")
+	g.do(t, testCall{method: "PUT", target: "/bucket/tagged", body: "x", headers: map[string]string{"X-Amz-Tagging": "a=b"}}).want(t, 200, "")
+	for _, c := range []struct {
+		source, directive, tags string
+		may                     string // who may
+	}{
+		{"plain", "", "", "NEITHER READS WRITES BOTH"},
+		{"tagged", "", "", "BOTH"},
+		{"tagged", "COPY", "", "BOTH"},
+		{"tagged", "REPLACE", "", "NEITHER READS WRITES BOTH"},
+		{"tagged", "REPLACE", "c=d", "WRITES BOTH"},
+	} {
+		for _, who := range []string{"NEITHER", "READS", "WRITES", "BOTH"} {
+			h := map[string]string{"X-Amz-Copy-Source": "bucket/" + c.source}
+			if c.directive != "" {
+				h["X-Amz-Tagging-Directive"] = c.directive
+			}
+			if c.tags != "" {
+				h["X-Amz-Tagging"] = c.tags
+			}
+			a := g.do(t, testCall{method: "PUT", target: "/bucket/copy", headers: h, key: "AKID" + who, secret: testSecret})
+			if want := map[bool]int{true: 200, false: 403}[strings.Contains(c.may, who)]; a.status != want {
+				t.Errorf("%+v by %s: %d, want %d", c, who, a.status, want)
+			}
+		}
+	}
+}
