@@ -345,3 +345,43 @@ func TestCopiedTagsNeedRights(t *testing.T) {
 		}
 	}
 }
+
+// late is the backend of a gateway that has not seen yet what another one changed.
+type late struct {
+	Backend
+	seen *store.Access
+}
+
+func (l *late) Access(ctx context.Context, bucket string) (store.Access, error) {
+	if l.seen == nil {
+		a, err := l.Backend.Access(ctx, bucket)
+		if err == nil {
+			l.seen = &a
+		}
+		return a, err
+	}
+	return *l.seen, nil
+}
+
+// TestSettingsAreJudgedAsTheyAre: what may not be public is refused by what the
+// bucket says, not by what is remembered of it.
+func TestSettingsAreJudgedAsTheyAre(t *testing.T) {
+	g := startReal(t, "other", func(o *Options) { o.Backend, o.ObjectOwnership = &late{Backend: o.Backend}, "ObjectWriter" })
+	send := func(target, body string, headers map[string]string) answer {
+		t.Helper()
+		return g.do(t, testCall{method: "PUT", target: target, body: body, headers: headers})
+	}
+	send("/bucket", "", nil).want(t, 200, "")
+	send("/bucket?tagging", `<Tagging><TagSet/></Tagging>`, nil).want(t, 200, "") // now it is remembered
+	send("/bucket?publicAccessBlock", `<PublicAccessBlockConfiguration><BlockPublicPolicy>true</BlockPublicPolicy><BlockPublicAcls>true</BlockPublicAcls></PublicAccessBlockConfiguration>`, nil).want(t, 200, "")
+	send("/bucket?policy", strings.Replace(denial("s3:GetObject", "{}"), "Deny", "Allow", 1), nil).want(t, 403, "AccessDenied")
+	public := map[string]string{"X-Amz-Acl": "public-read"}
+	send("/bucket?acl", "", public).want(t, 403, "AccessDenied")
+	send("/bucket?publicAccessBlock", `<PublicAccessBlockConfiguration/>`, nil).want(t, 200, "")
+	send("/bucket?acl", "", public).want(t, 200, "")
+	const enforced = `<OwnershipControls><Rule><ObjectOwnership>BucketOwnerEnforced</ObjectOwnership></Rule></OwnershipControls>`
+	send("/bucket?ownershipControls", enforced, nil).want(t, 400, "InvalidBucketAclWithObjectOwnership")
+	send("/bucket?acl", "", map[string]string{"X-Amz-Acl": "private"}).want(t, 200, "")
+	send("/bucket?ownershipControls", enforced, nil).want(t, 200, "")
+	send("/bucket?acl", "", public).want(t, 400, "AccessControlListNotSupported")
+}

@@ -34,6 +34,8 @@ type Buckets interface {
 	Setting(ctx context.Context, name, setting string) ([]byte, error)
 	// PutSetting stores one; a nil value removes it.
 	PutSetting(ctx context.Context, name, setting string, value []byte) error
+	// ChangeSetting stores what fn makes of the bucket as it is, or returns fn's error.
+	ChangeSetting(ctx context.Context, name, setting string, fn func(store.Access) ([]byte, error)) error
 	// ListBuckets returns at most limit buckets of owner with names > after.
 	ListBuckets(ctx context.Context, owner, prefix, after string, limit int) (buckets []store.Bucket, more bool, err error)
 }

@@ -100,16 +100,12 @@ func getBucketACL(c *call) error {
 }
 
 func putBucketACL(c *call) error {
-	a, err := c.access(c.bucket)
-	if err != nil {
-		return withBucket(err, c.bucket)
-	}
-	acl, err := c.putACL(a, a.Owner, true)
+	err := c.changeSetting(settingACL, func(a *access) ([]byte, error) {
+		acl, err := c.putACL(a, a.Owner, true)
+		return acl.Text(a.Owner), err
+	})
 	if err != nil {
 		return err
-	}
-	if err := c.s.backend.PutSetting(c.ctx, string(c.bucket), settingACL, acl.Text(a.Owner)); err != nil {
-		return withBucket(err, c.bucket)
 	}
 	return c.empty(http.StatusOK)
 }
@@ -184,15 +180,14 @@ func putOwnershipControls(c *call) error {
 	if err != nil {
 		return err
 	}
-	a, err := c.access(c.bucket)
+	err = c.changeSetting(settingOwnership, func(a *access) ([]byte, error) {
+		if mode == s3.OwnerEnforced && a.acl.Text(a.Owner) != nil {
+			return nil, s3.E(s3.InvalidBucketACLWithObjectOwnership, "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting")
+		}
+		return []byte(mode), nil
+	})
 	if err != nil {
-		return withBucket(err, c.bucket)
-	}
-	if mode == s3.OwnerEnforced && a.acl.Text(a.Owner) != nil {
-		return s3.E(s3.InvalidBucketACLWithObjectOwnership, "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting")
-	}
-	if err := c.s.backend.PutSetting(c.ctx, string(c.bucket), settingOwnership, []byte(mode)); err != nil {
-		return withBucket(err, c.bucket)
+		return err
 	}
 	return c.empty(http.StatusOK)
 }
@@ -255,18 +250,17 @@ func putBucketPolicy(c *call) error {
 	case p.AllowsAllBut():
 		return s3.E(s3.MalformedPolicy, "NotPrincipal must stand with the effect Deny.")
 	}
-	a, err := c.access(c.bucket)
+	err = c.changeSetting(settingPolicy, func(a *access) ([]byte, error) {
+		switch {
+		case a.block.BlockPolicy && p.Public():
+			return nil, s3.E(s3.AccessDenied, "A public policy is blocked by the public access block of the bucket.")
+		case c.header("X-Amz-Confirm-Remove-Self-Bucket-Access") != "true" && c.locksOut(p, a):
+			return nil, s3.E(s3.AccessDenied, "The policy would keep you from changing it again; confirm with x-amz-confirm-remove-self-bucket-access.")
+		}
+		return doc, nil
+	})
 	if err != nil {
-		return withBucket(err, c.bucket)
-	}
-	if a.block.BlockPolicy && p.Public() {
-		return s3.E(s3.AccessDenied, "A public policy is blocked by the public access block of the bucket.")
-	}
-	if c.header("X-Amz-Confirm-Remove-Self-Bucket-Access") != "true" && c.locksOut(p, a) {
-		return s3.E(s3.AccessDenied, "The policy would keep you from changing it again; confirm with x-amz-confirm-remove-self-bucket-access.")
-	}
-	if err := c.s.backend.PutSetting(c.ctx, string(c.bucket), settingPolicy, doc); err != nil {
-		return withBucket(err, c.bucket)
+		return err
 	}
 	return c.empty(http.StatusNoContent)
 }

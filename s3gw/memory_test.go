@@ -364,6 +364,18 @@ func (m *memory) PutSetting(_ context.Context, name, setting string, value []byt
 	return nil
 }
 
+func (m *memory) ChangeSetting(ctx context.Context, name, setting string, fn func(store.Access) ([]byte, error)) error {
+	a, err := m.Access(ctx, name)
+	if err != nil {
+		return err
+	}
+	value, err := fn(a)
+	if err != nil {
+		return err
+	}
+	return m.PutSetting(ctx, name, setting, value)
+}
+
 func (m *memory) Access(_ context.Context, name string) (store.Access, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"net/http"
 
 	"ashlar/s3gw/s3"
+	"ashlar/s3gw/store"
 )
 
 // The names of what is configured for a bucket. They are part of the format of
@@ -54,6 +55,13 @@ func putSetting(name string, check func(doc []byte) ([]byte, error)) func(*call)
 		}
 		return c.empty(http.StatusOK)
 	}
+}
+
+// changeSetting stores what decide makes of what the bucket says at that moment,
+// not two seconds ago.
+func (c *call) changeSetting(name string, decide func(*access) ([]byte, error)) error {
+	err := c.s.backend.ChangeSetting(c.ctx, string(c.bucket), name, func(rec store.Access) ([]byte, error) { return decide(newAccess(rec)) })
+	return withBucketOrNil(err, c.bucket)
 }
 
 // deleteSetting removes a configuration; it need not be there.

@@ -37,8 +37,8 @@ func NewAccess(b Bucket, rev uint64, settings map[string][]byte) Access {
 	return a
 }
 
-// Access returns who may do what with a bucket. What another gateway changed is
-// seen within cacheFor: every request asks, so not every one can ask the
+// Access returns who may do what with a bucket. What was changed through this
+// Store is seen at once, what another gateway changed within cacheFor: every request asks, so not every one can ask the
 // directory. Where a bucket allows stale reads and its record cannot be had, an old
 // one decides: nothing can be written then. Errors: ErrNoSuchBucket; kinds besides:
 // Unavailable.
@@ -47,7 +47,11 @@ func (s *Store) Access(ctx context.Context, name string) (Access, error) {
 	if err != nil {
 		return Access{}, fail("access", name, err)
 	}
-	return Access{Bucket: b.Bucket, Rev: b.version, settings: b.rec.Settings}, nil
+	return b.access(), nil
+}
+
+func (b *bucket) access() Access {
+	return Access{Bucket: b.Bucket, Rev: b.version, settings: b.rec.Settings}
 }
 
 // SetACL replaces the grants of a version of an object; an empty version is the

@@ -66,6 +66,7 @@ func (b *bucket) slots() []slot {
 type bucketCache struct {
 	mu      sync.Mutex
 	entries map[string]cached // guarded by mu
+	drops   uint64            // guarded by mu
 }
 
 type cached struct {
@@ -82,9 +83,21 @@ func (c *bucketCache) get(name string, now time.Time) *bucket {
 	return nil
 }
 
-func (c *bucketCache) put(name string, b *bucket, now time.Time) {
+// since is to be asked before a record is read, for put.
+func (c *bucketCache) since() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.drops
+}
+
+// put remembers a record that was read after since, unless one was dropped
+// meanwhile: it may be the one that was read.
+func (c *bucketCache) put(name string, b *bucket, now time.Time, since uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.drops != since {
+		return
+	}
 	if c.entries == nil || len(c.entries) >= cacheMax {
 		c.entries = map[string]cached{}
 	}
@@ -95,6 +108,7 @@ func (c *bucketCache) drop(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.entries, name)
+	c.drops++
 }
 
 // directory reads the directory row of a bucket, whatever its state, or nil.
@@ -144,6 +158,7 @@ func (s *Store) lookup(ctx context.Context, name string) (b *bucket, err error) 
 }
 
 func (s *Store) lookupFresh(ctx context.Context, name string) (*bucket, error) {
+	since := s.buckets.since()
 	b, err := s.directory(ctx, name)
 	if err != nil {
 		return nil, err
@@ -152,7 +167,7 @@ func (s *Store) lookupFresh(ctx context.Context, name string) (*bucket, error) {
 		s.buckets.drop(name)
 		return nil, ErrNoSuchBucket
 	}
-	s.buckets.put(name, b, s.clock())
+	s.buckets.put(name, b, s.clock(), since)
 	return b, nil
 }
 

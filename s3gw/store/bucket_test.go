@@ -423,3 +423,36 @@ func TestStaleCache(t *testing.T) {
 	want(t, err, ErrNoSuchBucket)
 	r.audit(t)
 }
+
+// lateGet is a meta.Store where something happens between the reading of a row and
+// the answer.
+type lateGet struct {
+	meta.Store
+	then func()
+}
+
+func (l *lateGet) Get(ctx context.Context, shard ashlar.ShardID, key []byte) (meta.Row, error) {
+	r, err := l.Store.Get(ctx, shard, key)
+	if then := l.then; then != nil {
+		l.then = nil
+		then()
+	}
+	return r, err
+}
+
+// TestOldRecordIsNotRemembered: a record that was read before a change is not
+// remembered behind it.
+func TestOldRecordIsNotRemembered(t *testing.T) {
+	r := newRig(t)
+	slow := &lateGet{Store: r.meta}
+	s := New(slow, r.stripes, testMap, Options{Clock: r.clock.Now})
+	defer s.Close()
+	slow.then = func() { want(t, s.PutSetting(r.ctx, "b", "x", []byte("new")), nil) }
+	_, err := s.Access(r.ctx, "b")
+	want(t, err, nil)
+	a, err := s.Access(r.ctx, "b")
+	want(t, err, nil)
+	if got := a.Setting("x"); string(got) != "new" {
+		t.Errorf("after the change had returned the setting is %q", got)
+	}
+}

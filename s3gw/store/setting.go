@@ -32,10 +32,21 @@ func (s *Store) Setting(ctx context.Context, name, setting string) ([]byte, erro
 // removes it. Errors: ErrNoSuchBucket; kinds besides: Unavailable, Invalid
 // (larger than 64 KiB).
 func (s *Store) PutSetting(ctx context.Context, name, setting string, value []byte) error {
-	if len(value) > settingBytesMax {
-		return fail("put setting", name, invalid("%s of %d bytes", setting, len(value)))
-	}
-	return fail("put setting", name, s.changeBucket(ctx, name, func(_ *bucket, rec *row.Bucket) error {
+	return s.ChangeSetting(ctx, name, setting, func(Access) ([]byte, error) { return value, nil })
+}
+
+// ChangeSetting is PutSetting of what fn says, which sees the bucket as it is when
+// the configuration is stored. fn may run again. Errors: those of PutSetting, and
+// fn's.
+func (s *Store) ChangeSetting(ctx context.Context, name, setting string, fn func(Access) ([]byte, error)) error {
+	return fail("put setting", name, s.changeBucket(ctx, name, func(b *bucket, rec *row.Bucket) error {
+		value, err := fn(b.access())
+		if err != nil {
+			return err
+		}
+		if len(value) > settingBytesMax {
+			return invalid("%s of %d bytes", setting, len(value))
+		}
 		at, found := slices.BinarySearchFunc(rec.Settings, setting, func(m *row.Setting, n string) int {
 			return strings.Compare(m.Name, n)
 		})
