@@ -49,15 +49,16 @@ const (
 
 // event is anything that the core goroutine is told.
 type event struct {
-	kind  eventKind
-	r     *replica
-	prop  proposal
-	read  chan error
-	batch *wire.RaftBatch
-	log   logTask
-	apply applyTask
-	tm    *topology.Map
-	call  func(*core)
+	kind   eventKind
+	r      *replica
+	prop   proposal
+	read   chan error
+	follow followWaiter
+	batch  *wire.RaftBatch
+	log    logTask
+	apply  applyTask
+	tm     *topology.Map
+	call   func(*core)
 }
 
 // core is the goroutine that owns all raft groups of the host. It never waits
@@ -113,6 +114,7 @@ func (c *core) guard(r *replica, do func()) {
 			r.core.node = nil
 			r.log.Error("raft met something impossible; the replica is stopped", "code", "meta-replica-failed", "cause", fmt.Sprint(p))
 			c.failCalls(r)
+			c.failFollow(r, &wire.NoReplica{Shard: r.shard})
 		}
 	}()
 	do()
@@ -150,7 +152,7 @@ func (c *core) handleOf(r *replica, e *event) {
 	case eventRead:
 		rc.newReads = append(rc.newReads, e.read)
 	case eventFollow:
-		rc.follow.next = append(rc.follow.next, e.read)
+		rc.follow.next = append(rc.follow.next, e.follow)
 	case eventLogged:
 		c.logged(r, &e.log)
 	case eventApplied:

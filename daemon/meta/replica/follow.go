@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -30,10 +31,10 @@ const (
 
 // follow is the part of a replica's core that keeps its state's age known.
 type follow struct {
-	next      []chan error  // they want a round that begins now or later
-	round     followRound   // under way; seq is zero if there is none
-	confirmed []followRound // waiting for the applied index
-	due       bool          // a round is wanted although nobody waits
+	next      []followWaiter // they want a round that begins now or later
+	round     followRound    // under way; seq is zero if there is none
+	confirmed []followRound  // waiting for the applied index
+	due       bool           // a round is wanted although nobody waits
 }
 
 // followRound is one question to the leader and who waits for its answer.
@@ -41,13 +42,31 @@ type followRound struct {
 	seq, index uint64
 	began      time.Duration // since the host was opened
 	ticks      int
-	waiting    []chan error
+	waiting    []followWaiter
+}
+
+// followWaiter is a caller; gone is closed when it does not wait any more.
+type followWaiter struct {
+	ch   chan error // room for one, and answered once
+	gone <-chan struct{}
+}
+
+func stillThere(all []followWaiter) []followWaiter {
+	return slices.DeleteFunc(all, func(w followWaiter) bool {
+		select {
+		case <-w.gone:
+			return true
+		default:
+			return false
+		}
+	})
 }
 
 var errNoLeader = errors.New("no leader is known")
 
 // startFollow asks the leader, once for all that wait. A question that got no
-// answer is asked again.
+// answer is asked again: the answer to either counts, however slow the way is. Who
+// comes later waits for the next one.
 func (c *core) startFollow(r *replica) {
 	rc := &r.core
 	f := &rc.follow
@@ -61,10 +80,14 @@ func (c *core) startFollow(r *replica) {
 	if f.round.seq != 0 && rc.ticks-f.round.ticks < followRetryTicks {
 		return
 	}
-	c.seq++
-	f.round = followRound{seq: c.seq, began: c.h.uptime(), ticks: rc.ticks, waiting: append(f.round.waiting, f.next...)}
-	f.next, f.due = nil, false
-	question := binary.LittleEndian.AppendUint64(nil, c.seq)
+	if f.round.seq == 0 {
+		c.seq++
+		f.round = followRound{seq: c.seq, began: c.h.uptime(), waiting: f.next}
+		f.next, f.due = nil, false
+	}
+	f.round.ticks = rc.ticks
+	f.round.waiting, f.next = stillThere(f.round.waiting), stillThere(f.next)
+	question := binary.LittleEndian.AppendUint64(nil, f.round.seq)
 	rc.node.ReadIndex(binary.LittleEndian.AppendUint64(question, uint64(r.id)))
 }
 
@@ -95,8 +118,8 @@ func (c *core) finishFollow(r *replica) {
 		f.confirmed[0] = followRound{}
 		f.confirmed = f.confirmed[1:]
 		r.newestAt.Store(int64(round.began))
-		for _, ch := range round.waiting {
-			ch <- nil // room for one, and answered once
+		for _, w := range round.waiting {
+			w.ch <- nil
 		}
 	}
 }
@@ -105,8 +128,8 @@ func (c *core) finishFollow(r *replica) {
 func (c *core) failFollow(r *replica, err error) {
 	f := &r.core.follow
 	for _, round := range append(f.confirmed, f.round, followRound{waiting: f.next}) {
-		for _, ch := range round.waiting {
-			ch <- err
+		for _, w := range round.waiting {
+			w.ch <- err
 		}
 	}
 	*f = follow{}
@@ -141,7 +164,7 @@ func (h *Host) follows(ctx context.Context, op string, shard ashlar.ShardID, at 
 			return r, nil
 		}
 		ch := make(chan error, 1)
-		if !h.events.put(eventsMax, event{kind: eventFollow, r: r, read: ch}) {
+		if !h.events.put(eventsMax, event{kind: eventFollow, r: r, follow: followWaiter{ch, ctx.Done()}}) {
 			return nil, ashlar.E(op, r.String(), ashlar.Busy, nil)
 		}
 		if err := h.wait(ctx, op, r, ch); err != nil {
@@ -155,10 +178,10 @@ func (h *Host) follows(ctx context.Context, op string, shard ashlar.ShardID, at 
 	}
 }
 
-// seen is what an answer that was just read shows.
-func (h *Host) seen(r *replica) meta.Seen {
-	age, _ := r.age(h)
-	return meta.Seen{Index: r.machine.applying.Load(), Age: age}
+// seen is what an answer shows that was read when the state was as new as
+// newestAt: it may have become newer since.
+func (h *Host) seen(r *replica, newestAt int64) meta.Seen {
+	return meta.Seen{Index: r.machine.applying.Load(), Age: h.uptime() - time.Duration(newestAt)}
 }
 
 // GetAt implements wire.Shards.
@@ -173,8 +196,9 @@ func (h *Host) GetAt(ctx context.Context, shard ashlar.ShardID, key []byte, at m
 	if err != nil {
 		return meta.Row{}, meta.Seen{}, err
 	}
+	newestAt := r.newestAt.Load()
 	row, err := h.row(op, r, key)
-	return row, h.seen(r), err
+	return row, h.seen(r, newestAt), err
 }
 
 // ScanAt implements wire.Shards.
@@ -189,6 +213,7 @@ func (h *Host) ScanAt(ctx context.Context, shard ashlar.ShardID, req meta.ScanRe
 	if err != nil {
 		return meta.ScanPage{}, meta.Seen{}, err
 	}
+	newestAt := r.newestAt.Load()
 	page, err := h.rows(ctx, op, r, &req)
-	return page, h.seen(r), err
+	return page, h.seen(r, newestAt), err
 }

@@ -40,12 +40,13 @@ type ShardConfig struct {
 func (h *Host) Configs() []ShardConfig {
 	var all []ShardConfig
 	for shard, r := range *h.shards.Load() {
-		seen := r.conf.Load()
-		if !r.leading.Load() || seen == nil {
+		if !r.leading.Load() {
 			continue
 		}
+		applied := r.machine.applied.Load() // before conf: an index must not lend its place to an older one
+		seen := r.conf.Load()
 		all = append(all, ShardConfig{
-			Shard: shard, Leader: r.id, Index: max(seen.index, r.machine.applied.Load()),
+			Shard: shard, Leader: r.id, Index: max(seen.index, applied),
 			Voters: seen.conf.GetVoters(), Learners: slices.Concat(seen.conf.GetLearners(), seen.conf.GetLearnersNext()),
 			Outgoing: seen.conf.GetVotersOutgoing(),
 		})

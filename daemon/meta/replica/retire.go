@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"ashlar"
+	"ashlar/daemon/wire"
 	"ashlar/placement/topology"
 )
 
@@ -35,6 +36,7 @@ func (c *core) retire(m *topology.Map) {
 		r.lead.Store(0)
 		r.core.node, r.core.returning = nil, false
 		c.failCalls(r)
+		c.failFollow(r, &wire.NoReplica{Shard: r.shard})
 		c.applies = append(c.applies, applyTask{r: r, retire: true})
 		r.log.Info("the replica was swapped out; its data is removed", "code", "meta-replica-retired")
 		return true
