@@ -17,6 +17,7 @@ func storeMetrics(s *store.Store) (list []prometheus.Collector) {
 	counter("ashlar_lifecycle_expired_total", "Versions that lifecycle rules expired.", func(st store.Stats) int64 { return st.Expired })
 	counter("ashlar_lifecycle_aborted_total", "Multipart uploads that lifecycle rules ended.", func(st store.Stats) int64 { return st.Aborted })
 	counter("ashlar_lifecycle_visits_total", "Keys and uploads that the lifecycle worker looked at.", func(st store.Stats) int64 { return st.Visits })
+	counter("ashlar_lifecycle_unreadable_total", "How often the lifecycle worker passed over a row that cannot be read.", func(st store.Stats) int64 { return st.Unreadable })
 	return append(list, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "ashlar_lifecycle_behind_seconds", Help: "How late the entry was that the lifecycle worker took last.",
 	}, func() float64 { return s.Stats().Behind.Seconds() }))

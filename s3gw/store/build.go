@@ -3,7 +3,9 @@ package store
 import (
 	"bytes"
 	"context"
+	"fmt"
 
+	"ashlar"
 	"ashlar/daemon/meta"
 	"ashlar/s3gw/store/row"
 )
@@ -57,7 +59,8 @@ func (s *Store) buildStep(ctx context.Context, b *bucket, sl slot, start []byte)
 		return nil, err
 	}
 	for i := range page.Rows {
-		if err := s.enter(ctx, b, sl, &page.Rows[i]); err != nil && err != errNothing && err != errIdle {
+		err := s.enter(ctx, b, sl, &page.Rows[i])
+		if err != nil && err != errNothing && err != errIdle && !s.passesOver(b.Name, err) {
 			return nil, err
 		}
 	}
@@ -68,11 +71,11 @@ func (s *Store) buildStep(ctx context.Context, b *bucket, sl slot, start []byte)
 func (s *Store) enter(ctx context.Context, b *bucket, sl slot, r *meta.Row) error {
 	key, suffix, ok := row.UserKey(r.Key)
 	if !ok {
-		return invalid("row key %x has no terminator", r.Key)
+		return ashlar.E("store: agenda", "", ashlar.Corrupt, fmt.Errorf("row key %x has no terminator", r.Key))
 	}
 	if r.Key[0] == row.KindUpload {
 		if len(suffix) != len(row.VersionID{}) {
-			return invalid("row key %x is not that of an upload", r.Key)
+			return ashlar.E("store: agenda", "", ashlar.Corrupt, fmt.Errorf("row key %x is not that of an upload", r.Key))
 		}
 		return s.replanUpload(ctx, b, sl, key, row.VersionID(suffix), anyDue)
 	}

@@ -250,21 +250,31 @@ func (ch *change) endUpload(up *openUpload, done *row.Done) error {
 // AbortUpload ends an upload and throws its parts away. Errors:
 // ErrNoSuchBucket, ErrNoSuchUpload; kinds besides: Unavailable (done or not).
 func (s *Store) AbortUpload(ctx context.Context, bucketName, key, uploadID string) error {
-	err := s.withUpload(ctx, bucketName, key, uploadID, func(_ *bucket, up *openUpload) error {
+	err := s.abortUpload(ctx, bucketName, key, uploadID)
+	if err == errStale {
+		err = ErrNoSuchUpload // somebody else ended it
+	}
+	return fail("abort upload", uploadSubject(bucketName, key, uploadID), err)
+}
+
+// abortUpload is AbortUpload as long as some more conditions hold; errStale says
+// that the upload or they do not any more.
+func (s *Store) abortUpload(ctx context.Context, bucketName, key, uploadID string, conds ...meta.Cond) error {
+	return s.withUpload(ctx, bucketName, key, uploadID, func(_ *bucket, up *openUpload) error {
 		ch := &change{sl: up.sl, key: up.Key, at: s.now()}
 		if err := ch.endUpload(up, &row.Done{Aborted: true}); err != nil {
 			return err
 		}
+		ch.Conds = append(ch.Conds, conds...)
 		err := s.commit(ctx, up.sl.shard, &ch.Txn)
 		if _, _, refused := conditionAt(err); refused {
-			return ErrNoSuchUpload // somebody else ended it
+			return errStale
 		}
 		if err == nil {
 			s.afterUpload(ctx, up)
 		}
 		return err
 	})
-	return fail("abort upload", uploadSubject(bucketName, key, uploadID), err)
 }
 
 // afterUpload throws away the parts that an ended upload left: nobody can add

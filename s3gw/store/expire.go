@@ -170,10 +170,21 @@ func (s *Store) attend(ctx context.Context, shard ashlar.ShardID, r *meta.Row) (
 	switch {
 	case err == errNothing || errors.Is(err, ErrNoSuchBucket):
 		err = s.dropEntry(ctx, shard, r)
-	case err == errIdle:
+	case err == errIdle, s.passesOver("", err):
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// passesOver reports whether an error is that of one row that cannot be read: it
+// must not keep the worker from the others.
+func (s *Store) passesOver(bucket string, err error) bool {
+	if !ashlar.Is(err, ashlar.Corrupt) {
+		return false
+	}
+	s.stats.unreadable.Add(1)
+	s.log.Error("store: lifecycle: a row cannot be read and is passed over", "bucket", bucket, "err", err)
+	return true
 }
 
 // dropEntry removes an agenda row that leads nowhere. If it was written anew
@@ -392,10 +403,13 @@ func (s *Store) replanUpload(ctx context.Context, b *bucket, sl slot, key string
 	var at soonest
 	at.due(life.Abort(key, fromNS(m.StartedNs), s.days))
 	if at != 0 && int64(at) <= s.now().UnixNano() {
-		if err = s.AbortUpload(ctx, b.Name, key, id.String()); errors.Is(err, ErrNoSuchUpload) {
-			return errNothing
-		} else if err == nil {
+		switch err = s.abortUpload(ctx, b.Name, key, id.String(), life.cond(sl)); {
+		case err == nil:
 			s.stats.aborted.Add(1)
+		case errors.Is(err, ErrNoSuchUpload):
+			err = errNothing
+		case err == errStale: // it ended, or there are other rules
+			err = nil
 		}
 		return err
 	}

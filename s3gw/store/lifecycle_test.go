@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -485,4 +486,60 @@ func (m *lifeMachine) day(t *testing.T, s *Store) {
 			t.Fatalf("the upload of %s is due since %v", u.Key, at)
 		}
 	}
+}
+
+// TestUnreadableRowsArePassedOver: one broken row keeps no other key from its
+// rules, neither in a build nor on the agenda.
+func TestUnreadableRowsArePassedOver(t *testing.T) {
+	r := daily(t)
+	b, err := r.lookup(r.ctx, "b")
+	want(t, err, nil)
+	spoil := func(key string) {
+		sl := b.slotOf(key)
+		want(t, r.commit(r.ctx, sl.shard, &meta.Txn{Puts: []meta.Put{{Key: sl.Object(key), Value: []byte{0xff}}}}), nil)
+	}
+	r.put(t, "b", "built", "x")
+	early := "a" // before the other in its slot
+	for b.slotOf(early).Slot != b.slotOf("built").Slot {
+		early += "a"
+	}
+	r.put(t, "b", early, "x")
+	spoil(early)
+	r.rule(t, lifecycle.Rule{Days: 1})
+	want(t, r.Expire(r.ctx, time.Minute), nil) // builds
+	r.put(t, "b", "planned", "x")
+	r.put(t, "b", "broken late", "x")
+	spoil("broken late")
+	r.clock.advance(2 * testDay)
+	want(t, r.Expire(r.ctx, time.Minute), nil)
+	for _, key := range []string{"built", "planned"} {
+		_, err := r.HeadObject(r.ctx, "b", key, "")
+		want(t, err, ErrNoSuchKey)
+	}
+	if n := r.Stats().Unreadable; n < 2 {
+		t.Errorf("%d rows were passed over", n)
+	}
+}
+
+// TestRulesTakenBackAbortNothing: rules that are taken back while the worker has
+// judged an upload end it no more.
+func TestRulesTakenBackAbortNothing(t *testing.T) {
+	r := daily(t)
+	r.rule(t, lifecycle.Rule{AbortDays: 1})
+	id, err := r.CreateUpload(r.ctx, &Upload{Bucket: "b", Key: "k"})
+	want(t, err, nil)
+	r.clock.advance(2 * testDay)
+	var once sync.Once
+	r.meta.onCommit(func(_ context.Context, _ ashlar.ShardID, txn *meta.Txn, next func() error) error {
+		for _, put := range txn.Puts {
+			if put.Key[0] == row.KindDone {
+				once.Do(func() { want(t, r.again().SetLifecycle(r.ctx, "b", nil), nil) })
+			}
+		}
+		return next()
+	})
+	want(t, r.Expire(r.ctx, time.Minute), nil)
+	_, _, _, err = r.ListParts(r.ctx, "b", "k", id, 0, 1)
+	want(t, err, nil)
+	r.auditAgenda(t)
 }

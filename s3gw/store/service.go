@@ -67,8 +67,8 @@ type Store struct {
 	trouble trouble
 
 	stats struct {
-		unknown, discarded, orphaned     atomic.Uint64
-		expired, aborted, visits, behind atomic.Int64
+		unknown, discarded, orphaned                 atomic.Uint64
+		expired, aborted, visits, unreadable, behind atomic.Int64
 	}
 
 	// background counts the goroutines that discard stripes; discards bounds them.
@@ -89,6 +89,8 @@ type Stats struct {
 	// Expired versions and delete markers, Aborted uploads, and Visits of keys and
 	// uploads: what this Store's lifecycle worker did.
 	Expired, Aborted, Visits int64
+	// Unreadable is how often it passed over a row that cannot be read.
+	Unreadable int64
 	// Behind is how late the entry was that the worker took last.
 	Behind time.Duration
 }
@@ -115,13 +117,14 @@ func (s *Store) Close() { s.background.Wait() }
 // Stats may be called at any time.
 func (s *Store) Stats() Stats {
 	return Stats{
-		Unknown:   s.stats.unknown.Load(),
-		Discarded: s.stats.discarded.Load(),
-		Orphaned:  s.stats.orphaned.Load(),
-		Expired:   s.stats.expired.Load(),
-		Aborted:   s.stats.aborted.Load(),
-		Visits:    s.stats.visits.Load(),
-		Behind:    time.Duration(s.stats.behind.Load()),
+		Unknown:    s.stats.unknown.Load(),
+		Unreadable: s.stats.unreadable.Load(),
+		Discarded:  s.stats.discarded.Load(),
+		Orphaned:   s.stats.orphaned.Load(),
+		Expired:    s.stats.expired.Load(),
+		Aborted:    s.stats.aborted.Load(),
+		Visits:     s.stats.visits.Load(),
+		Behind:     time.Duration(s.stats.behind.Load()),
 	}
 }
 
