@@ -72,7 +72,7 @@ configured with; it says until when every object of the backup is whole.`,
 			}
 			defer place.Close()
 			defer hosts.Close()
-			m, err := place.Wait(cmd.Context(), (*topology.Map).Formed)
+			m, err := awaitMap(cmd.Context(), place, quorum.members, (*topology.Map).Formed)
 			if err != nil {
 				return err
 			}

@@ -17,9 +17,9 @@ import (
 	"ashlar/placement/topology"
 )
 
-// claimMapTimeout bounds the wait for the placement quorum, which knows the
+// mapTimeout bounds the wait for the placement quorum, which knows the
 // cluster's id.
-const claimMapTimeout = 15 * time.Second
+const mapTimeout = 15 * time.Second
 
 func diskClaimCommand() *cobra.Command {
 	var (
@@ -72,12 +72,19 @@ func clusterMap(ctx context.Context, members []string) (*topology.Map, error) {
 		return nil, err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(ctx, claimMapTimeout)
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go c.Run(ctx) // ends with ctx
-	m, err := c.Wait(ctx, func(m *topology.Map) bool { return m != nil })
+	return awaitMap(ctx, c, members, func(m *topology.Map) bool { return m != nil })
+}
+
+// awaitMap waits until the quorum has said a map that will do.
+func awaitMap(ctx context.Context, c *placement.Client, members []string, will func(*topology.Map) bool) (*topology.Map, error) {
+	ctx, cancel := context.WithTimeout(ctx, mapTimeout)
+	defer cancel()
+	m, err := c.Wait(ctx, will)
 	if err != nil {
-		return nil, fmt.Errorf("the placement quorum at %v does not answer: start it first: %w", members, err)
+		return nil, fmt.Errorf("the placement quorum at %v does not answer, or too few hosts have joined: %w", members, err)
 	}
 	return m, nil
 }

@@ -36,16 +36,15 @@ func (q *quorumFlags) add(cmd *cobra.Command) {
 // client connects to the quorum: the members that were named, those of the dev
 // cluster, or those that a service on this host is configured with.
 func (q *quorumFlags) client() (*placement.Client, error) {
-	members := q.members
-	if len(members) == 0 {
+	if len(q.members) == 0 {
 		var err, notDev error
-		if members, notDev = dev.MembersOf(q.dir); notDev != nil {
-			if members, err = configuredMembers(); err != nil {
+		if q.members, notDev = dev.MembersOf(q.dir); notDev != nil {
+			if q.members, err = configuredMembers(); err != nil {
 				return nil, fmt.Errorf("%w; %w", notDev, err)
 			}
 		}
 	}
-	return placement.New(placement.Config{Members: members, Log: slog.New(slog.DiscardHandler)})
+	return placement.New(placement.Config{Members: q.members, Log: slog.New(slog.DiscardHandler)})
 }
 
 func shardListCommand() *cobra.Command {

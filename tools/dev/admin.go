@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"ashlar/placement/health"
+	"ashlar/tools/operate"
 )
 
 // Verbs that break and mend a running cluster.
@@ -180,12 +181,18 @@ func (r *Remote) Ask(ctx context.Context, what string, args []string) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	return r.call(ctx, http.MethodPost, "/v1/ask", b)
+	ctx, cancel := context.WithTimeout(ctx, operate.CallMax+adminTimeout)
+	defer cancel()
+	return r.send(ctx, http.MethodPost, "/v1/ask", b)
 }
 
 func (r *Remote) call(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*adminTimeout)
 	defer cancel()
+	return r.send(ctx, method, path, body)
+}
+
+func (r *Remote) send(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(r.URL, "/")+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err

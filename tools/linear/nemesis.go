@@ -254,17 +254,21 @@ func (n *Nemesis) cut(name string, others []string, says, hears bool) (string, f
 		}
 	}
 	arrow := map[[2]bool]string{{true, true}: " ↮ ", {true, false}: " ↛ ", {false, true}: " ↚ "}[[2]bool{says, hears}]
-	what := name + arrow + strings.Join(others, " ")
-	return what, func() { n.each(pairs, n.cluster.Mend) }, n.each(pairs, n.cluster.Cut)
+	what, mend := name+arrow+strings.Join(others, " "), func() { n.each(pairs, n.cluster.Mend) }
+	err := n.each(pairs, n.cluster.Cut)
+	if err != nil {
+		mend() // what was cut before it failed
+	}
+	return what, mend, err
 }
 
+// each does it for all pairs, also when one fails.
 func (n *Nemesis) each(pairs [][2]string, do func(from, to string) error) error {
+	var errs []error
 	for _, p := range pairs {
-		if err := do(p[0], p[1]); err != nil {
-			return err
-		}
+		errs = append(errs, do(p[0], p[1]))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // splitZone cuts the hosts of one zone and one member from the rest.
@@ -281,18 +285,20 @@ func (n *Nemesis) splitZone() (string, func(), error) {
 		rest = without(rest, s)
 	}
 	var mends []func()
+	mendAll := func() {
+		for _, mend := range mends {
+			mend()
+		}
+	}
 	for _, s := range side {
 		_, mend, err := n.cut(s, rest, true, true)
 		if err != nil {
+			mendAll()
 			return "", nil, err
 		}
 		mends = append(mends, mend)
 	}
-	return strings.Join(side, " ") + " ↮ " + strings.Join(rest, " "), func() {
-		for _, mend := range mends {
-			mend()
-		}
-	}, nil
+	return strings.Join(side, " ") + " ↮ " + strings.Join(rest, " "), mendAll, nil
 }
 
 // move moves one replica of a shard to a host that has none of it, in the same

@@ -1,6 +1,5 @@
 // Package operate is what an operator asks of the metadata of a running cluster
-// beyond its health: what garbage there is, why space is held, what a bucket
-// may use.
+// beyond its health: what garbage there is, and why space is held.
 //
 // The questions are answered from the rows and the disks, through the clients
 // that gateways use. Do runs one by its name and returns JSON, so that the
@@ -39,12 +38,16 @@ const (
 	GarbageRelease = "gc release"
 )
 
-// callMax bounds one question.
-const callMax = time.Minute
+const (
+	// CallMax bounds one question.
+	CallMax = time.Minute
+	// mapMax bounds the wait for the placement quorum.
+	mapMax = 15 * time.Second
+)
 
 // Do answers a question with JSON.
 func Do(ctx context.Context, c *Cluster, question string, args []string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, callMax)
+	ctx, cancel := context.WithTimeout(ctx, CallMax)
 	defer cancel()
 	var answer any
 	var err error
@@ -81,7 +84,7 @@ func Dial(ctx context.Context, members []string) (*Cluster, func(), error) {
 		hosts.Close()
 		place.Close()
 	}
-	wait, cancel := context.WithTimeout(ctx, callMax)
+	wait, cancel := context.WithTimeout(ctx, mapMax)
 	defer cancel()
 	if _, err := place.Wait(wait, func(m *topology.Map) bool { return m.Formed() }); err != nil {
 		end()

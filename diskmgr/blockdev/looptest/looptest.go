@@ -77,14 +77,15 @@ func Attach(t testing.TB, file string, logical uint32) (device string) {
 		if err != nil {
 			t.Fatalf("no new loop device: %v", err)
 		}
-		t.Cleanup(func() { Detach(t, device) })
 		err = configure(device, n, int(backing.Fd()), logical)
+		if errors.Is(err, unix.EBUSY) { // who looked for a free one has found it, and it is his
+			continue
+		}
+		t.Cleanup(func() { Detach(t, device) })
 		if err == nil {
 			return device
 		}
-		if !errors.Is(err, unix.EBUSY) { // who looks for a free one may have found it
-			t.Fatalf("attach %s: %v", device, err)
-		}
+		t.Fatalf("attach %s: %v", device, err)
 	}
 	t.Fatalf("no loop device could be had in %d attempts: %v", attachAttempts, err)
 	return ""
