@@ -94,6 +94,9 @@ func NewStripeID(bucket BucketID, key string, part, ordinal uint32, write WriteI
 	return id
 }
 
+// Write is the write that the id was made of.
+func (s StripeID) Write() WriteID { return WriteID(binary.BigEndian.Uint64(s[8:])) }
+
 // Owner says whose bytes a piece holds, as far as the disk is concerned. With
 // it the namespace can be rebuilt from the raw disks alone.
 type Owner struct {

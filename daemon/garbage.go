@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"ashlar"
-	"ashlar/daemon/client"
-	"ashlar/daemon/meta"
 	"ashlar/daemon/meta/trash"
 	"ashlar/daemon/orphan"
 	"ashlar/daemon/piece"
@@ -19,14 +17,9 @@ const reportEvery = 15 * time.Second
 
 // searchOrphans makes the search. It looks at nothing before the roll call
 // hands stripes over, which is after the host was assembled.
-func (h *Host) searchOrphans(opt Options, pieces *piece.Store) *orphan.Search {
-	store := client.NewMeta(h.place.Map, h.registry.Shards)
-	var referee trash.Referee
-	if opt.Referee != nil {
-		referee = opt.Referee(store)
-	}
+func (h *Host) searchOrphans(pieces *piece.Store) *orphan.Search {
 	return orphan.New(orphan.Config{
-		Store: store, Referee: referee,
+		Store: h.rows, Referee: h.referee,
 		Shards: func() int { return len(h.place.Map().Shards) },
 		Describe: func(ctx context.Context, disk ashlar.DiskID, id wire.PieceID) (wire.Piece, error) {
 			return pieces.DescribePiece(ctx, wire.PieceRange{PieceID: id, Disk: disk, Epoch: h.place.Map().Epoch})
@@ -40,7 +33,7 @@ func (h *Host) searchOrphans(opt Options, pieces *piece.Store) *orphan.Search {
 }
 
 // reportGarbage writes what was freed and found to the metadata until run ends.
-func (h *Host) reportGarbage(run context.Context, store meta.Store, worker *trash.Worker) {
+func (h *Host) reportGarbage(run context.Context, worker *trash.Worker) {
 	r := orphan.Report{
 		Host: h.id, Name: h.cfg.Name, Started: time.Now().UTC(), TrashGrace: time.Duration(h.cfg.TrashGrace),
 		OrphanGrace: time.Duration(h.cfg.OrphanGrace), OrphanConfirm: time.Duration(h.cfg.OrphanConfirm),
@@ -59,7 +52,7 @@ func (h *Host) reportGarbage(run context.Context, store meta.Store, worker *tras
 			next := r
 			next.At = time.Now().UTC()
 			ctx, cancel := context.WithTimeout(run, reportEvery)
-			if err := next.Write(ctx, store); err == nil { // a report that is lost is written again
+			if err := next.Write(ctx, h.rows); err == nil { // a report that is lost is written again
 				last = r
 			}
 			cancel()

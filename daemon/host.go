@@ -83,6 +83,8 @@ type Host struct {
 	registry *client.Hosts
 	own      bool // registry is ours to close
 	id       ashlar.HostID
+	rows     meta.Store    // of all shards, wherever they are
+	referee  trash.Referee // nil: there is none
 	disks    *disks
 	scrub    *scrub.Scrubber
 	roll     *rollcall.Roll
@@ -150,6 +152,10 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 	if h.registry == nil {
 		h.registry, h.own = client.NewHosts(h.place.Map), true
 	}
+	h.rows = client.NewMeta(h.place.Map, h.registry.Shards)
+	if opt.Referee != nil {
+		h.referee = opt.Referee(h.rows)
+	}
 	m, err := h.awaitMap(ctx, "the placement quorum", func(m *topology.Map) bool { return m != nil })
 	if err != nil {
 		return err
@@ -165,7 +171,7 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 		Settle: time.Duration(h.cfg.MissingAfter), Period: time.Duration(h.cfg.MissingPeriod), Log: h.log,
 	})
 	pieces.Stored = h.roll.Stored
-	h.orphans = h.searchOrphans(opt, pieces)
+	h.orphans = h.searchOrphans(pieces)
 	h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, scrub: h.scrub, roll: h.roll, log: h.log, status: opt.Status}
 	if err := openDisks(ctx, h.disks); err != nil {
 		return err
@@ -174,7 +180,7 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 	if err := h.join(ctx, run, m.Cluster); err != nil {
 		return err
 	}
-	if err := h.assemble(run, opt); err != nil {
+	if err := h.assemble(run); err != nil {
 		return err
 	}
 	if !h.own {
@@ -267,7 +273,7 @@ func reportShards(r *placement.Report, shards *replica.Host) {
 }
 
 // assemble puts the rooms together, from the disks upwards.
-func (h *Host) assemble(run context.Context, opt Options) (err error) {
+func (h *Host) assemble(run context.Context) (err error) {
 	pool := buffer.NewPool()
 	memory := stripe.NewMemory(pool, h.cfg.BufferBytes/2)
 	h.arrivals = pool.Share(h.cfg.BufferBytes / 4)
@@ -296,15 +302,11 @@ func (h *Host) assemble(run context.Context, opt Options) (err error) {
 	h.Shards = h.shards
 	h.metadata.Store(h.shards)
 	h.wg.Go(func() { h.followMap(run) })
-	store := client.NewMeta(h.place.Map, h.registry.Shards)
 	worker := &trash.Worker{
-		Store: store, Stripes: h.coord, Led: h.shards.Led, Grace: time.Duration(h.cfg.TrashGrace), Log: h.log,
-	}
-	if opt.Referee != nil {
-		worker.Referee = opt.Referee(store)
+		Store: h.rows, Stripes: h.coord, Referee: h.referee, Led: h.shards.Led, Grace: time.Duration(h.cfg.TrashGrace), Log: h.log,
 	}
 	h.wg.Go(func() { h.orphans.Run(run) })
-	h.wg.Go(func() { h.reportGarbage(run, store, worker) })
+	h.wg.Go(func() { h.reportGarbage(run, worker) })
 	h.wg.Go(func() { worker.Run(run) })
 	return nil
 }

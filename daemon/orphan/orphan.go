@@ -38,7 +38,6 @@ package orphan
 
 import (
 	"context"
-	"encoding/binary"
 	"log/slog"
 	"maps"
 	"sync"
@@ -135,10 +134,6 @@ type candidate struct {
 	tries int // at deleting it
 }
 
-func writeOf(id ashlar.StripeID) ashlar.WriteID {
-	return ashlar.WriteID(binary.BigEndian.Uint64(id[8:]))
-}
-
 // New returns a search.
 func New(cfg Config) *Search {
 	if cfg.Grace == 0 {
@@ -201,7 +196,7 @@ func (s *Search) known(st Stripe) bool {
 	defer s.mu.Unlock()
 	_, waits := s.mu.candidates[st.PieceID.Stripe]
 	_, kept := s.mu.kept[st.PieceID.Stripe]
-	return waits || kept || s.mu.referred[writeOf(st.PieceID.Stripe)] || len(s.mu.candidates) >= candidatesMax
+	return waits || kept || s.mu.referred[st.PieceID.Stripe.Write()] || len(s.mu.candidates) >= candidatesMax
 }
 
 func (s *Search) look(ctx context.Context, st Stripe) {
@@ -234,7 +229,7 @@ func (s *Search) look(ctx context.Context, st Stripe) {
 	if len(s.mu.referred) >= rememberMax {
 		clear(s.mu.referred)
 	}
-	s.mu.referred[writeOf(st.PieceID.Stripe)] = true
+	s.mu.referred[st.PieceID.Stripe.Write()] = true
 }
 
 // unnamed reports whether the row of a stripe may have been lost with the metadata
@@ -242,7 +237,7 @@ func (s *Search) look(ctx context.Context, st Stripe) {
 func (s *Search) unnamed(st Stripe) bool { return s.cfg.Restored().Unnamed(st.Written, s.cfg.Grace) }
 
 func (s *Search) refers(ctx context.Context, id ashlar.StripeID, owner ashlar.Owner) (bool, error) {
-	refers, err := s.cfg.Referee.Refers(ctx, owner.Bucket, owner.Key, []ashlar.Extent{{Write: writeOf(id), Part: owner.Part}})
+	refers, err := s.cfg.Referee.Refers(ctx, owner.Bucket, owner.Key, []ashlar.Extent{{Write: id.Write(), Part: owner.Part}})
 	return err != nil || refers[0], err
 }
 
@@ -286,7 +281,7 @@ func (s *Search) settle(ctx context.Context) {
 		case refers:
 			s.forget(c, func(st *Stats) { st.Spared++ })
 		default:
-			write := writeOf(c.PieceID.Stripe)
+			write := c.PieceID.Stripe.Write()
 			nobodys[write] = append(nobodys[write], c)
 		}
 	}

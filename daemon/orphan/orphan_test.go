@@ -218,7 +218,7 @@ func TestWhatIsNewerThanTheBackupIsKept(t *testing.T) {
 	r.live[6] = true
 	r.seen(t, 6, 15*day)
 	r.later(t, 2*DefaultConfirm)
-	slices.SortFunc(r.deleted, func(a, b ashlar.StripeID) int { return int(writeOf(a)) - int(writeOf(b)) })
+	slices.SortFunc(r.deleted, func(a, b ashlar.StripeID) int { return int(a.Write()) - int(b.Write()) })
 	if !slices.Equal(r.deleted, []ashlar.StripeID{before, later}) {
 		t.Errorf("freed %v, want %v", r.deleted, []ashlar.StripeID{before, later})
 	}
@@ -234,7 +234,7 @@ func TestWhatIsNewerThanTheBackupIsKept(t *testing.T) {
 		r.seen(t, write, age)
 	}
 	r.later(t, 2*DefaultConfirm)
-	slices.SortFunc(r.deleted, func(a, b ashlar.StripeID) int { return int(writeOf(a)) - int(writeOf(b)) })
+	slices.SortFunc(r.deleted, func(a, b ashlar.StripeID) int { return int(a.Write()) - int(b.Write()) })
 	if !slices.Equal(r.deleted, []ashlar.StripeID{begun, lost, skewed}) {
 		t.Errorf("freed %v after the release, want %v", r.deleted, []ashlar.StripeID{begun, lost, skewed})
 	}

@@ -2,7 +2,6 @@ package operate
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -259,7 +258,7 @@ func (c *Cluster) explainStripe(ctx context.Context, id ashlar.StripeID) (*Held,
 		return err == nil && i >= rec.Code.Pieces()
 	})
 	h.Key, h.Bucket, h.Age = rec.Owner.Key, "id "+rec.Owner.Bucket.String(), time.Since(rec.Written).Round(time.Second).String()
-	err := c.why(ctx, h, store.NewReferences(c.Meta), rec.Owner.Bucket, ashlar.WriteID(binary.BigEndian.Uint64(id[8:])))
+	err := c.why(ctx, h, store.NewReferences(c.Meta), rec.Owner.Bucket, id.Write())
 	if err == nil && len(h.Why) == 0 {
 		h.Why = []Why{{What: "nothing refers to it: the search for orphans frees it when it is old enough", Bytes: uint64(rec.StripeBytes)}}
 		if m.Restore.Unnamed(rec.Written, orphan.DefaultGrace) {
