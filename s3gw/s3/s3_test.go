@@ -97,7 +97,7 @@ func TestRange(t *testing.T) {
 		{"bytes=10-", 10, "InvalidRange"}, {"bytes=10-12", 10, "InvalidRange"}, {"bytes=-0", 10, "InvalidRange"}, {"bytes=0-", 0, "InvalidRange"},
 		{"bytes=-1", 0, "InvalidRange"}, {"bytes=99999999999999999999999-", 10, "InvalidRange"},
 		{"", 10, "whole"}, {"bytes=5-3", 10, "whole"}, {"bytes=a-b", 10, "whole"}, {"bytes=", 10, "whole"}, {"bytes=-", 10, "whole"},
-		{"items=0-1", 10, "whole"}, {"bytes=0-1,3-4", 10, "whole"}, {"bytes=1", 10, "whole"}, {"bytes=+1-2", 10, "whole"}, {"bytes=1-2-3", 10, "whole"},
+		{"items=0-1", 10, "whole"}, {"bytes=0-1,3-4", 10, "whole"}, {"bytes=1", 10, "whole"}, {"bytes= -1", 10, "whole"}, {"bytes=1-2 ", 10, "whole"}, {"bytes=+1-2", 10, "whole"}, {"bytes=1-2-3", 10, "whole"},
 	} {
 		r, ok, err := ParseRange(c.header, c.size)
 		got := "whole"

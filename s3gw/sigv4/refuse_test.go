@@ -53,7 +53,7 @@ func TestHeaderRefusals(t *testing.T) {
 		}, "InvalidRequest"},
 		{"two mechanisms", query("X-Amz-Algorithm", algorithm), "InvalidArgument"},
 		{"two headers", func(r *http.Request) { r.Header.Add("Authorization", r.Header.Get("Authorization")) }, "InvalidArgument"},
-		{"garbled", setHeader("Authorization", "Bearer x"), "AuthorizationHeaderMalformed"},
+		{"another scheme", setHeader("Authorization", "Bearer x"), "InvalidArgument"},
 		{"only the algorithm", setHeader("Authorization", algorithm), "AuthorizationHeaderMalformed"},
 		{"no space", auth(algorithm+" ", algorithm), "AuthorizationHeaderMalformed"},
 		{"wrong region", auth("eu-test-1", "us-test-9"), "AuthorizationHeaderMalformed"},
@@ -74,6 +74,7 @@ func TestHeaderRefusals(t *testing.T) {
 		{"unsigned acl", setHeader("X-Amz-Acl", "public-read"), "AccessDenied"},
 		{"no date", func(r *http.Request) { r.Header.Del("X-Amz-Date") }, "AccessDenied"},
 		{"date is no date", setHeader("X-Amz-Date", "yesterday"), "AccessDenied"},
+		{"payload hash is none", setHeader("X-Amz-Content-Sha256", "abc"), "InvalidArgument"},
 		{"no payload hash", func(r *http.Request) { r.Header.Del("X-Amz-Content-Sha256") }, "InvalidRequest"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -209,6 +210,9 @@ func TestUnsignedChunks(t *testing.T) {
 		"5\r\nhello\r\n0\r\n\r\n":                  "IncompleteBody", // fewer than declared
 		"7\r\nhello!!\r\n0\r\n\r\n":                "IncompleteBody", // more than declared
 		"6\r\nhello!\r\n":                          "IncompleteBody",
+		"6\r\nhello!\r\n0\r\na:b\n\r\n\r\n":        "OK", // minio-go's spelling
+		"6\r\nhello!\r\n0\r\na:b\n\r\n\r\n\r\n":    "InvalidRequest",
+		"6\r\nhello!\r\n0\r\n\r\n\r\n":             "InvalidRequest",
 		"6\r\nhello!x\r\n0\r\n\r\n":                "InvalidRequest",
 		"6;chunk-signature=0\r\nhello!\r\n0\r\n":   "InvalidRequest",
 		"\r\n":                                     "InvalidRequest",
