@@ -139,6 +139,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 	as("AKIDNONE", "GET", "/bucket/k", "").want(t, 200, "")
 	nobody("GET", "/bucket/k").want(t, 200, "")
 	nobody("PUT", "/bucket/k").want(t, 403, "AccessDenied")
+	nobody("GET", "/bucket/k?response-content-type=text/html").want(t, 400, "InvalidRequest")
+	as("AKIDOTHER", "GET", "/bucket/k?response-content-type=text/html", "").want(t, 200, "")
 	if a := as(testKey, "GET", "/bucket?policyStatus", ""); !strings.Contains(a.body, "<IsPublic>true</IsPublic>") {
 		t.Error(a.body)
 	}

@@ -78,6 +78,7 @@ func TestPreflight(t *testing.T) {
 	}
 	ask("/bucket/k", method, "PUT").want(t, 400, "BadRequest")
 	ask("/bucket/k", origin, "https://a.example.test").want(t, 400, "BadRequest")
+	ask("/bucket/k", origin, "https://a.example.test", method, "PATCH").want(t, 400, "BadRequest")
 	ask("/bucket/k", origin, "https://a.example.test", method, "PUT", requested, "bad name").want(t, 400, "BadRequest")
 	for _, refused := range [][]string{
 		{"/bucket/k", origin, "https://a.example.test", method, "DELETE"}, {"/bucket/k", origin, "https://evil.test", method, "PUT"},

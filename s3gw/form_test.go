@@ -89,10 +89,10 @@ func TestPostForm(t *testing.T) {
 	for name, old := range map[string]bool{"V4": false, "HMAC-SHA1": true} {
 		f := testForm{
 			bucket: "bucket", old: old, file: "content", fields: [][2]string{
-				{"key", "up/${filename}"}, {"Content-Type", "image/jpeg"}, {"x-amz-meta-Colour", "blue"}, {"acl", "bucket-owner-full-control"},
+				{"key", "up/${filename}"}, {"Content-Type", "image/jpeg"}, {"x-amz-meta-Colour", "blue"}, {"Content-Language", "de"}, {"acl", "bucket-owner-full-control"},
 				{"tagging", "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>"}, {"x-ignore-me", "1"},
 				{"success_action_status", "201"}},
-			conditions: anyForm + `,["eq","$Content-TYPE","image/jpeg"],{"X-AMZ-meta-colour":"blue"},{"acl":"bucket-owner-full-control"},["starts-with","$tagging",""],
+			conditions: anyForm + `,["eq","$Content-TYPE","image/jpeg"],{"X-AMZ-meta-colour":"blue"},{"content-language":"de"},{"acl":"bucket-owner-full-control"},["starts-with","$tagging",""],
 				["starts-with","$success_action_status",""],["content-length-range",7,"7"]`,
 			// Headers of the request are not signed: they must not count.
 			headers: map[string]string{"X-Amz-Meta-Colour": "red", "X-Amz-Meta-More": "x", "Cache-Control": "no-store"},
@@ -102,7 +102,7 @@ func TestPostForm(t *testing.T) {
 		}
 		a := g.do(t, testCall{method: "GET", target: "/bucket/up/photo.jpg"}).want(t, 200, "")
 		h := a.header
-		if a.body != "content" || h.Get("Content-Type") != "image/jpeg" || h.Get("X-Amz-Meta-Colour") != "blue" ||
+		if a.body != "content" || h.Get("Content-Type") != "image/jpeg" || h.Get("X-Amz-Meta-Colour") != "blue" || h.Get("Content-Language") != "de" ||
 			h.Get("X-Amz-Meta-More") != "" || h.Get("Cache-Control") != "" || h.Get("X-Amz-Tagging-Count") != "1" {
 			t.Errorf("%s: %q %v", name, a.body, h)
 		}

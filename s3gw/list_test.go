@@ -253,6 +253,7 @@ func TestMultipartRefusals(t *testing.T) {
 		{"PUT", "/bucket/k?partNumber=1&uploadId=absent", "x", 404, "NoSuchUpload"}, {"PUT", "/bucket/other?partNumber=1&uploadId=" + id, "x", 404, "NoSuchUpload"},
 		{"PUT", "/bucket/k?partNumber=1&uploadId=", "x", 404, "NoSuchUpload"}, {"PUT", "/bucket/k?uploadId=" + id, "x", 400, "InvalidArgument"},
 		{"PUT", "/bucket/k?partNumber=0&uploadId=" + id, "x", 400, "InvalidArgument"}, {"PUT", "/bucket/k?partNumber=10001&uploadId=" + id, "x", 400, "InvalidArgument"},
+		{"GET", "/bucket/none?partNumber=0", "", 400, "InvalidArgument"}, {"GET", "/bucket/none?attributes", "", 400, "InvalidArgument"},
 		{"PUT", "/bucket/k?partNumber=one&uploadId=" + id, "x", 400, "InvalidArgument"}, {"GET", "/bucket/k?uploadId=absent", "", 404, "NoSuchUpload"},
 		{"GET", "/bucket/other?uploadId=" + id, "", 404, "NoSuchUpload"}, {"GET", "/bucket/k?max-parts=x&uploadId=" + id, "", 400, "InvalidArgument"},
 		{"DELETE", "/bucket/k?uploadId=absent", "", 404, "NoSuchUpload"}, {"DELETE", "/bucket/other?uploadId=" + id, "", 404, "NoSuchUpload"},
@@ -282,6 +283,7 @@ func TestMultipartRefusals(t *testing.T) {
 		{H{"X-Amz-Checksum-Algorithm": "SHA256", "X-Amz-Checksum-Type": "FULL_OBJECT"}, 400, "InvalidRequest"},
 		{H{"X-Amz-Checksum-Algorithm": "CRC64NVME", "X-Amz-Checksum-Type": "COMPOSITE"}, 400, "InvalidRequest"},
 		{H{"X-Amz-Checksum-Algorithm": "CRC32", "X-Amz-Checksum-Type": "FULL_OBJECT"}, 200, ""},
+		{H{"X-Amz-Checksum-Algorithm": "crc32", "X-Amz-Checksum-Type": "full_object"}, 200, ""},
 	} {
 		g.do(t, testCall{method: "POST", target: "/bucket/new?uploads", headers: c.headers}).want(t, c.status, c.code)
 	}
