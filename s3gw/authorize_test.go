@@ -387,3 +387,37 @@ func TestSettingsAreJudgedAsTheyAre(t *testing.T) {
 	send("/bucket?ownershipControls", enforced, nil).want(t, 200, "")
 	send("/bucket?acl", "", public).want(t, 400, "AccessControlListNotSupported")
 }
+
+// TestTakenNames: a name of another account's is taken, whatever else a
+// CreateBucket asks for.
+func TestTakenNames(t *testing.T) {
+	g := start(t, func(o *Options) { o.Credentials, o.Region = cast(t), "eu-test-1" })
+	create := func(key string, headers map[string]string) answer {
+		t.Helper()
+		return g.do(t, testCall{method: "PUT", target: "/bucket", headers: headers, key: key, secret: testSecret, region: "eu-test-1"})
+	}
+	create(testKey, nil).want(t, 200, "")
+	create(testKey, nil).want(t, 409, "BucketAlreadyOwnedByYou")
+	for _, headers := range []map[string]string{
+		nil, {"X-Amz-Object-Ownership": "ObjectWriter"}, {"X-Amz-Object-Ownership": "ObjectWriter", "X-Amz-Acl": "public-read"}, {"X-Amz-Bucket-Object-Lock-Enabled": "true"},
+	} {
+		create("AKIDOTHER", headers).want(t, 409, "BucketAlreadyExists")
+	}
+	create("AKIDNONE", nil).want(t, 403, "AccessDenied")
+}
+
+// TestOwnersOfDeleteMarkers: a marker is whose an object would be.
+func TestOwnersOfDeleteMarkers(t *testing.T) {
+	g := startReal(t, "other", func(o *Options) { o.Credentials = cast(t) })
+	for mode, owner := range map[string]string{"BucketOwnerEnforced": homeAccount.Canonical, "ObjectWriter": otherAccount.Canonical} {
+		bucket := "/" + strings.ToLower(mode)
+		g.do(t, testCall{method: "PUT", target: bucket, headers: map[string]string{"X-Amz-Object-Ownership": mode}}).want(t, 200, "")
+		g.do(t, testCall{method: "PUT", target: bucket + "?versioning", body: "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"}).want(t, 200, "")
+		g.do(t, testCall{method: "PUT", target: bucket + "?policy", body: strings.ReplaceAll(strings.Replace(strings.Replace(
+			denial("s3:DeleteObject", "{}"), "Deny", "Allow", 1), `"*"`, `{"AWS":"222"}`, 1), "bucket/", bucket[1:]+"/")}).want(t, 204, "")
+		g.do(t, testCall{method: "DELETE", target: bucket + "/k", key: "AKIDOTHER", secret: testSecret}).want(t, 204, "")
+		if a := g.do(t, testCall{method: "GET", target: bucket + "?versions"}); !strings.Contains(a.body, "<Owner><ID>"+owner+"</ID>") {
+			t.Errorf("%s: %s", mode, a.body)
+		}
+	}
+}
