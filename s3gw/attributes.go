@@ -54,19 +54,19 @@ func (c *call) partsPage() (p partsPage, err error) {
 }
 
 func getObjectAttributes(c *call) error {
-	o, err := c.headObject()
-	if err != nil {
-		return err
-	}
-	if err := c.unlock(&o); err != nil {
-		return err
-	}
 	want, err := c.wantedAttributes()
 	if err != nil {
 		return err
 	}
 	page, err := c.partsPage()
 	if err != nil {
+		return err
+	}
+	o, err := c.headObject()
+	if err != nil {
+		return err
+	}
+	if err := c.unlock(&o); err != nil {
 		return err
 	}
 	cond := s3.Conditions(c.r.Header, "")

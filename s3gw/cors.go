@@ -56,7 +56,7 @@ func (c *call) preflight() error {
 	switch {
 	case origin == "":
 		return s3.E(s3.BadRequest, "Insufficient information. Origin request header needed.")
-	case method == "" || !ok:
+	case !s3.IsCORSMethod(method) || !ok:
 		return s3.E(s3.BadRequest, "Invalid Access-Control-Request-Method or Access-Control-Request-Headers.")
 	case c.bucket == "":
 		return s3.E(s3.AccessForbidden, "")

@@ -127,7 +127,7 @@ func (c *call) openForm() error {
 
 // formHeaders are headers that a form gives as fields.
 var formHeaders = map[string]bool{
-	"Cache-Control": true, "Content-Type": true, "Content-Disposition": true, "Content-Encoding": true, "Expires": true, "Content-Md5": true,
+	"Cache-Control": true, "Content-Type": true, "Content-Disposition": true, "Content-Encoding": true, "Content-Language": true, "Expires": true, "Content-Md5": true,
 }
 
 // readForm reads everything up to the file.

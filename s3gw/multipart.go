@@ -33,7 +33,7 @@ func createUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	if u.Composite, err = checksumType(c.header("X-Amz-Checksum-Type"), alg); err != nil {
+	if u.Composite, err = checksumType(strings.ToUpper(c.header("X-Amz-Checksum-Type")), alg); err != nil {
 		return err
 	}
 	if alg != nil {
@@ -431,6 +431,7 @@ func completeUpload(c *call) error {
 	if cond.CustomerKey, err = c.customerKey(false); err != nil {
 		return err
 	}
+	cond.CustomerKeyNeeded = c.s.rgw
 	o, err := c.s.backend.CompleteUpload(c.ctx, string(c.bucket), string(c.key), id, parts, sum, cond)
 	if err != nil {
 		return c.withKey(err)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"ashlar/s3gw/iam"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/store"
 )
@@ -91,6 +92,11 @@ func (c *call) withKey(err error) error {
 
 // getObject serves GET and HEAD.
 func getObject(c *call) error {
+	if text, given := c.query.Get("partNumber"); given {
+		if _, err := partNumber(text); err != nil {
+			return err
+		}
+	}
 	o, err := c.headObject()
 	if err != nil {
 		return err
@@ -285,6 +291,9 @@ func (c *call) overrides() error {
 			continue
 		}
 		value := c.query[i].Value
+		if c.who.Kind == iam.Anonymous {
+			return s3.E(s3.InvalidRequest, "The response-* parameters need a request with credentials.")
+		}
 		for j := 0; j < len(value); j++ {
 			if value[j] < ' ' && value[j] != '\t' || value[j] == 0x7f {
 				return invalidArgument(c.query[i].Name, c.query[i].Value, "Header value cannot be represented.")

@@ -21,10 +21,12 @@ func (c *call) attributes() (a store.Attributes, err error) {
 		ContentType: c.header("Content-Type"), ContentEncoding: s3.StripChunked(strings.Join(c.r.Header["Content-Encoding"], ",")),
 		ContentDisposition: c.header("Content-Disposition"), ContentLanguage: c.header("Content-Language"),
 		CacheControl: c.header("Cache-Control"), Expires: c.header("Expires"),
-		WebsiteRedirect: c.header("X-Amz-Website-Redirect-Location"),
 	}
 	if a.ContentType == "" {
 		a.ContentType = "binary/octet-stream"
+	}
+	if a.WebsiteRedirect, err = s3.WebsiteRedirect(c.r.Header); err != nil {
+		return a, err
 	}
 	if a.StorageClass, err = s3.StorageClass(c.r.Header); err != nil {
 		return a, err

@@ -39,6 +39,7 @@ const (
 	InvalidPartOrder
 	InvalidPolicyDocument
 	InvalidRange
+	InvalidRedirectLocation
 	InvalidRequest
 	InvalidRetentionPeriod
 	InvalidStorageClass
@@ -131,6 +132,7 @@ var codes = [...]codeInfo{
 	MalformedACLError:                       {"MalformedACLError", 400, "The ACL is not well formed or does not follow the schema."},
 	MaxPostPreDataLengthExceededError:       {"MaxPostPreDataLengthExceededError", 400, "The fields of the form before the file are too large."},
 	InvalidRange:                            {"InvalidRange", 416, "The requested range is not satisfiable."},
+	InvalidRedirectLocation:                 {"InvalidRedirectLocation", 400, "The website redirect location must begin with http://, https:// or / and be at most 2 KiB long."},
 	InvalidRequest:                          {"InvalidRequest", 400, "Invalid request."},
 	InvalidRetentionPeriod:                  {"InvalidRetentionPeriod", 400, "The retention period is not valid."},
 	InvalidStorageClass:                     {"InvalidStorageClass", 400, "The storage class is not valid."},

@@ -24,6 +24,9 @@ type CORSRule struct {
 
 var corsMethods = []string{"GET", "PUT", "POST", "DELETE", "HEAD"}
 
+// IsCORSMethod reports whether a rule may allow the method.
+func IsCORSMethod(method string) bool { return slices.Contains(corsMethods, method) }
+
 // ParseCORS reads a CORSConfiguration.
 func ParseCORS(doc []byte) ([]CORSRule, error) {
 	root, err := parseXML(doc)
@@ -96,7 +99,7 @@ func (r *CORSRule) check() error {
 		return malformed("a rule needs AllowedOrigin and AllowedMethod")
 	}
 	for _, m := range r.Methods {
-		if !slices.Contains(corsMethods, m) {
+		if !IsCORSMethod(m) {
 			return E(InvalidRequest, "Found unsupported HTTP method in CORS config. Unsupported method is "+m)
 		}
 	}

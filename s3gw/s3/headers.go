@@ -76,6 +76,25 @@ func StorageClass(h http.Header) (string, error) {
 	return "", E(InvalidStorageClass, "").With("StorageClassRequested", printable(c))
 }
 
+// redirectBytesMax is AWS's bound.
+const redirectBytesMax = 2048
+
+// WebsiteRedirect reads x-amz-website-redirect-location.
+func WebsiteRedirect(h http.Header) (string, error) {
+	to := h.Get("X-Amz-Website-Redirect-Location")
+	if to == "" {
+		return "", nil
+	}
+	if len(to) <= redirectBytesMax {
+		for _, begin := range []string{"/", "http://", "https://"} {
+			if strings.HasPrefix(to, begin) {
+				return to, nil
+			}
+		}
+	}
+	return "", E(InvalidRedirectLocation, "")
+}
+
 // StripChunked removes aws-chunked from Content-Encoding: it says how the body
 // travelled, not what the object is.
 func StripChunked(encoding string) string {
@@ -188,7 +207,7 @@ func ParseRange(header string, size uint64) (r Range, ok bool, err error) {
 	if !found || strings.IndexByte(spec, ',') >= 0 {
 		return r, false, nil
 	}
-	first, last, found := strings.Cut(textproto.TrimString(spec), "-")
+	first, last, found := strings.Cut(spec, "-")
 	if !found {
 		return r, false, nil
 	}

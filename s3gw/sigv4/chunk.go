@@ -202,8 +202,8 @@ func (c *ChunkReader) finish() error {
 	return io.EOF
 }
 
-// readTrailers reads lines up to the empty one. Signed trailers of some clients
-// have an empty line before the signature; it is allowed once.
+// readTrailers reads lines up to the empty one. Trailers of some clients have an
+// empty line more: signed ones before the signature, unsigned ones at the end.
 func (c *ChunkReader) readTrailers() error {
 	var signed []byte
 	signature := ""
@@ -236,6 +236,10 @@ func (c *ChunkReader) readTrailers() error {
 		signed = append(signed, name+":"+value+"\n"...)
 	}
 	if c.payload.kind != kindChunksSignedTrailer {
+		if end, err := c.src.Peek(2); err == nil && string(end) == "\r\n" && len(signed) > 0 {
+			_, err = c.src.Discard(2)
+			return err
+		}
 		return nil
 	}
 	sum := sha256.Sum256(signed)

@@ -22,6 +22,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -111,6 +112,10 @@ func (v *Verifier) Verify(r *http.Request, q s3.Query) (*Auth, error) {
 	if err := v.checkTime(c); err != nil {
 		return nil, err
 	}
+	payload, err := parsePayload(c.payload)
+	if err != nil {
+		return nil, err
+	}
 	secret, account, err := v.credentials.Lookup(c.accessKey)
 	switch {
 	case errors.Is(err, ErrUnknownKey):
@@ -126,10 +131,7 @@ func (v *Verifier) Verify(r *http.Request, q s3.Query) (*Auth, error) {
 		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", c.accessKey).
 			With("SignatureProvided", c.signature)
 	}
-	a := &Auth{AccessKey: c.accessKey, Account: account, Presigned: c.presigned, Time: c.time}
-	if a.Payload, err = parsePayload(c.payload); err != nil {
-		return nil, err
-	}
+	a := &Auth{AccessKey: c.accessKey, Account: account, Presigned: c.presigned, Time: c.time, Payload: payload}
 	if a.Payload.Signed() {
 		a.Payload.key, a.Payload.stamp, a.Payload.scope, a.Payload.seed = key, c.stamp, c.scope(), c.signature
 	}
@@ -166,6 +168,10 @@ func (v *Verifier) claimOfHeader(r *http.Request, header string) (*claim, error)
 				With("ArgumentName", "Authorization")
 		}
 		return nil, unsupported()
+	}
+	if scheme, _, _ := strings.Cut(header, " "); !strings.HasPrefix(scheme, algorithm) {
+		return nil, s3.E(s3.InvalidArgument, "The type of the authorization is not supported.").With("ArgumentName", "Authorization").
+			With("ArgumentValue", strings.ToValidUTF8(header, "?"))
 	}
 	c, err := parseAuthorization(header)
 	if err != nil {
@@ -428,6 +434,7 @@ func unsignedAmz(h http.Header, signed string) string {
 			missing = append(missing, low)
 		}
 	}
+	slices.Sort(missing)
 	return strings.Join(missing, ", ")
 }
 
