@@ -3,22 +3,26 @@ package dev
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"ashlar"
 	"ashlar/daemon/meta/backup"
+	"ashlar/tools/operate"
 )
 
 // TestRestoreFromBackup takes a backup while clients write, loses every metadata
 // directory and the whole placement quorum, and brings all back over the disks.
 func TestRestoreFromBackup(t *testing.T) {
 	cfg := testConfig(t)
+	cfg.MissingPeriod, cfg.OrphanGrace = time.Second, 4*time.Second
 	c := startOne(t, cfg)
 	client := s3Client(t, c.S3(), cfg)
 	makeBucket(t, client)
@@ -53,6 +57,7 @@ func TestRestoreFromBackup(t *testing.T) {
 	if err := c.place.Restore(t.Context(), info.ID, ashlar.NewID(), info.Created, info.Map); !ashlar.Is(err, ashlar.Denied) {
 		t.Errorf("restored into a cluster that is not empty: %v", err)
 	}
+	putAll(t, client, samples(43, "newer"))
 	before := c.place.Map()
 	c.Close()
 	damaged(t, path)
@@ -88,6 +93,29 @@ func TestRestoreFromBackup(t *testing.T) {
 	}
 	putAll(t, client, samples(42, "later"))
 	awaitHealthy(t, healBound, c.Status)
+	// What was written after the backup has no row: it stays until it is released.
+	sums := func() (kept, freed uint64) {
+		for _, h := range garbageOf(t, c).Hosts {
+			kept, freed = kept+h.Kept, freed+h.Freed
+		}
+		return kept, freed
+	}
+	eventually(t, healBound, func() error {
+		if kept, freed := sums(); kept == 0 || freed != 0 {
+			return fmt.Errorf("%d stripes newer than the backup are kept, %d freed", kept, freed)
+		}
+		return nil
+	})
+	if _, err := c.Ask(t.Context(), operate.GarbageRelease, nil); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, healBound, func() error {
+		if kept, freed := sums(); kept != 0 || freed == 0 {
+			return fmt.Errorf("%d stripes are kept after the release, %d freed", kept, freed)
+		}
+		return nil
+	})
+	checkAll(t, client, objects, "after the release")
 }
 
 // damaged demands that a backup with one bit changed anywhere, or cut short, is
