@@ -167,7 +167,7 @@ func (c *call) authorize() error {
 // demandTags asks for the rights to the tags that a copy takes along; that there
 // are some is known only when the source may be read.
 func (c *call) demandTags() error {
-	if c.route.op != "CopyObject" {
+	if c.route.op != "CopyObject" || c.s.rgw {
 		return nil
 	}
 	replace, err := c.directive("X-Amz-Tagging-Directive")
@@ -245,15 +245,12 @@ func (c *call) judge(r *right) (bool, error) {
 	case r.bucket == "":
 		return own == policy.Allow || c.s.rgw && c.who.Kind == iam.Anonymous && r.action == "s3:ListAllMyBuckets", nil
 	}
+	if c.route.op == "CreateBucket" { // there is none yet, or the handler says whose it is
+		return own == policy.Allow, nil
+	}
 	a, err := c.access(r.bucket)
 	if err != nil {
-		if s3.Classify(err).Code == s3.NoSuchBucket && c.route.op == "CreateBucket" {
-			return own == policy.Allow, nil
-		}
 		return false, withBucket(err, r.bucket)
-	}
-	if r.action == "s3:CreateBucket" { // the name is taken: the handler says by whom
-		return own == policy.Allow, nil
 	}
 	home := c.who.Kind != iam.Anonymous && c.who.Account.Canonical == a.Owner
 	said := a.policy.Evaluate(&q)

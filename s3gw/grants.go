@@ -31,9 +31,9 @@ func (c *call) ownedBy() (w writes, err error) {
 		case given && (canned == "private" || acl.Text(a.Owner) != nil): // only the bucket owner's full control may be said
 			return w, s3.E(s3.AccessControlListNotSupported, "")
 		}
-		return writes{owner: a.Owner}, nil
+		return writes{owner: c.writer(a)}, nil
 	}
-	w.owner = c.who.Account.Canonical
+	w.owner = c.writer(a)
 	if a.ownership == s3.OwnerPreferred && canned == "bucket-owner-full-control" {
 		w.owner = a.Owner
 	}
@@ -46,6 +46,14 @@ func (c *call) ownedBy() (w writes, err error) {
 	}
 	w.acl = acl.Text(w.owner)
 	return w, nil
+}
+
+// writer is whose something is that the sender writes into a bucket.
+func (c *call) writer(a *access) string {
+	if a.ownership == s3.OwnerEnforced {
+		return a.Owner
+	}
+	return c.who.Account.Canonical
 }
 
 // headerACL reads the ACL that a request gives in its headers.

@@ -89,7 +89,7 @@ func deleteObject(c *call) error {
 	if err != nil {
 		return err
 	}
-	d, err := c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(c.key), version, c.auth.Account, cond)
+	d, err := c.remove(c.key, version, cond)
 	if err != nil && !(errors.Is(err, store.ErrNoSuchKey) && len(cond.IfMatch) == 0) {
 		return c.withKey(err)
 	}
@@ -98,6 +98,16 @@ func deleteObject(c *call) error {
 		c.set("X-Amz-Delete-Marker", "true")
 	}
 	return c.empty(http.StatusNoContent)
+}
+
+// remove deletes a version or what is current. A delete marker that takes its
+// place is whose an object would be that the sender puts there.
+func (c *call) remove(key s3.Key, version string, cond store.Conditions) (store.Deleted, error) {
+	a, err := c.access(c.bucket)
+	if err != nil {
+		return store.Deleted{}, err
+	}
+	return c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(key), version, c.writer(a), cond)
 }
 
 // deleteConditions reads the conditions of a DELETE. Size and time, which AWS
@@ -202,7 +212,7 @@ func (c *call) deleteOne(k *s3.DeleteKey) (store.Deleted, error) {
 	if k.ETag != "" {
 		cond.IfMatch = []string{k.ETag}
 	}
-	d, err := c.s.backend.DeleteObject(c.ctx, string(c.bucket), string(key), k.VersionID, c.auth.Account, cond)
+	d, err := c.remove(key, k.VersionID, cond)
 	if errors.Is(err, store.ErrNoSuchKey) && k.ETag == "" {
 		return d, nil
 	}
