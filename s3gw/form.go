@@ -153,6 +153,9 @@ func (c *call) readForm() (*postForm, error) {
 			src.file, f.file = true, p
 			return f, nil
 		}
+		if name == "" {
+			return nil, s3.E(s3.MalformedPOSTRequest, "A field of the form has no name.")
+		}
 		value, err := io.ReadAll(p)
 		if err != nil {
 			return nil, formError(err)
@@ -160,8 +163,8 @@ func (c *call) readForm() (*postForm, error) {
 		if size += len(name) + len(value); size > formFieldsBytesMax {
 			return nil, s3.E(s3.MaxPostPreDataLengthExceededError, "")
 		}
-		if _, twice := f.fields[name]; twice || name == "" {
-			return nil, s3.E(s3.InvalidArgument, "A field of the form has no name or is there twice.").With("ArgumentName", name)
+		if _, twice := f.fields[name]; twice {
+			return nil, s3.E(s3.InvalidArgument, "A field of the form is there twice.").With("ArgumentName", name)
 		}
 		f.fields[name] = string(value)
 	}

@@ -146,6 +146,7 @@ func TestPostFormRefusals(t *testing.T) {
 		"bucket not in policy": {testForm{conditions: `["starts-with","$key",""]`}, 403, "AccessDenied"},
 		"other bucket":         {testForm{conditions: `{"bucket":"other"},["starts-with","$key",""]`}, 403, "AccessDenied"},
 		"extra field":          {testForm{conditions: anyForm, fields: [][2]string{{"x-amz-meta-a", "b"}}}, 403, "AccessDenied"},
+		"field without a name": {testForm{conditions: anyForm, fields: [][2]string{{"", strings.Repeat("x", 30<<10)}}}, 400, "MalformedPOSTRequest"},
 		"field twice":          {testForm{conditions: anyForm, fields: [][2]string{{"KEY", "up/k"}}}, 400, "InvalidArgument"},
 		"bucket field differs": {testForm{conditions: anyForm, fields: [][2]string{{"bucket", "other"}}}, 403, "AccessDenied"},
 		"too large":            {testForm{conditions: anyForm + `,["content-length-range",0,3]`}, 400, "EntityTooLarge"},

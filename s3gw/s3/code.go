@@ -95,10 +95,11 @@ type codeInfo struct {
 	message string
 }
 
+// Clients compare some of these sentences, as of NoSuchBucket: those are worded as S3 words them.
 var codes = [...]codeInfo{
 	InternalError:                           {"InternalError", 500, "The server met an unexpected condition. Please try again."},
 	AccessControlListNotSupported:           {"AccessControlListNotSupported", 400, "The bucket does not allow ACLs."},
-	AccessDenied:                            {"AccessDenied", 403, "Access denied."},
+	AccessDenied:                            {"AccessDenied", 403, "Access Denied"},
 	AuthorizationHeaderMalformed:            {"AuthorizationHeaderMalformed", 400, "The authorization header is malformed."},
 	AuthorizationQueryParametersError:       {"AuthorizationQueryParametersError", 400, "The authorization query parameters are malformed."},
 	AccessForbidden:                         {"AccessForbidden", 403, "CORSResponse: This CORS request is not allowed."},
@@ -106,7 +107,7 @@ var codes = [...]codeInfo{
 	BadDigest:                               {"BadDigest", 400, "The digest that you gave does not match the content that arrived."},
 	BucketAlreadyExists:                     {"BucketAlreadyExists", 409, "The bucket name is taken by another account. Choose another name."},
 	BucketAlreadyOwnedByYou:                 {"BucketAlreadyOwnedByYou", 409, "You made this bucket earlier and you own it."},
-	BucketNotEmpty:                          {"BucketNotEmpty", 409, "The bucket is not empty."},
+	BucketNotEmpty:                          {"BucketNotEmpty", 409, "The bucket you tried to delete is not empty"},
 	ConditionalRequestConflict:              {"ConditionalRequestConflict", 409, "A conflicting request ran at the same time. Please try again."},
 	EntityTooLarge:                          {"EntityTooLarge", 400, "The upload is larger than the maximum that is allowed."},
 	EntityTooSmall:                          {"EntityTooSmall", 400, "The upload is smaller than the minimum that is allowed."},
@@ -148,10 +149,10 @@ var codes = [...]codeInfo{
 	MissingContentLength:                    {"MissingContentLength", 411, "The Content-Length header is required."},
 	MissingRequestBodyError:                 {"MissingRequestBodyError", 400, "The request body is empty."},
 	MissingSecurityHeader:                   {"MissingSecurityHeader", 400, "The request is missing a header or a body that it needs."},
-	NoSuchBucket:                            {"NoSuchBucket", 404, "The bucket does not exist."},
+	NoSuchBucket:                            {"NoSuchBucket", 404, "The specified bucket does not exist"},
 	NoSuchBucketPolicy:                      {"NoSuchBucketPolicy", 404, "The bucket has no policy."},
 	NoSuchCORSConfiguration:                 {"NoSuchCORSConfiguration", 404, "The bucket has no CORS configuration."},
-	NoSuchKey:                               {"NoSuchKey", 404, "The key does not exist."},
+	NoSuchKey:                               {"NoSuchKey", 404, "The specified key does not exist."},
 	NoSuchLifecycleConfiguration:            {"NoSuchLifecycleConfiguration", 404, "The bucket has no lifecycle configuration."},
 	NoSuchObjectLockConfiguration:           {"NoSuchObjectLockConfiguration", 404, "The specified object does not have a ObjectLock configuration"},
 	NoSuchPublicAccessBlockConfiguration:    {"NoSuchPublicAccessBlockConfiguration", 404, "The bucket has no public access block configuration."},

@@ -263,7 +263,7 @@ func TestErrorDocument(t *testing.T) {
 	e := E(NoSuchKey, "").With("Key", "a<b>&\"'\x01\xff")
 	got := string(AppendError(nil, e, "/bkt/a<b", "ID1", "host"))
 	want := `<?xml version="1.0" encoding="UTF-8"?>` + "\n" +
-		`<Error><Code>NoSuchKey</Code><Message>The key does not exist.</Message><Key>a&lt;b&gt;&amp;&quot;&#39;&#x1;` + "\uFFFD" +
+		`<Error><Code>NoSuchKey</Code><Message>The specified key does not exist.</Message><Key>a&lt;b&gt;&amp;&quot;&#39;&#x1;` + "\uFFFD" +
 		`</Key><Resource>/bkt/a&lt;b</Resource><RequestId>ID1</RequestId><HostId>host</HostId></Error>`
 	if got != want {
 		t.Fatalf("got  %s\nwant %s", got, want)
