@@ -18,6 +18,7 @@ import (
 //	GetBucketPolicyStatus            also without a policy, and by the bucket's ACL
 //	PutObject with tags              needs no right to PutObjectTagging
 //	CompleteMultipartUpload, SSE-C   needs the key, and not only where there is a checksum
+//	PUT of data without a length     is taken in Transfer-Encoding: chunked instead of 411
 //	a checksum that is none          BadDigest instead of InvalidRequest
 //	a part number beyond the last    400 InvalidPart instead of 416 InvalidPartNumber
 //	X-Amz-Expires out of bounds      403 AccessDenied instead of 400

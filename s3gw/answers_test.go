@@ -7,6 +7,9 @@ import (
 	"testing"
 )
 
+// endless takes the length from a request.
+func endless(r *http.Request) { r.ContentLength = -1 }
+
 // TestAnswers: every difference between AWS and RGW, with either setting.
 func TestAnswers(t *testing.T) {
 	for _, answers := range []string{AnswersAWS, AnswersRGW} {
@@ -38,6 +41,9 @@ func TestAnswers(t *testing.T) {
 				{call: testCall{method: "GET", target: "/plain?policyStatus"}, aws: "404 NoSuchBucketPolicy", rgw: "200  <IsPublic>true</IsPublic>"},
 				{call: testCall{method: "PUT", target: "/bucket/t", headers: map[string]string{"X-Amz-Tagging": "a=b"}, key: "AKIDOTHER", secret: testSecret}, aws: "403 AccessDenied", rgw: "200"},
 				{call: testCall{method: "PUT", target: "/bucket/t", headers: map[string]string{"X-Amz-Checksum-Sha256": "bad"}}, aws: "400 InvalidRequest", rgw: "400 BadDigest"},
+				{call: testCall{method: "PUT", target: "/bucket/endless", body: strings.Repeat("e", 100<<10), tamper: endless}, aws: "411 MissingContentLength", rgw: "200"},
+				{call: testCall{method: "PUT", target: "/bucket/endless", body: "e", tamper: func(r *http.Request) { endless(r); r.Header.Set("Content-Md5", "AAAAAAAAAAAAAAAAAAAAAA==") }},
+					aws: "411 MissingContentLength", rgw: "400 BadDigest"},
 				{call: testCall{method: "GET", target: "/bucket/k?partNumber=2"}, aws: "416 InvalidPartNumber", rgw: "400 InvalidPart"},
 				{call: testCall{method: "GET", target: "/bucket/k?X-Amz-Expires=604801"}, form: forms[2], aws: "400 AuthorizationQueryParametersError", rgw: "403 AccessDenied"},
 				{call: testCall{method: "GET", target: "/bucket/k?X-Amz-Expires=-1"}, form: forms[2], aws: "400 AuthorizationQueryParametersError", rgw: "403 AccessDenied"},
@@ -55,6 +61,12 @@ func TestAnswers(t *testing.T) {
 				}
 			}
 		})
+	}
+	g := start(t, func(o *Options) { o.Answers = AnswersRGW }).withBucket(t, "bucket")
+	data := strings.Repeat("e", 100<<10)
+	g.do(t, testCall{method: "PUT", target: "/bucket/k", body: data, tamper: endless}).want(t, 200, "")
+	if got, _ := g.stored("bucket", "k"); string(got) != data {
+		t.Errorf("%d bytes of a body without a length", len(got))
 	}
 	if CheckAnswers("gcs") == nil {
 		t.Error("answers that nobody has are taken")

@@ -27,7 +27,7 @@ import (
 type body struct {
 	src    io.Reader
 	chunks *sigv4.ChunkReader // nil if not aws-chunked
-	length int64              // user bytes, always known
+	length int64              // user bytes, -1 if nobody said
 	seen   int64
 	err    error // sticky; io.EOF is the good end
 
@@ -111,13 +111,17 @@ func (c *call) refuseBody() error {
 	return err
 }
 
-// bodyLength returns the number of user bytes that the headers announce.
+// bodyLength returns the number of user bytes that the headers announce, -1 for a
+// body that ends where it ends, which only RGW's answers allow.
 func (c *call) bodyLength() (int64, error) {
 	silent := c.r.ContentLength == 0 && len(c.r.Header["Content-Length"]) == 0
 	if silent && c.route.body == dataBody {
 		return 0, s3.E(s3.MissingContentLength, "")
 	}
 	if !c.auth.Payload.Chunked() {
+		if c.r.ContentLength < 0 && c.s.rgw && c.route.body == dataBody {
+			return -1, nil
+		}
 		if c.r.ContentLength < 0 {
 			return 0, s3.E(s3.MissingContentLength, "")
 		}
@@ -220,8 +224,11 @@ func (b *body) Read(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	if len(p) == 0 && b.seen < b.length {
+	if len(p) == 0 && (b.length < 0 || b.seen < b.length) {
 		return 0, nil
+	}
+	if b.length < 0 {
+		return b.readToEnd(p)
 	}
 	n := 0
 	if left := b.length - b.seen; left > 0 {
@@ -236,6 +243,21 @@ func (b *body) Read(p []byte) (int, error) {
 	}
 	if b.seen == b.length {
 		b.err = b.end()
+	}
+	return n, b.err
+}
+
+// readToEnd reads on in a body of which nobody said how long it is.
+func (b *body) readToEnd(p []byte) (int, error) {
+	n, err := b.src.Read(p)
+	b.take(p[:n])
+	switch {
+	case b.seen > store.PutBytesMax:
+		b.err = s3.E(s3.EntityTooLarge, "")
+	case err == io.EOF:
+		b.err = b.end()
+	case err != nil:
+		b.err = incomplete(err)
 	}
 	return n, b.err
 }
