@@ -17,7 +17,6 @@ import (
 //	GET, HEAD of what is not there   with x-amz-delete-marker: false
 //	GetBucketPolicyStatus            also without a policy, and by the bucket's ACL
 //	PutObject with tags              needs no right to PutObjectTagging
-//	CompleteMultipartUpload, SSE-C   needs the key, and not only where there is a checksum
 //	PUT of data without a length     is taken in Transfer-Encoding: chunked instead of 411
 //	a checksum that is none          BadDigest instead of InvalidRequest
 //	a part number beyond the last    400 InvalidPart instead of 416 InvalidPartNumber

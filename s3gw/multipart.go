@@ -431,7 +431,6 @@ func completeUpload(c *call) error {
 	if cond.CustomerKey, err = c.customerKey(false); err != nil {
 		return err
 	}
-	cond.CustomerKeyNeeded = c.s.rgw
 	o, err := c.s.backend.CompleteUpload(c.ctx, string(c.bucket), string(c.key), id, parts, sum, cond)
 	if err != nil {
 		return c.withKey(err)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5"
+	"slices"
 	"time"
 
 	"ashlar"
@@ -68,14 +69,14 @@ func (s *Store) completeUpload(ctx context.Context, b *bucket, key, uploadID str
 		if err != nil {
 			return Object{}, err
 		}
-		if cond.CustomerKey != nil || up.enc.GetMode() == row.Encryption_SSE_C && (up.ChecksumAlgorithm != "" || cond.CustomerKeyNeeded) {
-			if _, err := s.uploadKey(ctx, b, up, cond.CustomerKey); err != nil {
-				return Object{}, err
-			}
-		}
 		a, err := s.assemble(ctx, up, parts, sum)
 		if err != nil {
 			return Object{}, err
+		}
+		if cond.CustomerKey != nil || up.enc.GetMode() == row.Encryption_SSE_C && a.checked() {
+			if _, err := s.uploadKey(ctx, b, up, cond.CustomerKey); err != nil {
+				return Object{}, err
+			}
 		}
 		o, err := s.commitUpload(ctx, b, a, cond)
 		if _, _, disturbed := conditionAt(err); !disturbed {
@@ -128,6 +129,11 @@ type assembled struct {
 	sums    []byte // the parts' checksums, if the object has one
 	salts   []byte // the parts' salts, if they are encrypted
 	object  *row.Object
+}
+
+// checked reports whether the upload or one of the chosen parts has a checksum.
+func (a *assembled) checked() bool {
+	return a.up.ChecksumAlgorithm != "" || slices.ContainsFunc(a.parts, func(p storedPart) bool { return p.Checksum != nil })
 }
 
 // assemble reads the stored parts and checks the client's list against them.

@@ -179,10 +179,8 @@ type Conditions struct {
 	// has judged the right to it.
 	Bypass bool
 	// CustomerKey is the key that came with a CompleteUpload, nil if none did. One
-	// that came must be the upload's; an upload with a checksum needs it.
+	// that came must be the upload's; an upload or a part with a checksum needs it.
 	CustomerKey []byte
-	// CustomerKeyNeeded makes every upload with a customer's key need it.
-	CustomerKeyNeeded bool
 }
 
 // PutRequest describes a PUT of an object.
