@@ -140,7 +140,8 @@ func awaitS3(ctx context.Context, addr string) error {
 		}
 		if resp, err := http.DefaultClient.Do(req); err == nil {
 			resp.Body.Close()
-			if resp.StatusCode == http.StatusForbidden { // it verifies, so it serves
+			switch resp.StatusCode {
+			case http.StatusForbidden, http.StatusOK: // it judges who asks, so it serves; 200 with RGW's answers
 				return nil
 			}
 		}
