@@ -31,6 +31,15 @@ const (
 	Trust
 )
 
+// Clients compare these sentences: they are worded as S3 words them.
+var (
+	errNoObject         = errors.New("Policies must be valid JSON and the first byte must be '{'")
+	errInvalidJSON      = errors.New("This policy contains invalid Json")
+	errInvalidPrincipal = errors.New("Invalid principal in policy")
+	errInvalidAction    = errors.New("Policy has invalid action")
+	errInvalidResource  = errors.New("Policy has invalid resource")
+)
+
 // ErrTooLarge says that a document is longer than its bound.
 var ErrTooLarge = errors.New("the policy is larger than allowed")
 
@@ -50,7 +59,7 @@ func Parse(doc []byte, kind Kind, bucket string) (*Policy, error) {
 	}
 	members, ok := root.(object)
 	if !ok {
-		return nil, errors.New("policies must be a JSON object")
+		return nil, errNoObject
 	}
 	b := builder{kind: kind, bucket: bucket}
 	return b.policy(members)
@@ -74,10 +83,13 @@ func parseJSON(doc []byte) (any, error) {
 	d.UseNumber()
 	v, err := parseValue(d, 0)
 	if err != nil {
-		return nil, fmt.Errorf("policies must be valid JSON: %w", err)
+		if !bytes.HasPrefix(bytes.TrimSpace(doc), []byte("{")) {
+			return nil, errNoObject
+		}
+		return nil, errInvalidJSON
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("policies must be valid JSON: there is more behind the end")
+		return nil, errInvalidJSON
 	}
 	return v, nil
 }
@@ -141,7 +153,7 @@ func (b *builder) policy(members object) (*Policy, error) {
 		switch m.name {
 		case "Version":
 			if text != "2012-10-17" && text != "2008-10-17" {
-				return nil, errors.New("the policy must contain a valid version string: 2012-10-17 or 2008-10-17")
+				return nil, errors.New("The policy must contain a valid version string")
 			}
 			b.variables = text == "2012-10-17"
 		case "Id":
@@ -159,8 +171,11 @@ func (b *builder) policy(members object) (*Policy, error) {
 	if o, one := statements.(object); one {
 		list, ok = []any{o}, true
 	}
-	if !ok || len(list) == 0 {
-		return nil, errors.New("missing required field Statement")
+	if ok && len(list) == 0 {
+		return nil, errors.New("Could not parse the policy: Statement is empty!")
+	}
+	if !ok {
+		return nil, errors.New("Missing required field Statement")
 	}
 	sids := map[string]bool{}
 	for _, v := range list {
@@ -224,7 +239,7 @@ func (b *builder) statement(o object) (*statement, string, error) {
 	}
 	switch s.deny = effect == "Deny"; {
 	case effect != "Allow" && effect != "Deny":
-		return nil, "", fmt.Errorf("invalid effect %q: Allow or Deny", effect)
+		return nil, "", fmt.Errorf("Invalid effect: %s", effect)
 	case s.actions == nil:
 		return nil, "", errors.New("missing required field Action")
 	case (s.principals == nil) != (b.kind == Identity):
@@ -263,16 +278,16 @@ func (b *builder) principals(v any) (*principals, error) {
 	}
 	o, ok := v.(object)
 	if !ok || len(o) == 0 {
-		return nil, errors.New(`invalid principal in policy: want "*" or an object`)
+		return nil, errInvalidPrincipal
 	}
 	for _, m := range o {
 		names, err := texts(m.value, "Principal")
 		if err != nil {
-			return nil, err
+			return nil, errInvalidPrincipal
 		}
 		for _, name := range names {
 			if !p.add(m.name, name, b.kind) {
-				return nil, fmt.Errorf("invalid principal in policy: %q: %q", m.name, name)
+				return nil, errInvalidPrincipal
 			}
 		}
 	}
@@ -342,7 +357,7 @@ func validAccount(id string) bool {
 func (b *builder) actions(v any) ([]pattern, error) {
 	names, err := texts(v, "Action")
 	if err != nil {
-		return nil, err
+		return nil, errInvalidAction
 	}
 	out := make([]pattern, len(names))
 	for i, name := range names {
@@ -357,7 +372,7 @@ func (b *builder) actions(v any) ([]pattern, error) {
 			valid = valid && (strings.EqualFold(service, "sts") || name == "*")
 		}
 		if !valid {
-			return nil, fmt.Errorf("policy has invalid action %q", name)
+			return nil, errInvalidAction
 		}
 		out[i], _ = parsePattern(lower(name), true, false)
 	}
@@ -367,13 +382,13 @@ func (b *builder) actions(v any) ([]pattern, error) {
 func (b *builder) resources(v any) ([]pattern, error) {
 	names, err := texts(v, "Resource")
 	if err != nil {
-		return nil, err
+		return nil, errInvalidResource
 	}
 	out := make([]pattern, len(names))
 	for i, name := range names {
 		p, ok := parsePattern(name, true, b.variables)
 		if !ok || !b.resource(name) {
-			return nil, fmt.Errorf("policy has invalid resource %q", name)
+			return nil, errInvalidResource
 		}
 		out[i] = p
 	}

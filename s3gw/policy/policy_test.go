@@ -201,3 +201,21 @@ func TestKinds(t *testing.T) {
 		t.Error(d)
 	}
 }
+
+func TestRefusalsAreWordedAsS3WordsThem(t *testing.T) {
+	for doc, want := range map[string]string{
+		"x":                "Policies must be valid JSON and the first byte must be '{'",
+		`{"Version":`:      "This policy contains invalid Json",
+		`{}`:               "Missing required field Statement",
+		`{"Statement":[]}`: "Could not parse the policy: Statement is empty!",
+		bucketPolicy(`"Principal":"ann","Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*"`):            "Invalid principal in policy",
+		bucketPolicy(`"Principal":{"AWS":[]},"Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*"`):       "Invalid principal in policy",
+		bucketPolicy(everybody + `,"Action":"s3:Nothing","Resource":"arn:aws:s3:::b/*"`):                   "Policy has invalid action",
+		bucketPolicy(everybody + `,"Action":"s3:GetObject","Resource":[]`):                                 "Policy has invalid resource",
+		`{"Statement":[{"Effect":"Maybe",` + everybody + `,"Action":"s3:*","Resource":"arn:aws:s3:::b"}]}`: "Invalid effect: Maybe",
+	} {
+		if _, err := Parse([]byte(doc), Bucket, "b"); err == nil || err.Error() != want {
+			t.Errorf("%s: got %v, want %q", doc, err, want)
+		}
+	}
+}

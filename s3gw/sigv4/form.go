@@ -39,7 +39,7 @@ func (v *Verifier) VerifyForm(fields map[string]string) (*Auth, error) {
 		return nil, s3.Classify(err)
 	}
 	if !signed(secret) {
-		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", auth.AccessKey)
+		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", auth.AccessKey).With("StringToSign", fields["policy"])
 	}
 	auth.Account = account
 	return auth, nil
@@ -52,7 +52,7 @@ func (v *Verifier) formClaim(fields map[string]string) (auth *Auth, signed func(
 	if fields["x-amz-algorithm"] == "" && fields["x-amz-credential"] == "" {
 		accessKey, given := fields["awsaccesskeyid"], fields["signature"]
 		if accessKey == "" || given == "" {
-			return nil, nil, missingField("AWSAccessKeyId and signature, or x-amz-credential and x-amz-signature")
+			return nil, nil, missingField("x-amz-credential")
 		}
 		return &Auth{AccessKey: accessKey, Version2: true}, func(secret string) bool {
 			h := hmac.New(sha1.New, []byte(secret))
@@ -61,20 +61,31 @@ func (v *Verifier) formClaim(fields map[string]string) (auth *Auth, signed func(
 		}, nil
 	}
 	if fields["x-amz-algorithm"] != algorithm {
-		return nil, nil, s3.E(s3.InvalidArgument, "x-amz-algorithm must be "+algorithm)
+		return nil, nil, badField("X-Amz-Algorithm", fields["x-amz-algorithm"], "Only "+algorithm+" is supported")
 	}
-	scope := strings.Split(fields["x-amz-credential"], "/")
+	for _, name := range []string{"x-amz-credential", "x-amz-date", "x-amz-signature"} {
+		if fields[name] == "" {
+			return nil, nil, missingField(name)
+		}
+	}
+	var c claim
+	credential := fields["x-amz-credential"]
+	why := c.setCredential(credential)
+	if why == "" && c.region != v.region {
+		why = v.wrongRegion(c.region)
+	}
+	if why != "" {
+		return nil, nil, badField("x-amz-credential", credential, why)
+	}
 	at, err := time.Parse(stampLayout, fields["x-amz-date"])
-	switch {
-	case fields["x-amz-signature"] == "":
-		return nil, nil, missingField("x-amz-signature")
-	case err != nil:
-		return nil, nil, missingField("x-amz-date")
-	case len(scope) != 5 || scope[0] == "" || scope[1] != at.Format(dateLayout) || scope[2] != v.region || scope[3] != service || scope[4] != scopeTail:
-		return nil, nil, s3.E(s3.InvalidArgument, "The x-amz-credential of the form is not ACCESS-KEY/DATE/"+v.region+"/s3/aws4_request.")
+	if err != nil {
+		return nil, nil, badField("X-Amz-Date", fields["x-amz-date"], "X-Amz-Date must be formated via ISO8601 Long format")
 	}
-	return &Auth{AccessKey: scope[0], Time: at}, func(secret string) bool {
-		sum := v.keys.get(scope[0], secret, scope[1], scope[2]).mac([]byte(policy))
+	if c.date != at.Format(dateLayout) {
+		return nil, nil, badField("x-amz-credential", credential, "Invalid credential date. Date is not the same as X-Amz-Date.")
+	}
+	return &Auth{AccessKey: c.accessKey, Time: at}, func(secret string) bool {
+		sum := v.keys.get(c.accessKey, secret, c.date, c.region).mac([]byte(policy))
 		return equal(hex.EncodeToString(sum[:]), fields["x-amz-signature"])
 	}, nil
 }
@@ -84,5 +95,9 @@ func equal(want, given string) bool {
 }
 
 func missingField(names string) error {
-	return s3.E(s3.InvalidArgument, "A form with a policy needs the field "+names+".")
+	return badField(names, "", "Bucket POST must contain a field named '"+names+"'.  If it is specified, please check the order of the fields.")
+}
+
+func badField(name, value, why string) error {
+	return s3.E(s3.InvalidArgument, why).With("ArgumentName", name).With("ArgumentValue", strings.ToValidUTF8(value, "?"))
 }

@@ -67,7 +67,7 @@ func parsePayload(s string) (p Payload, err error) {
 		p.kind = kindHashed
 		if n, err := hex.Decode(p.SHA256[:], []byte(s[:min(len(s), 64)])); err != nil || n != 32 || len(s) != 64 {
 			return p, s3.E(s3.InvalidArgument, "x-amz-content-sha256 must be UNSIGNED-PAYLOAD, "+streamUnsignedTrailer+", "+
-				streamSigned+", "+streamSignedTrailer+" or a valid sha256 value.").
+				streamSigned+", "+streamSignedTrailer+", "+streamECDSA+", "+streamECDSATrailer+" or a valid sha256 value.").
 				With("ArgumentName", "x-amz-content-sha256").With("ArgumentValue", s)
 		}
 	}

@@ -328,3 +328,31 @@ func TestFormsOfDate(t *testing.T) {
 		}
 	}
 }
+
+// Clients find in these sentences what to do better.
+func TestRefusalsSayWhatIsWrong(t *testing.T) {
+	v := testVerifier(testTime)
+	for _, c := range []struct {
+		edit edit
+		want string
+	}{
+		{setHeader("Authorization", "Bearer"), "one and only one ' ' (space) required"},
+		{setHeader("Authorization", "Bearer x"), "Unsupported Authorization Type"},
+		{auth("Credential=", "Crudential="), "requires three components"},
+		{auth("Signature=", "Signature-"), `the authorization component "Signature-`},
+		{func(r *http.Request) {
+			r.Header.Set("Authorization", algorithm+" Credential=a/20260228/eu-test-1/s3/aws4_request, Signature=0")
+		},
+			"missing SignedHeaders."},
+		{auth("eu-test-1", "us-test-9"), "; the region 'us-test-9' is wrong; expecting 'eu-test-1'"},
+		{auth("/s3/", "/ec2/"), `incorrect service "ec2". This endpoint belongs to "s3".`},
+		{auth("aws4_request", "aws5_request"), `incorrect terminal "aws5_request". This endpoint uses "aws4_request".`},
+		{auth("20260228", "2026022x"), `incorrect date format "2026022x"`},
+	} {
+		r := signed(t, "PUT", "http://h.example/b/k", unsignedPayload, nil, false)
+		c.edit(r)
+		if _, err := verify(t, v, r); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q", err, c.want)
+		}
+	}
+}

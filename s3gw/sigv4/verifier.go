@@ -169,16 +169,21 @@ func (v *Verifier) claimOfHeader(r *http.Request, header string) (*claim, error)
 		}
 		return nil, unsupported()
 	}
-	if scheme, _, _ := strings.Cut(header, " "); !strings.HasPrefix(scheme, algorithm) {
-		return nil, s3.E(s3.InvalidArgument, "The type of the authorization is not supported.").With("ArgumentName", "Authorization").
+	scheme, _, spaced := strings.Cut(header, " ")
+	if !strings.HasPrefix(scheme, algorithm) {
+		why := "Unsupported Authorization Type"
+		if !spaced {
+			why = "Authorization header is invalid -- one and only one ' ' (space) required."
+		}
+		return nil, s3.E(s3.InvalidArgument, why).With("ArgumentName", "Authorization").
 			With("ArgumentValue", strings.ToValidUTF8(header, "?"))
 	}
 	c, err := parseAuthorization(header)
 	if err != nil {
 		return nil, err
 	}
-	if err := v.checkScope(c, s3.AuthorizationHeaderMalformed); err != nil {
-		return nil, err
+	if c.region != v.region {
+		return nil, s3.E(s3.AuthorizationHeaderMalformed, "The authorization header is malformed; "+v.wrongRegion(c.region)).With("Region", v.region)
 	}
 	if c.time, c.stamp, err = requestTime(r.Header); err != nil {
 		return nil, err
@@ -219,16 +224,23 @@ func parseAuthorization(header string) (*claim, error) {
 		case "Signature":
 			into = &c.signature
 		}
-		if !ok || into == nil || *into != "" || value == "" {
-			return bad("it must hold Credential, SignedHeaders and Signature, each once.")
+		if !ok || value == "" {
+			return bad("the authorization component " + quoted(strings.TrimSpace(field)) + " is malformed.")
+		}
+		if into == nil || *into != "" {
+			return bad("the authorization header requires three components: Credential, SignedHeaders, and Signature.")
 		}
 		*into = value
 	}
-	if credential == "" || c.signedHeaders == "" || c.signature == "" {
-		return bad("it must hold Credential, SignedHeaders and Signature, each once.")
+	for _, p := range []struct{ name, value string }{
+		{"Credential", credential}, {"SignedHeaders", c.signedHeaders}, {"Signature", c.signature},
+	} {
+		if p.value == "" {
+			return bad("missing " + p.name + ".")
+		}
 	}
-	if !c.setCredential(credential) {
-		return bad(`the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".`)
+	if why := c.setCredential(credential); why != "" {
+		return bad(why)
 	}
 	if !validSignature(c.signature) {
 		return bad("the Signature must be 64 hexadecimal digits.")
@@ -236,26 +248,34 @@ func parseAuthorization(header string) (*claim, error) {
 	return c, nil
 }
 
-// setCredential splits AKID/date/region/service/aws4_request; it reports
-// whether it has that form. The access key itself may hold slashes.
-func (c *claim) setCredential(s string) bool {
+// setCredential splits AKID/date/region/service/aws4_request; it returns what is
+// wrong with it, or nothing. The access key itself may hold slashes.
+func (c *claim) setCredential(s string) string {
+	const malformed = `the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".`
 	var tail [4]string
 	for i := 3; i >= 0; i-- {
 		at := strings.LastIndexByte(s, '/')
 		if at < 0 {
-			return false
+			return malformed
 		}
 		s, tail[i] = s[:at], s[at+1:]
 	}
-	if s == "" || len(tail[0]) != len(dateLayout) || tail[2] != service || tail[3] != scopeTail {
-		return false
-	}
-	if _, err := time.Parse(dateLayout, tail[0]); err != nil {
-		return false
+	_, err := time.Parse(dateLayout, tail[0])
+	switch {
+	case s == "":
+		return malformed
+	case err != nil || len(tail[0]) != len(dateLayout):
+		return "incorrect date format " + quoted(tail[0]) + `. This date in the credential must be in the format "yyyyMMdd".`
+	case tail[2] != service:
+		return "incorrect service " + quoted(tail[2]) + `. This endpoint belongs to "s3".`
+	case tail[3] != scopeTail:
+		return "incorrect terminal " + quoted(tail[3]) + `. This endpoint uses "aws4_request".`
 	}
 	c.accessKey, c.date, c.region = s, tail[0], tail[1]
-	return true
+	return ""
 }
+
+func quoted(s string) string { return `"` + strings.ToValidUTF8(s, "?") + `"` }
 
 func validSignature(s string) bool {
 	if len(s) != 64 {
@@ -269,13 +289,10 @@ func validSignature(s string) bool {
 	return true
 }
 
-// checkScope judges region; form, service and terminator are judged by setCredential.
-func (v *Verifier) checkScope(c *claim, code s3.Code) error {
-	if c.region == v.region {
-		return nil
-	}
-	return s3.E(code, "The authorization is malformed; the region '"+strings.ToValidUTF8(c.region, "?")+
-		"' is wrong; expecting '"+v.region+"'").With("Region", v.region)
+// wrongRegion is what follows "…; " where the region of the scope is another one; old
+// clients find the right one in these words, with these quotes.
+func (v *Verifier) wrongRegion(region string) string {
+	return "the region '" + strings.ToValidUTF8(region, "?") + "' is wrong; expecting '" + v.region + "'"
 }
 
 // requestTime reads x-amz-date or, failing that, Date.
@@ -332,30 +349,33 @@ func (v *Verifier) claimOfQuery(r *http.Request, q s3.Query) (*claim, error) {
 				"X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.")
 		}
 	}
-	switch {
-	case alg != algorithm:
+	const parsing = "Error parsing the X-Amz-Credential parameter; "
+	if alg != algorithm {
 		return bad(`X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"`)
-	case !c.setCredential(credential):
-		return bad(`Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting ` +
-			`"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".`)
-	case !validSignature(c.signature):
+	}
+	if why := c.setCredential(credential); why != "" {
+		return bad(parsing + why)
+	}
+	if !validSignature(c.signature) {
 		return nil, s3.E(s3.SignatureDoesNotMatch, "")
 	}
-	if err := v.checkScope(c, s3.AuthorizationQueryParametersError); err != nil {
-		return nil, err
+	if c.region != v.region {
+		return nil, s3.E(s3.AuthorizationQueryParametersError, parsing+v.wrongRegion(c.region)).With("Region", v.region)
 	}
 	var err error
 	if c.time, err = time.Parse(stampLayout, c.stamp); err != nil {
 		return bad(`X-Amz-Date must be in the ISO8601 Long Format "yyyyMMdd'T'HHmmss'Z'"`)
 	}
 	if c.stamp[:len(dateLayout)] != c.date {
-		return bad("Invalid credential date. Date is not the same as X-Amz-Date.")
+		return bad("Invalid credential date " + quoted(c.date) + ". This date is not the same as X-Amz-Date: " + quoted(c.stamp[:len(dateLayout)]) + ".")
 	}
 	seconds, err := strconv.Atoi(expires)
 	switch {
 	case err != nil:
 		return bad("X-Amz-Expires should be a number")
-	case seconds <= 0:
+	case seconds < 0:
+		return outOfBounds("X-Amz-Expires must be non-negative")
+	case seconds == 0:
 		return outOfBounds("X-Amz-Expires must be positive")
 	case seconds > expiresSecondsMax:
 		return outOfBounds("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds")
@@ -386,6 +406,7 @@ func (v *Verifier) checkTime(c *claim) error {
 		return s3.E(s3.AccessDenied, "Request is not yet valid").With("X-Amz-Date", c.stamp)
 	case now.After(c.time.Add(c.expires)):
 		return s3.E(s3.AccessDenied, "Request has expired").
+			With("X-Amz-Expires", strconv.Itoa(int(c.expires/time.Second))).
 			With("Expires", c.time.Add(c.expires).UTC().Format(time.RFC3339)).
 			With("ServerTime", now.UTC().Format(time.RFC3339))
 	}
