@@ -107,6 +107,10 @@ func TestEncryptionHeaders(t *testing.T) {
 	source := map[string]string{"X-Amz-Copy-Source": "bucket/k"}
 	g.do(t, testCall{method: "PUT", target: "/bucket/copy", headers: source}).want(t, 400, "InvalidRequest")
 	from := customerHeaders("X-Amz-Copy-Source-", k)
+	// Another encryption is change enough for a copy to itself, also where it is the bucket's.
+	g.do(t, testCall{method: "PUT", target: "/bucket/self", body: "content", headers: own}).want(t, 200, "")
+	g.do(t, testCall{method: "PUT", target: "/bucket/self", headers: merge(from, map[string]string{"X-Amz-Copy-Source": "bucket/self"})}).want(t, 200, "")
+	g.do(t, testCall{method: "GET", target: "/bucket/self"}).want(t, 200, "")
 	g.do(t, testCall{method: "PUT", target: "/bucket/copy", headers: merge(source, from, map[string]string{sseHeader: "AES256"})}).want(t, 200, "")
 	if got := g.do(t, testCall{method: "GET", target: "/bucket/copy"}).want(t, 200, ""); got.body != "content" || got.header.Get(sseHeader) != "AES256" {
 		t.Errorf("%q %v", got.body, got.header)

@@ -260,7 +260,8 @@ func (c *call) directive(canonical string) (replace bool, err error) {
 	case "REPLACE":
 		return true, nil
 	default:
-		return false, invalidArgument(strings.ToLower(canonical), v, "Unknown "+strings.ToLower(canonical)+".")
+		what, _ := strings.CutSuffix(strings.TrimPrefix(strings.ToLower(canonical), "x-amz-"), "-directive")
+		return false, invalidArgument(strings.ToLower(canonical), v, "Unknown "+what+" directive.")
 	}
 }
 
@@ -305,7 +306,7 @@ func copyObject(c *call) error {
 	}
 	req.Put = store.PutRequest{Bucket: string(c.bucket), Key: string(c.key), Owner: own.owner, ACL: own.acl, Attributes: attr, Conditions: c.writeConditions(), Lock: lock, Encryption: enc}
 	same := srcBucket == c.bucket && srcKey == c.key && version == ""
-	if same && enc == nil && !req.Replace && attr.WebsiteRedirect == "" && c.header("X-Amz-Storage-Class") == "" {
+	if same && enc == nil && req.SourceKey == nil && !req.Replace && attr.WebsiteRedirect == "" && c.header("X-Amz-Storage-Class") == "" {
 		return s3.E(s3.InvalidRequest, "This copy request is illegal because it is trying to copy an object to itself without changing "+
 			"the object's metadata, storage class, website redirect location or encryption attributes.")
 	}

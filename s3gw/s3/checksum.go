@@ -1,16 +1,11 @@
 package s3
 
 import (
-	"crypto/sha1"
-	"crypto/sha256"
 	"encoding/base64"
 	"hash"
-	"hash/crc32"
 	"net/http"
 	"strconv"
 	"strings"
-
-	"github.com/minio/crc64nvme"
 
 	"ashlar/s3gw/store"
 )
@@ -23,22 +18,26 @@ type Algorithm struct {
 	Header, Element string
 	// Bytes is the length of the digest.
 	Bytes int
-	// New returns a fresh hash.
-	New func() hash.Hash
 	// FullObject says that parts may be combined into a full-object checksum,
 	// Composite that a checksum over the parts' checksums exists.
 	FullObject, Composite bool
 }
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// New returns a fresh hash.
+func (a *Algorithm) New() hash.Hash { return store.NewHash(a.Name) }
 
 // Algorithms are the checksums that Ashlar verifies and keeps.
 var Algorithms = []*Algorithm{
-	{store.CRC32, "X-Amz-Checksum-Crc32", "ChecksumCRC32", 4, func() hash.Hash { return crc32.NewIEEE() }, true, true},
-	{store.CRC32C, "X-Amz-Checksum-Crc32c", "ChecksumCRC32C", 4, func() hash.Hash { return crc32.New(castagnoli) }, true, true},
-	{store.CRC64NVME, "X-Amz-Checksum-Crc64nvme", "ChecksumCRC64NVME", 8, func() hash.Hash { return crc64nvme.New() }, true, false},
-	{store.SHA1, "X-Amz-Checksum-Sha1", "ChecksumSHA1", 20, sha1.New, false, true},
-	{store.SHA256, "X-Amz-Checksum-Sha256", "ChecksumSHA256", 32, sha256.New, false, true},
+	{store.CRC32, "X-Amz-Checksum-Crc32", "ChecksumCRC32", 4, true, true},
+	{store.CRC32C, "X-Amz-Checksum-Crc32c", "ChecksumCRC32C", 4, true, true},
+	{store.CRC64NVME, "X-Amz-Checksum-Crc64nvme", "ChecksumCRC64NVME", 8, true, false},
+	{store.MD5, "X-Amz-Checksum-Md5", "ChecksumMD5", 16, false, true},
+	{store.SHA1, "X-Amz-Checksum-Sha1", "ChecksumSHA1", 20, false, true},
+	{store.SHA256, "X-Amz-Checksum-Sha256", "ChecksumSHA256", 32, false, true},
+	{store.SHA512, "X-Amz-Checksum-Sha512", "ChecksumSHA512", 64, false, true},
+	{store.XXHASH128, "X-Amz-Checksum-Xxhash128", "ChecksumXXHASH128", 16, false, true},
+	{store.XXHASH3, "X-Amz-Checksum-Xxhash3", "ChecksumXXHASH3", 8, false, true},
+	{store.XXHASH64, "X-Amz-Checksum-Xxhash64", "ChecksumXXHASH64", 8, false, true},
 }
 
 // AlgorithmOf finds an algorithm by its name, in any case; nil if unknown.
@@ -111,7 +110,7 @@ func ChecksumOf(h http.Header) (*Algorithm, *store.Checksum, error) {
 		}
 		a := algorithmOfHeader(name)
 		if a == nil {
-			return nil, nil, E(InvalidRequest, "The checksum algorithm of "+strings.ToLower(name)+" is not supported.")
+			return nil, nil, E(InvalidRequest, "The algorithm type you specified in x-amz-checksum- header is invalid.")
 		}
 		if sum != nil || len(values) != 1 {
 			return nil, nil, E(InvalidRequest, "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
@@ -135,7 +134,7 @@ func TrailerOf(h http.Header) (*Algorithm, error) {
 	name := strings.TrimSpace(values[0])
 	a := algorithmOfHeader(name)
 	if len(values) > 1 || a == nil {
-		return nil, E(InvalidRequest, "The value specified in the x-amz-trailer header is not supported.")
+		return nil, E(InvalidRequest, "The value specified in the x-amz-trailer header is not supported")
 	}
 	return a, nil
 }
@@ -151,7 +150,7 @@ func RequestedAlgorithm(h http.Header, canonical string) (*Algorithm, error) {
 		return a, nil
 	}
 	return nil, E(InvalidRequest, "Checksum algorithm provided is unsupported. Please try again with any of the valid types: "+
-		"[CRC32, CRC32C, CRC64NVME, SHA1, SHA256].")
+		"[CRC32, CRC32C, CRC64NVME, MD5, SHA1, SHA256, SHA512, XXHASH128, XXHASH3, XXHASH64]")
 }
 
 // ParseMD5 reads Content-MD5; ok is false if the header is absent.

@@ -1,13 +1,17 @@
 package store
 
 import (
+	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/binary"
 	"hash"
 	"hash/crc32"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/minio/crc64nvme"
+	"github.com/zeebo/xxh3"
 )
 
 // crc describes a cyclic redundancy check whose values can be combined: all of
@@ -23,8 +27,8 @@ var crcs = map[string]crc{
 	CRC64NVME: {0x9a6c9329ac4bc9b5, 64},
 }
 
-// newHash returns the hash of a checksum algorithm, or nil if it is unknown.
-func newHash(algorithm string) hash.Hash {
+// NewHash returns the hash of a checksum algorithm, or nil if it is unknown.
+func NewHash(algorithm string) hash.Hash {
 	switch algorithm {
 	case CRC32:
 		return crc32.NewIEEE()
@@ -36,8 +40,28 @@ func newHash(algorithm string) hash.Hash {
 		return sha1.New()
 	case SHA256:
 		return sha256.New()
+	case SHA512:
+		return sha512.New()
+	case MD5:
+		return md5.New()
+	case XXHASH64:
+		return xxhash.New()
+	case XXHASH3:
+		return xxh3.New()
+	case XXHASH128:
+		return xxh128{xxh3.New()}
 	}
 	return nil
+}
+
+// xxh128 is XXH3 with its digest of 128 bits.
+type xxh128 struct{ *xxh3.Hasher }
+
+func (h xxh128) Size() int { return 16 }
+
+func (h xxh128) Sum(b []byte) []byte {
+	sum := h.Sum128().Bytes()
+	return append(b, sum[:]...)
 }
 
 // checksumFits reports whether an upload may have a checksum of this algorithm
@@ -47,7 +71,7 @@ func checksumFits(algorithm string, composite bool) bool {
 	if algorithm == "" {
 		return !composite
 	}
-	if newHash(algorithm) == nil {
+	if NewHash(algorithm) == nil {
 		return false
 	}
 	_, combines := crcs[algorithm]
@@ -60,7 +84,7 @@ func checksumFits(algorithm string, composite bool) bool {
 // joinChecksums returns the checksum of an object from those of its parts, or
 // nil if a part has none of this algorithm.
 func joinChecksums(algorithm string, composite bool, parts []Part) *Checksum {
-	h := newHash(algorithm)
+	h := NewHash(algorithm)
 	if h == nil {
 		return nil
 	}

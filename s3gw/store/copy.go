@@ -39,7 +39,7 @@ func (s *Store) copyObject(ctx context.Context, req *CopyRequest) (Object, error
 	if err := checkKey(req.Put.Key); err != nil {
 		return Object{}, err
 	}
-	if req.ChecksumAlgorithm != "" && newHash(req.ChecksumAlgorithm) == nil {
+	if req.ChecksumAlgorithm != "" && NewHash(req.ChecksumAlgorithm) == nil {
 		return Object{}, invalid("checksum algorithm %q is unknown", req.ChecksumAlgorithm)
 	}
 	source, err := s.copySource(ctx, req)
@@ -153,7 +153,7 @@ func (s *Store) copyContent(ctx context.Context, req *CopyRequest, source *Objec
 	if algorithm == "" && source.Checksum != nil {
 		algorithm = source.Checksum.Algorithm
 	}
-	if newHash(algorithm) == nil {
+	if NewHash(algorithm) == nil {
 		algorithm = CRC64NVME
 	}
 	r, err := s.openObject(ctx, source, 0, source.Bytes)
@@ -161,7 +161,7 @@ func (s *Store) copyContent(ctx context.Context, req *CopyRequest, source *Objec
 		return Object{}, err
 	}
 	defer r.Close()
-	body := &copyBody{r: r, source: source, md5: md5.New(), sum: newHash(algorithm), algorithm: algorithm}
+	body := &copyBody{r: r, source: source, md5: md5.New(), sum: NewHash(algorithm), algorithm: algorithm}
 	put := req.Put
 	put.Attributes = req.attributes(source.Attributes)
 	return s.putObject(ctx, &put, body)

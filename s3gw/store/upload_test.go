@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/md5"
-	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -204,7 +203,7 @@ func TestCompleteRefuses(t *testing.T) {
 func TestUploadChecksums(t *testing.T) {
 	r := newRig(t)
 	digest := func(algorithm, content string) *Checksum {
-		h := newHash(algorithm)
+		h := NewHash(algorithm)
 		h.Write([]byte(content))
 		return &Checksum{Algorithm: algorithm, Value: h.Sum(nil)}
 	}
@@ -224,25 +223,27 @@ func TestUploadChecksums(t *testing.T) {
 			t.Fatalf("%s: %x, want %x", algorithm, o.Checksum.Value, full.Value)
 		}
 	}
-	id := r.upload(t, "k", Upload{ChecksumAlgorithm: SHA256, Composite: true})
-	p := r.part(t, "k", id, 5, "content", digest(SHA256, "content"))
-	part := sha256.Sum256([]byte("content"))
-	composite := sha256.Sum256(part[:])
-	o, err := r.CompleteUpload(r.ctx, "b", "k", id, []CompletePart{{5, p.ETag, p.Checksum}}, nil, Conditions{})
-	want(t, err, nil)
-	if o.Checksum.Parts != 1 || !bytes.Equal(o.Checksum.Value, composite[:]) {
-		t.Fatalf("composite %+v", o.Checksum)
+	for _, algorithm := range []string{CRC32, CRC32C, SHA1, SHA256, SHA512, MD5, XXHASH64, XXHASH3, XXHASH128} {
+		id := r.upload(t, "k", Upload{ChecksumAlgorithm: algorithm, Composite: true})
+		part := digest(algorithm, "content")
+		p := r.part(t, "k", id, 5, "content", part)
+		composite := digest(algorithm, string(part.Value))
+		o, err := r.CompleteUpload(r.ctx, "b", "k", id, []CompletePart{{5, p.ETag, p.Checksum}}, nil, Conditions{})
+		want(t, err, nil)
+		if o.Checksum.Parts != 1 || !bytes.Equal(o.Checksum.Value, composite.Value) {
+			t.Fatalf("%s: composite %+v", algorithm, o.Checksum)
+		}
 	}
 	for _, c := range []struct {
 		algorithm string
 		composite bool
-	}{{SHA256, false}, {SHA1, false}, {CRC64NVME, true}, {"ROT13", true}, {"", true}} {
+	}{{SHA256, false}, {SHA1, false}, {SHA512, false}, {MD5, false}, {XXHASH128, false}, {CRC64NVME, true}, {"ROT13", true}, {"", true}} {
 		_, err := r.CreateUpload(r.ctx, &Upload{Bucket: "b", Key: "k", ChecksumAlgorithm: c.algorithm, Composite: c.composite})
 		if !ashlar.Is(err, ashlar.Invalid) {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
-	id = r.upload(t, "k", Upload{ChecksumAlgorithm: CRC32})
+	id := r.upload(t, "k", Upload{ChecksumAlgorithm: CRC32})
 	wrong := body([]byte("x"))
 	wrong.check = digest(CRC32C, "x")
 	if _, err := r.PutPart(r.ctx, "b", "k", id, 1, wrong); !ashlar.Is(err, ashlar.Invalid) {
