@@ -98,7 +98,7 @@ func createBucket(c *call) error {
 	if err != nil {
 		return err
 	}
-	location, err := s3.ParseLocation(doc)
+	location, tags, err := s3.ParseNewBucket(doc)
 	if err != nil {
 		return err
 	}
@@ -118,6 +118,9 @@ func createBucket(c *call) error {
 	if opt.Settings, err = c.newBucketSettings(); err != nil {
 		return err
 	}
+	if len(tags) > 0 {
+		opt.Settings[settingTags] = tagsDocument(tags)
+	}
 	err = c.s.backend.CreateBucketWith(c.ctx, c.auth.Account, string(c.bucket), c.s.region, opt)
 	// AWS's oldest region answers 200 when you make your own bucket again.
 	if errors.Is(err, store.ErrBucketOwned) && c.s.region == usEast1 {
@@ -127,6 +130,7 @@ func createBucket(c *call) error {
 		return withBucket(err, c.bucket)
 	}
 	c.set("Location", "/"+string(c.bucket))
+	c.set("X-Amz-Bucket-Arn", "arn:aws:s3:::"+string(c.bucket))
 	return c.empty(http.StatusOK)
 }
 
@@ -246,7 +250,10 @@ func (c *call) number(name string, def int) (n int, given bool, err error) {
 		return def, false, nil
 	}
 	v, err := strconv.ParseInt(text, 10, 32)
-	if err != nil || v < 0 {
+	if err == nil && v < 0 {
+		return 0, true, invalidArgument(name, text, "Argument "+name+" must be an integer between 0 and 2147483647")
+	}
+	if err != nil {
 		return 0, true, invalidArgument(name, text, "Provided "+name+" not an integer or within integer range")
 	}
 	return int(v), true, nil

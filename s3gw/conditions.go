@@ -233,7 +233,7 @@ func (c *call) requestedLocation() []string {
 	if err != nil {
 		return nil // the handler refuses it; so everywhere below
 	}
-	location, err := s3.ParseLocation(doc)
+	location, _, err := s3.ParseNewBucket(doc)
 	if err != nil {
 		return nil
 	}

@@ -3,6 +3,7 @@ package s3gw
 import (
 	"net/http"
 	"slices"
+	"strings"
 
 	"ashlar/s3gw/s3"
 )
@@ -52,18 +53,23 @@ func (c *call) preflight() error {
 		return err
 	}
 	origin, method := c.header("Origin"), c.header("Access-Control-Request-Method")
-	requested, ok := s3.RequestedHeaders(c.r.Header)
+	requested, err := s3.RequestedHeaders(c.r.Header)
 	switch {
 	case origin == "":
 		return s3.E(s3.BadRequest, "Insufficient information. Origin request header needed.")
-	case !s3.IsCORSMethod(method) || !ok:
-		return s3.E(s3.BadRequest, "Invalid Access-Control-Request-Method or Access-Control-Request-Headers.")
+	case !s3.IsCORSMethod(method):
+		return s3.E(s3.BadRequest, "Invalid Access-Control-Request-Method: "+strings.ToValidUTF8(method, "?"))
+	case err != nil:
+		return err
 	case c.bucket == "":
 		return s3.E(s3.AccessForbidden, "")
 	}
 	rules, err := c.corsRules()
 	if err != nil && s3.Classify(err).Code != s3.NoSuchBucket {
 		return err
+	}
+	if len(rules) == 0 {
+		return s3.E(s3.AccessForbidden, "CORSResponse: CORS is not enabled for this bucket.")
 	}
 	headers, ok := s3.MatchCORS(rules, origin, method, requested)
 	if !ok {

@@ -62,7 +62,7 @@ func (c *call) headerACL(owner, bucketOwner string, ofBucket bool) (acl s3.ACL, 
 	grants := s3.HasGrants(c.r.Header)
 	switch {
 	case canned != "" && grants:
-		return nil, true, s3.E(s3.InvalidRequest, "Specifying both Canned ACLs and Header Grants is not allowed")
+		return nil, true, s3.E(s3.InvalidRequest, "Specifying both Canned ACLs and Header Grants is not allowed.")
 	case canned != "":
 		acl, err = s3.Canned(canned, owner, bucketOwner, ofBucket)
 	case grants:
@@ -79,19 +79,18 @@ func (c *call) putACL(a *access, owner string, ofBucket bool) (s3.ACL, error) {
 	}
 	acl, given, err := c.headerACL(owner, a.Owner, ofBucket)
 	switch {
+	case a.ownership == s3.OwnerEnforced && (given || len(doc) > 0):
+		return nil, s3.E(s3.AccessControlListNotSupported, "")
+	case given && len(doc) > 0:
+		return nil, s3.E(s3.UnexpectedContent, "").OnRGW(s3.InvalidRequest)
 	case err != nil:
 		return nil, err
-	case given && len(doc) > 0:
-		return nil, s3.E(s3.InvalidRequest, "An ACL stands in the headers or in the body, not in both.")
 	case !given && len(doc) == 0:
-		return nil, s3.E(s3.MissingSecurityHeader, "Your request was missing a required header: x-amz-acl, x-amz-grant-*, or a body.")
+		return nil, s3.E(s3.MissingSecurityHeader, "")
 	case !given:
 		if acl, err = s3.ParseACLDocument(doc, owner, finder{c.s}); err != nil {
 			return nil, err
 		}
-	}
-	if a.ownership == s3.OwnerEnforced {
-		return nil, s3.E(s3.AccessControlListNotSupported, "")
 	}
 	if a.block.BlockACLs && acl.Public() {
 		return nil, s3.E(s3.AccessDenied, "A public ACL is blocked by the public access block of the bucket.")

@@ -69,6 +69,8 @@ func typeName(composite bool) string {
 // composite wherever that exists.
 func checksumType(text string, alg *s3.Algorithm) (composite bool, err error) {
 	switch {
+	case text != "" && text != "COMPOSITE" && text != "FULL_OBJECT":
+		return false, s3.E(s3.InvalidRequest, "Value for x-amz-checksum-type header is invalid.")
 	case alg == nil && text != "":
 		return false, s3.E(s3.InvalidRequest, "The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.")
 	case alg == nil:
@@ -79,10 +81,8 @@ func checksumType(text string, alg *s3.Algorithm) (composite bool, err error) {
 		return true, nil
 	case text == "FULL_OBJECT" && alg.FullObject:
 		return false, nil
-	case text == "COMPOSITE", text == "FULL_OBJECT":
-		return false, s3.E(s3.InvalidRequest, "The "+text+" checksum type cannot be used with the "+strings.ToLower(alg.Name)+" checksum algorithm.")
 	}
-	return false, s3.E(s3.InvalidRequest, "Value for x-amz-checksum-type header is invalid.")
+	return false, s3.E(s3.InvalidRequest, "The "+text+" checksum type cannot be used with the "+strings.ToLower(alg.Name)+" checksum algorithm.")
 }
 
 // uploadID returns the id of the query; an empty one names no upload.

@@ -203,7 +203,16 @@ func TestTagging(t *testing.T) {
 		put("<Tagging><TagSet><Tag><Key>a</Key></Tag></TagSet></Tagging>").want(t, 400, "MalformedXML")
 		g.do(t, testCall{method: "DELETE", target: target}).want(t, 204, "")
 	}
-	g.do(t, testCall{method: "PUT", target: "/bucket/k?tagging", body: doc(many...)}).want(t, 400, "InvalidTag")
+	g.do(t, testCall{method: "PUT", target: "/bucket/k?tagging", body: doc(many...)}).want(t, 400, "BadRequest")
+	// Another store's version id is an id, only of no version here.
+	for _, id := range []string{"01G65Z755AFWAKHE12NY0CQ9FH", "9f1c2a54-7d1e-4c0b-8f5e-0c3b2a1d4e5f"} {
+		g.do(t, testCall{method: "GET", target: "/bucket/k?versionId=" + id}).want(t, 404, "NoSuchVersion")
+	}
+	g.do(t, testCall{method: "GET", target: "/bucket/k?versionId=short"}).want(t, 400, "InvalidArgument")
+	g.do(t, testCall{method: "PUT", target: "/tagged", body: "<CreateBucketConfiguration><Tags><Tag><Key>x</Key><Value>1</Value></Tag></Tags></CreateBucketConfiguration>"}).want(t, 200, "")
+	if got := g.do(t, testCall{method: "GET", target: "/tagged?tagging"}).want(t, 200, "").body; !strings.Contains(got, "<Key>x</Key><Value>1</Value>") {
+		t.Error(got)
+	}
 	g.do(t, testCall{method: "PUT", target: "/bucket?tagging", body: doc(many...)}).want(t, 200, "")
 	g.do(t, testCall{method: "DELETE", target: "/bucket?tagging"}).want(t, 204, "")
 	g.do(t, testCall{method: "GET", target: "/bucket?tagging"}).want(t, 404, "NoSuchTagSet")

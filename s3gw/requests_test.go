@@ -391,7 +391,7 @@ func TestHeaderLimits(t *testing.T) {
 		{"metadata above 2 KB", H{"X-Amz-Meta-A": strings.Repeat("x", 2048)}, 400, "MetadataTooLarge"},
 		{"headers above 8 KB", H{"X-Other": strings.Repeat("x", 8192)}, 400, "RequestHeaderSectionTooLarge"},
 		{"storage class", H{"X-Amz-Storage-Class": "FLOPPY"}, 400, "InvalidStorageClass"},
-		{"tags", H{"X-Amz-Tagging": "a=1&a=2"}, 400, "InvalidTag"},
+		{"tags", H{"X-Amz-Tagging": "a=1&a=2"}, 400, "InvalidArgument"},
 		{"public acl", H{"X-Amz-Acl": "public-read"}, 400, "AccessControlListNotSupported"},
 		{"grant", H{"X-Amz-Grant-Read": "id=x"}, 400, "AccessControlListNotSupported"},
 		{"private acl", H{"X-Amz-Acl": "private"}, 400, "AccessControlListNotSupported"},

@@ -212,6 +212,9 @@ func refuseStrayParameters(method, sub string, q s3.Query) error {
 	default:
 		return nil
 	}
+	if stray == "partNumber" {
+		return invalidArgument(stray, q.Value(stray), "This operation does not accept partNumber without uploadId")
+	}
 	return invalidArgument(stray, q.Value(stray), "This operation does not accept a "+stray+".")
 }
 

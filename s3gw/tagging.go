@@ -39,10 +39,15 @@ func putBucketTagging(c *call) error {
 		if err != nil {
 			return nil, err
 		}
-		var w s3.Writer
-		w.Tags(tags)
-		return w.B, nil
+		return tagsDocument(tags), nil
 	})(c)
+}
+
+// tagsDocument is what is kept of the tags of a bucket.
+func tagsDocument(tags map[string]string) []byte {
+	var w s3.Writer
+	w.Tags(tags)
+	return w.B
 }
 
 func getBucketTagging(c *call) error { return getSetting(settingTags, s3.NoSuchTagSet)(c) }

@@ -85,6 +85,7 @@ const (
 	ServiceUnavailable
 	SignatureDoesNotMatch
 	SlowDown
+	UnexpectedContent
 	UnresolvableGrantByEmailAddress
 	XAmzContentSHA256Mismatch
 )
@@ -97,12 +98,13 @@ type codeInfo struct {
 
 // Clients compare these sentences: they are worded as the documentation of S3 words them.
 var codes = [...]codeInfo{
-	InternalError:                           {"InternalError", 500, "We encountered an internal error. Please try again."},
-	AccessControlListNotSupported:           {"AccessControlListNotSupported", 400, "The bucket does not allow ACLs."},
-	AccessDenied:                            {"AccessDenied", 403, "Access Denied"},
-	AuthorizationHeaderMalformed:            {"AuthorizationHeaderMalformed", 400, "The authorization header is malformed."},
-	AuthorizationQueryParametersError:       {"AuthorizationQueryParametersError", 400, "The authorization query parameters are malformed."},
-	AccessForbidden:                         {"AccessForbidden", 403, "CORSResponse: This CORS request is not allowed."},
+	InternalError:                     {"InternalError", 500, "We encountered an internal error. Please try again."},
+	AccessControlListNotSupported:     {"AccessControlListNotSupported", 400, "The bucket does not allow ACLs."},
+	AccessDenied:                      {"AccessDenied", 403, "Access Denied"},
+	AuthorizationHeaderMalformed:      {"AuthorizationHeaderMalformed", 400, "The authorization header is malformed."},
+	AuthorizationQueryParametersError: {"AuthorizationQueryParametersError", 400, "The authorization query parameters are malformed."},
+	AccessForbidden: {"AccessForbidden", 403, "CORSResponse: This CORS request is not allowed. This is usually because the evalution of Origin, " +
+		"request method / Access-Control-Request-Method or Access-Control-Request-Headers are not whitelisted by the resource's CORS spec."},
 	BadRequest:                              {"BadRequest", 400, "The request cannot be served."},
 	BadDigest:                               {"BadDigest", 400, "The Content-MD5 you specified did not match what we received."},
 	BucketAlreadyExists:                     {"BucketAlreadyExists", 409, "The requested bucket name is not available. The bucket namespace is shared by all users of the system. Please select a different name and try again."},
@@ -176,6 +178,7 @@ var codes = [...]codeInfo{
 	ServiceUnavailable:              {"ServiceUnavailable", http.StatusServiceUnavailable, "The service cannot answer now. Please try again."},
 	SignatureDoesNotMatch:           {"SignatureDoesNotMatch", 403, "The request signature we calculated does not match the signature you provided. Check your key and signing method."},
 	SlowDown:                        {"SlowDown", http.StatusServiceUnavailable, "Please reduce your request rate."},
+	UnexpectedContent:               {"UnexpectedContent", 400, "This request does not support content."},
 	UnresolvableGrantByEmailAddress: {"UnresolvableGrantByEmailAddress", 400, "No account has the email address that you gave."},
 	XAmzContentSHA256Mismatch:       {"XAmzContentSHA256Mismatch", 400, "The provided 'x-amz-content-sha256' header does not match what was computed."},
 }

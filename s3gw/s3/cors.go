@@ -94,6 +94,16 @@ func headerText(s string) bool {
 	return true
 }
 
+// headerName reports whether s has no character that the name of a header cannot have.
+func headerName(s string) bool {
+	for i := 0; i < len(s); i++ {
+		if !unreserved[s[i]] && !strings.ContainsRune("!#$%&'*+^`|", rune(s[i])) {
+			return false
+		}
+	}
+	return true
+}
+
 func (r *CORSRule) check() error {
 	if len(r.Origins) == 0 || len(r.Methods) == 0 || len(r.ID) > corsIDMax {
 		return malformed("a rule needs AllowedOrigin and AllowedMethod")
@@ -106,6 +116,11 @@ func (r *CORSRule) check() error {
 	for _, o := range r.Origins {
 		if strings.Count(o, "*") > 1 {
 			return E(InvalidRequest, "AllowedOrigin \""+o+"\" can not have more than one wildcard.")
+		}
+	}
+	for _, h := range slices.Concat(r.Headers, r.Expose) {
+		if !headerName(strings.ReplaceAll(h, "*", "")) {
+			return E(InvalidRequest, "Header \""+h+"\" contains invalid character.")
 		}
 	}
 	for _, h := range r.Headers {
@@ -170,7 +185,8 @@ func anyWildcard(patterns []string, text string) bool {
 
 // MatchCORS returns the answer's headers by the first rule that lets a page of
 // origin use the method with these request headers; ok is false if none does.
-// Credentials of the browser (cookies) are never allowed: S3 has none.
+// As on S3, an origin that a rule lists may send credentials; the browser's (cookies)
+// mean nothing here.
 func MatchCORS(rules []CORSRule, origin, method string, requested []string) (headers []Field, ok bool) {
 	for i := range rules {
 		r := &rules[i]
@@ -198,6 +214,9 @@ func (r *CORSRule) headers(origin string, requested []string) []Field {
 		{"Access-Control-Allow-Origin", allowed}, {"Access-Control-Allow-Methods", strings.Join(r.Methods, ", ")},
 		{"Vary", "Origin, Access-Control-Request-Headers, Access-Control-Request-Method"},
 	}
+	if allowed != "*" {
+		list = append(list, Field{"Access-Control-Allow-Credentials", "true"})
+	}
 	if len(requested) > 0 {
 		list = append(list, Field{"Access-Control-Allow-Headers", strings.ToLower(strings.Join(requested, ", "))})
 	}
@@ -212,20 +231,18 @@ func (r *CORSRule) headers(origin string, requested []string) []Field {
 
 // RequestedHeaders reads Access-Control-Request-Headers. Names that no header
 // has are refused: they would be sent back.
-func RequestedHeaders(h http.Header) (names []string, ok bool) {
+func RequestedHeaders(h http.Header) (names []string, err error) {
 	for _, line := range h["Access-Control-Request-Headers"] {
 		for _, name := range strings.Split(line, ",") {
 			name = strings.TrimSpace(name)
 			if name == "" {
 				continue
 			}
-			for i := 0; i < len(name); i++ {
-				if c := name[i]; !unreserved[c] {
-					return nil, false
-				}
+			if !headerName(name) {
+				return nil, E(BadRequest, "Access-Control-Request-Headers \""+printable(name)+"\" contains invalid character.")
 			}
 			names = append(names, name)
 		}
 	}
-	return names, true
+	return names, nil
 }

@@ -3,6 +3,7 @@ package s3
 import (
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,13 +49,21 @@ func TagsOf(h http.Header) (map[string]string, error) {
 	}
 	q, err := ParseQuery(raw)
 	if err != nil {
-		return nil, E(InvalidArgument, "The header x-amz-tagging is not encoded correctly.")
+		return nil, badTagging(raw)
 	}
 	list := make([]Tag, len(q))
 	for i, p := range q {
+		if slices.ContainsFunc(q[:i], func(before Param) bool { return before.Name == p.Name }) {
+			return nil, badTagging(raw).OnRGW(InvalidTag)
+		}
 		list[i] = Tag{p.Name, p.Value}
 	}
 	return judgeTags(list, ObjectTagsMax)
+}
+
+func badTagging(raw string) *Error {
+	return E(InvalidArgument, "The header 'x-amz-tagging' shall be encoded as UTF-8 then URLEncoded URL query parameters without tag name duplicates.").
+		With("ArgumentName", "x-amz-tagging").With("ArgumentValue", printable(raw))
 }
 
 var storageClasses = []string{

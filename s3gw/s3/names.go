@@ -81,7 +81,9 @@ func validText(s string) bool {
 // printable makes any bytes fit for an XML document.
 func printable(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
-// CheckVersion judges the form of a version id.
+// CheckVersion judges the form of a version id. Ids are opaque to clients: what may
+// be the id of another store is no version here (NoSuchVersion, where there is no
+// such one), and only what nobody makes is no argument.
 func CheckVersion(v string) error {
 	const why = "Invalid version id specified"
 	if v == "" {
@@ -90,9 +92,9 @@ func CheckVersion(v string) error {
 	if v == store.NullVersion {
 		return nil
 	}
-	bad := len(v) != versionDigits
+	bad := len(v) < versionBytesMin || len(v) > versionBytesMax
 	for i := 0; i < len(v) && !bad; i++ {
-		bad = unhex(v[i]) < 0 || 'A' <= v[i] && v[i] <= 'F'
+		bad = !unreserved[v[i]]
 	}
 	if bad {
 		return E(InvalidArgument, why).With("ArgumentName", "versionId").With("ArgumentValue", printable(v))
@@ -100,8 +102,12 @@ func CheckVersion(v string) error {
 	return nil
 }
 
-// versionDigits is the length of a version id.
-const versionDigits = 32
+const (
+	// versionBytesMin is shorter than the id of any store that is known.
+	versionBytesMin = 20
+	// versionBytesMax is S3's bound.
+	versionBytesMax = 1024
+)
 
 // ParseCopySource reads x-amz-copy-source: "bucket/key" or "/bucket/key",
 // escaped, with an optional versionId.
@@ -127,7 +133,7 @@ func ParseCopySource(h string) (Bucket, Key, string, error) {
 	}
 	path, ok := Unescape(path, false)
 	if !ok {
-		return bad("The copy source is not encoded correctly.")
+		return bad("Invalid copy source encoding")
 	}
 	name, rawKey, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if !ok || name == "" || rawKey == "" {

@@ -173,8 +173,8 @@ func TestMetadataAndTags(t *testing.T) {
 	if _, err := UserMetadata(h); codeOf(err) != "MetadataTooLarge" {
 		t.Fatal(err)
 	}
-	for in, code := range map[string]string{"": "OK", "a=b&c=d%20e": "OK", "a=b&a=c": "InvalidTag", "=x": "InvalidTag", "%zz": "InvalidArgument",
-		"a&b&c&d&e&f&g&h&i&j&k": "InvalidTag", strings.Repeat("k", 129) + "=v": "InvalidTag", "k=" + strings.Repeat("v", 257): "InvalidTag"} {
+	for in, code := range map[string]string{"": "OK", "a=b&c=d%20e": "OK", "a=b&a=c": "InvalidArgument", "=x": "InvalidTag", "%zz": "InvalidArgument",
+		"a&b&c&d&e&f&g&h&i&j&k": "BadRequest", strings.Repeat("k", 129) + "=v": "InvalidTag", "k=" + strings.Repeat("v", 257): "InvalidTag"} {
 		if _, err := TagsOf(http.Header{"X-Amz-Tagging": {in}}); codeOf(err) != code {
 			t.Errorf("tags %q: %v, want %s", in, err, code)
 		}
@@ -328,16 +328,20 @@ func TestParseDelete(t *testing.T) {
 	}
 }
 
-func TestParseLocation(t *testing.T) {
+func TestParseNewBucket(t *testing.T) {
 	for in, want := range map[string]string{"": "", "<CreateBucketConfiguration/>": "",
 		`<CreateBucketConfiguration xmlns="x"><LocationConstraint> eu-1 </LocationConstraint></CreateBucketConfiguration>`: "eu-1"} {
-		if got, err := ParseLocation([]byte(in)); err != nil || got != want {
-			t.Errorf("%q: %q %v", in, got, err)
+		if got, tags, err := ParseNewBucket([]byte(in)); err != nil || got != want || tags != nil {
+			t.Errorf("%q: %q %v %v", in, got, tags, err)
 		}
 	}
+	if _, tags, err := ParseNewBucket([]byte("<CreateBucketConfiguration><Tags><Tag><Key>k</Key><Value>v</Value></Tag></Tags></CreateBucketConfiguration>")); err != nil || len(tags) != 1 || tags["k"] != "v" {
+		t.Errorf("tags: %v %v", tags, err)
+	}
 	for in, code := range map[string]string{"x": "MalformedXML", "<Other/>": "MalformedXML",
-		"<CreateBucketConfiguration><Location/></CreateBucketConfiguration>": "NotImplemented"} {
-		if _, err := ParseLocation([]byte(in)); codeOf(err) != code {
+		"<CreateBucketConfiguration><Tags><Tag><Key>aws:k</Key><Value/></Tag></Tags></CreateBucketConfiguration>": "InvalidTag",
+		"<CreateBucketConfiguration><Location/></CreateBucketConfiguration>":                                      "NotImplemented"} {
+		if _, _, err := ParseNewBucket([]byte(in)); codeOf(err) != code {
 			t.Errorf("%q: %v", in, err)
 		}
 	}

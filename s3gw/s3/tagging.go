@@ -22,20 +22,20 @@ type Tag struct{ Key, Value string }
 func judgeTags(list []Tag, max int) (map[string]string, error) {
 	if len(list) > max {
 		if max == ObjectTagsMax {
-			return nil, E(InvalidTag, "Object tags cannot be greater than 10")
+			return nil, E(BadRequest, "Object tags cannot be greater than 10").OnRGW(InvalidTag)
 		}
-		return nil, E(InvalidTag, "Bucket tag count cannot be greater than 50")
+		return nil, E(BadRequest, "Bucket tag count cannot be greater than 50").OnRGW(InvalidTag)
 	}
 	tags := make(map[string]string, len(list))
 	for _, t := range list {
 		if _, twice := tags[t.Key]; twice {
-			return nil, E(InvalidTag, "Cannot provide multiple Tags with the same key")
+			return nil, E(InvalidTag, "Cannot provide multiple Tags with the same key").With("TagKey", printable(t.Key))
 		}
 		if t.Key == "" || !validText(t.Key) || len([]rune(t.Key)) > tagKeyMax || strings.HasPrefix(strings.ToLower(t.Key), "aws:") {
-			return nil, E(InvalidTag, "The TagKey you have provided is invalid")
+			return nil, E(InvalidTag, "The TagKey you have provided is invalid").With("TagKey", printable(t.Key))
 		}
 		if !validText(t.Value) || len([]rune(t.Value)) > tagValueMax {
-			return nil, E(InvalidTag, "The TagValue you have provided is invalid")
+			return nil, E(InvalidTag, "The TagValue you have provided is invalid").With("TagKey", printable(t.Key)).With("TagValue", printable(t.Value))
 		}
 		tags[t.Key] = t.Value
 	}
@@ -51,8 +51,13 @@ func ParseTagging(doc []byte, max int) (map[string]string, error) {
 	if root.name != "Tagging" || len(root.children) != 1 || root.children[0].name != "TagSet" {
 		return nil, malformed("want Tagging with one TagSet")
 	}
+	return parseTags(root.children[0], max)
+}
+
+// parseTags reads an element that holds Tag elements.
+func parseTags(n *node, max int) (map[string]string, error) {
 	var list []Tag
-	for _, c := range root.children[0].children {
+	for _, c := range n.children {
 		t, err := parseTag(c)
 		if err != nil {
 			return nil, err

@@ -95,32 +95,33 @@ func (n *node) value() (string, error) {
 	return string(n.text), nil
 }
 
-// ParseLocation reads a CreateBucketConfiguration; an empty body is no constraint.
-func ParseLocation(doc []byte) (string, error) {
+// ParseNewBucket reads a CreateBucketConfiguration: the location constraint and the
+// tags of a bucket that is to be made. An empty body says neither.
+func ParseNewBucket(doc []byte) (location string, tags map[string]string, err error) {
 	if len(doc) == 0 {
-		return "", nil
+		return "", nil, nil
 	}
 	root, err := parseXML(doc)
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	if root.name != "CreateBucketConfiguration" && root.name != "CreateBucketRequest" {
-		return "", malformed("root " + root.name)
+		return "", nil, malformed("root " + root.name)
 	}
-	location := ""
 	for _, c := range root.children {
 		switch c.name {
 		case "LocationConstraint":
-			if location, err = c.value(); err != nil {
-				return "", err
-			}
+			location, err = c.value()
 		case "Tags":
-			return "", E(NotImplemented, "Tags of a new bucket are not implemented.")
+			tags, err = parseTags(c, BucketTagsMax)
 		default:
-			return "", E(NotImplemented, "The bucket configuration "+printable(c.name)+" is not implemented.")
+			err = E(NotImplemented, "The bucket configuration "+printable(c.name)+" is not implemented.")
+		}
+		if err != nil {
+			return "", nil, err
 		}
 	}
-	return strings.TrimSpace(location), nil
+	return strings.TrimSpace(location), tags, nil
 }
 
 // ParseVersioning reads a VersioningConfiguration.
@@ -292,7 +293,9 @@ func parseCompletePart(n *node) (p store.CompletePart, err error) {
 		}
 	}
 	switch {
-	case p.Number < 1 || p.Number > store.PartsMax:
+	case p.Number < 1:
+		return p, E(InvalidArgument, "PartNumber must be >= 1").With("ArgumentName", "PartNumber").With("ArgumentValue", strconv.Itoa(p.Number))
+	case p.Number > store.PartsMax:
 		return p, E(InvalidArgument, "Part number must be an integer between 1 and 10000, inclusive").
 			With("ArgumentName", "partNumber").With("ArgumentValue", strconv.Itoa(p.Number))
 	case p.ETag == "":
