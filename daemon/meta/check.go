@@ -10,6 +10,8 @@ import (
 const (
 	// CollapseMax bounds the number of rules of a scan.
 	CollapseMax = 8
+	// SumsMax bounds the sums of a condition, SumCountersMax the counters of each.
+	SumsMax, SumCountersMax = 4, 8
 	// TxnItemsMax bounds the conditions and writes of a transaction, together: a
 	// multipart upload of 10,000 parts needs one condition and one delete a part.
 	TxnItemsMax = 32_768
@@ -39,8 +41,16 @@ func (t *Txn) Check() error {
 		return invalid(op, "%d conditions and writes: want at most %d", n, TxnItemsMax)
 	}
 	for i, c := range t.Conds {
-		if c.Kind < CondExists || c.Kind > CondZero {
+		if c.Kind < CondExists || c.Kind > CondWithin {
 			return invalid(op, "condition %d is of unknown kind %d", i, c.Kind)
+		}
+		if len(c.Sums) > SumsMax || (len(c.Sums) > 0) != (c.Kind == CondWithin) {
+			return invalid(op, "condition %d of kind %d has %d sums", i, c.Kind, len(c.Sums))
+		}
+		for _, counters := range c.Sums {
+			if len(counters) == 0 || len(counters) > SumCountersMax {
+				return invalid(op, "condition %d sums %d counters: want 1 to %d", i, len(counters), SumCountersMax)
+			}
 		}
 	}
 	for _, p := range t.Puts {
@@ -69,6 +79,13 @@ func (t *Txn) keys(yield func([]byte) bool) {
 	for i := range t.Conds {
 		if !yield(t.Conds[i].Key) {
 			return
+		}
+		for _, counters := range t.Conds[i].Sums {
+			for _, key := range counters {
+				if !yield(key) {
+					return
+				}
+			}
 		}
 	}
 	for i := range t.Puts {

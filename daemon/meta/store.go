@@ -68,6 +68,7 @@ const (
 	CondAbsent                      // no row is there
 	CondVersion                     // a row is there and has this version
 	CondZero                        // the counter is zero or was never added to
+	CondWithin                      // no row is there, or its limits are kept; see Cond.Sums
 )
 
 // Cond is one condition of a transaction.
@@ -75,6 +76,11 @@ type Cond struct {
 	Key     []byte
 	Kind    CondKind
 	Version uint64 // for CondVersion
+	// Sums are for CondWithin. The row is a list of limits, 8 bytes each, little-endian
+	// and signed. Number i of Sums names counters: together, and with what the
+	// transaction adds to them, they must be at most limit number i. A row that has
+	// no limit number i keeps nothing within it.
+	Sums [][][]byte
 }
 
 // Put writes one row.

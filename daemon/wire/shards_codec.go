@@ -131,7 +131,11 @@ func seenFromPB(m *shardspb.Seen) meta.Seen {
 func txnToPB(shard ashlar.ShardID, txn *meta.Txn) *shardspb.CommitRequest {
 	m := &shardspb.CommitRequest{Shard: uint32(shard), Id: txn.ID[:], Deletes: txn.Deletes}
 	for _, c := range txn.Conds {
-		m.Conds = append(m.Conds, &shardspb.CommitRequest_Cond{Key: c.Key, Kind: uint32(c.Kind), Version: c.Version})
+		cond := &shardspb.CommitRequest_Cond{Key: c.Key, Kind: uint32(c.Kind), Version: c.Version}
+		for _, counters := range c.Sums {
+			cond.Sums = append(cond.Sums, &shardspb.CommitRequest_Sum{Counters: counters})
+		}
+		m.Conds = append(m.Conds, cond)
 	}
 	for _, p := range txn.Puts {
 		m.Puts = append(m.Puts, &shardspb.CommitRequest_Put{Key: p.Key, Value: p.Value})
@@ -150,7 +154,11 @@ func txnFromPB(m *shardspb.CommitRequest) (*meta.Txn, error) {
 	copy(txn.ID[:], m.Id)
 	for _, c := range m.Conds {
 		// A kind beyond a byte must stay unknown, not wrap round to a known one.
-		txn.Conds = append(txn.Conds, meta.Cond{Key: c.Key, Kind: meta.CondKind(min(c.Kind, 255)), Version: c.Version})
+		cond := meta.Cond{Key: c.Key, Kind: meta.CondKind(min(c.Kind, 255)), Version: c.Version}
+		for _, sum := range c.Sums {
+			cond.Sums = append(cond.Sums, sum.Counters)
+		}
+		txn.Conds = append(txn.Conds, cond)
 	}
 	for _, p := range m.Puts {
 		txn.Puts = append(txn.Puts, meta.Put{Key: p.Key, Value: p.Value})

@@ -3,6 +3,7 @@ package metatest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -27,7 +28,8 @@ func (s *suite) getPutDelete() {
 
 func (s *suite) conditions() {
 	s.mustCommit(meta.Txn{Puts: []meta.Put{put("there", "v")}, Adds: []meta.Add{{Key: []byte("one"), Delta: 1}, {Key: []byte("zero")}}})
-	there, one := s.mustGet("there"), s.mustGet("one")
+	s.mustCommit(meta.Txn{Puts: []meta.Put{{Key: []byte("limits"), Value: limitsOf(1, 1)}}, Adds: []meta.Add{{Key: []byte("two"), Delta: 2}}})
+	there, one, limits := s.mustGet("there"), s.mustGet("one"), s.mustGet("limits")
 	version := func(v uint64) meta.Cond {
 		return meta.Cond{Kind: meta.CondVersion, Key: []byte("there"), Version: v}
 	}
@@ -49,6 +51,11 @@ func (s *suite) conditions() {
 		{"zero", cond(meta.CondZero, "zero"), true, nil},
 		{"zero, never added to", cond(meta.CondZero, "gone"), true, nil},
 		{"zero, is not", cond(meta.CondZero, "one"), false, &one},
+		{"within nothing", within("gone", "one"), true, nil},
+		{"within what is reached", within("limits", "one", "zero"), true, nil},
+		{"within, is not", within("limits", "one", "two"), false, &limits},
+		{"within the second, is not", within("limits", "one", "", "two"), false, &limits},
+		{"within a limit that is not there", within("limits", "gone", "", "gone", "", "two"), true, nil},
 	} {
 		mark := "mark " + tc.name
 		err := s.commit(meta.Txn{Conds: []meta.Cond{tc.cond}, Puts: []meta.Put{put(mark, "x")}})
@@ -61,6 +68,58 @@ func (s *suite) conditions() {
 		}
 		s.wantCondition(err, 0, tc.row)
 		s.wantAbsent(mark)
+	}
+}
+
+// within is a condition that sums keep the limits of a row. An empty key begins
+// the next sum.
+func within(limits string, keys ...string) meta.Cond {
+	c := meta.Cond{Kind: meta.CondWithin, Key: []byte(limits), Sums: [][][]byte{nil}}
+	for _, key := range keys {
+		if key == "" {
+			c.Sums = append(c.Sums, nil)
+			continue
+		}
+		last := &c.Sums[len(c.Sums)-1]
+		*last = append(*last, []byte(key))
+	}
+	return c
+}
+
+func limitsOf(limits ...int64) (value []byte) {
+	for _, n := range limits {
+		value = binary.LittleEndian.AppendUint64(value, uint64(n))
+	}
+	return value
+}
+
+// limitsHoldWithWhatIsAdded: a condition on sums counts what its own transaction
+// adds, so that nothing gets past a limit, and what takes away always passes.
+func (s *suite) limitsHoldWithWhatIsAdded() {
+	s.mustCommit(meta.Txn{Puts: []meta.Put{{Key: []byte("limits"), Value: limitsOf(10)}}})
+	add := func(key string, delta int64) error {
+		return s.commit(meta.Txn{Conds: []meta.Cond{within("limits", "a", "b")}, Adds: []meta.Add{{Key: []byte(key), Delta: delta}}})
+	}
+	for _, step := range []struct {
+		key   string
+		delta int64
+		holds bool
+	}{
+		{"a", 4, true}, {"b", 7, false}, {"b", 6, true}, {"a", 1, false}, {"a", -1, true}, {"b", 1, true}, {"elsewhere", 1, true}, {"b", 1, false},
+	} {
+		limits := s.mustGet("limits")
+		if err := add(step.key, step.delta); step.holds && err != nil {
+			s.Fatalf("%+v: %v", step, err)
+		} else if !step.holds {
+			s.wantCondition(err, 0, &limits)
+		}
+	}
+	s.mustCommit(meta.Txn{Puts: []meta.Put{{Key: []byte("limits"), Value: limitsOf(-100)}}})
+	limits := s.mustGet("limits")
+	s.wantCondition(add("a", -1), 0, &limits)
+	s.mustCommit(meta.Txn{Deletes: [][]byte{[]byte("limits")}})
+	if err := add("a", 1000); err != nil {
+		s.Fatal(err)
 	}
 }
 
@@ -291,6 +350,10 @@ func (s *suite) bounds() {
 		"condition kind 99":   {Conds: []meta.Cond{cond(99, "a")}},
 		"condition, no key":   {Conds: []meta.Cond{cond(meta.CondAbsent, "")}},
 		"too many conditions": {Conds: make([]meta.Cond, meta.TxnItemsMax+1)},
+		"limits without sums": {Conds: []meta.Cond{{Kind: meta.CondWithin, Key: []byte("k")}}},
+		"sums without limits": {Conds: []meta.Cond{{Kind: meta.CondExists, Key: []byte("k"), Sums: [][][]byte{{[]byte("n")}}}}},
+		"sum of nothing":      {Conds: []meta.Cond{within("k")}},
+		"sum of an empty key": {Conds: []meta.Cond{{Kind: meta.CondWithin, Key: []byte("k"), Sums: [][][]byte{{nil}}}}},
 	} {
 		s.wantInvalid(name, s.commit(txn))
 	}
@@ -408,8 +471,14 @@ func randomTxn(r *rand.Rand) meta.Txn {
 	key := func() string { return string("abcdef"[r.IntN(6)]) + string("xyz"[r.IntN(3)]) }
 	txn := meta.Txn{ID: newID()}
 	for range r.IntN(2) {
-		kind := []meta.CondKind{meta.CondExists, meta.CondAbsent, meta.CondZero}[r.IntN(3)]
-		txn.Conds = append(txn.Conds, cond(kind, key()))
+		if kind := []meta.CondKind{meta.CondExists, meta.CondAbsent, meta.CondZero, meta.CondWithin}[r.IntN(4)]; kind != meta.CondWithin {
+			txn.Conds = append(txn.Conds, cond(kind, key()))
+		} else {
+			txn.Conds = append(txn.Conds, within("l"+key(), "n"+key(), "n"+key(), "", "n"+key()))
+		}
+	}
+	if r.IntN(4) == 0 {
+		txn.Puts = append(txn.Puts, meta.Put{Key: []byte("l" + key()), Value: limitsOf(r.Int64N(40)-10, r.Int64N(20))})
 	}
 	for range r.IntN(3) {
 		txn.Puts = append(txn.Puts, put(key(), strings.Repeat("v", r.IntN(12))))

@@ -161,7 +161,7 @@ func (m *model) Commit(ctx context.Context, id ashlar.ShardID, txn *meta.Txn) er
 
 func (s *shard) apply(txn *meta.Txn) answer {
 	for i, c := range txn.Conds {
-		if !s.holds(c) {
+		if !s.holds(c, txn.Adds) {
 			c.Key = bytes.Clone(c.Key)
 			return answer{cond: &c, at: i}
 		}
@@ -200,7 +200,8 @@ func (s *shard) apply(txn *meta.Txn) answer {
 	return answer{}
 }
 
-func (s *shard) holds(c meta.Cond) bool {
+// holds judges a condition of a transaction with these adds.
+func (s *shard) holds(c meta.Cond, adds []meta.Add) bool {
 	row, ok := s.rows[string(c.Key)]
 	switch c.Kind {
 	case meta.CondExists:
@@ -209,8 +210,26 @@ func (s *shard) holds(c meta.Cond) bool {
 		return !ok
 	case meta.CondVersion:
 		return ok && row.Version == c.Version
-	default: // meta.CondZero
+	case meta.CondZero:
 		return !ok || bytes.Equal(row.Value, make([]byte, 8))
+	default: // meta.CondWithin
+		for i := 0; ok && i < min(len(c.Sums), len(row.Value)/8); i++ {
+			var sum int64
+			for _, key := range c.Sums[i] {
+				if counter := s.rows[string(key)].Value; len(counter) == 8 {
+					sum += int64(binary.LittleEndian.Uint64(counter))
+				}
+				for _, a := range adds {
+					if bytes.Equal(a.Key, key) {
+						sum += a.Delta
+					}
+				}
+			}
+			if sum > int64(binary.LittleEndian.Uint64(row.Value[8*i:])) {
+				return false
+			}
+		}
+		return true
 	}
 }
 

@@ -29,6 +29,7 @@ func Run(t *testing.T, open func(t *testing.T) meta.Store) {
 		{"GetPutDelete", (*suite).getPutDelete},
 		{"Conditions", (*suite).conditions},
 		{"ConditionsAreAtomic", (*suite).conditionsAreAtomic},
+		{"LimitsHoldWithWhatIsAdded", (*suite).limitsHoldWithWhatIsAdded},
 		{"VersionsGrow", (*suite).versionsGrow},
 		{"Counters", (*suite).counters},
 		{"OrderWithinTxn", (*suite).orderWithinTxn},

@@ -28,6 +28,11 @@ func encodeCommand(stampMS int64, txn *meta.Txn) []byte {
 	size := commandHeaderBytes + 4*binary.MaxVarintLen32
 	for _, c := range txn.Conds {
 		size += len(c.Key) + 16
+		for _, counters := range c.Sums {
+			for _, key := range counters {
+				size += len(key) + 5
+			}
+		}
 	}
 	for _, p := range txn.Puts {
 		size += len(p.Key) + len(p.Value) + 10
@@ -47,6 +52,9 @@ func encodeCommand(stampMS int64, txn *meta.Txn) []byte {
 		b = append(b, byte(c.Kind))
 		b = binary.AppendUvarint(b, c.Version)
 		b = appendBytes(b, c.Key)
+		if c.Kind == meta.CondWithin {
+			b = appendSums(b, c.Sums)
+		}
 	}
 	b = binary.AppendUvarint(b, uint64(len(txn.Puts)))
 	for _, p := range txn.Puts {
@@ -62,6 +70,28 @@ func encodeCommand(stampMS int64, txn *meta.Txn) []byte {
 		b = binary.AppendVarint(b, a.Delta)
 	}
 	return b
+}
+
+func appendSums(b []byte, sums [][][]byte) []byte {
+	b = binary.AppendUvarint(b, uint64(len(sums)))
+	for _, counters := range sums {
+		b = binary.AppendUvarint(b, uint64(len(counters)))
+		for _, key := range counters {
+			b = appendBytes(b, key)
+		}
+	}
+	return b
+}
+
+func (d *decoder) sums() [][][]byte {
+	sums := make([][][]byte, d.count())
+	for i := range sums {
+		sums[i] = make([][]byte, d.count())
+		for j := range sums[i] {
+			sums[i][j] = d.bytes()
+		}
+	}
+	return sums
 }
 
 func appendBytes(b, v []byte) []byte {
@@ -83,6 +113,9 @@ func decodeCommand(b []byte, txn *meta.Txn) (stampMS int64, err error) {
 	for range d.count() {
 		c := meta.Cond{Kind: meta.CondKind(d.byte()), Version: d.uvarint()}
 		c.Key = d.bytes()
+		if c.Kind == meta.CondWithin {
+			c.Sums = d.sums()
+		}
 		txn.Conds = append(txn.Conds, c)
 	}
 	for range d.count() {

@@ -289,12 +289,44 @@ func (m *machine) judge(b *applyBatch) (outcome, error) {
 			holds = found && row.version == c.Version
 		case meta.CondZero:
 			holds = !found || len(row.value) == 8 && binary.LittleEndian.Uint64(row.value) == 0
+		case meta.CondWithin:
+			if holds, err = m.within(b, row.value, c.Sums); err != nil {
+				return outcome{}, err
+			}
 		}
 		if !holds {
 			return outcome{code: answerCondition, cond: i}, nil
 		}
 	}
 	return outcome{code: answerApplied}, nil
+}
+
+// within reports whether the sums keep the limits.
+func (m *machine) within(b *applyBatch, limits []byte, sums [][][]byte) (bool, error) {
+	for i, counters := range sums {
+		if len(limits) < 8*(i+1) {
+			break
+		}
+		var sum int64
+		for _, key := range counters {
+			c, found, err := m.get(b, key)
+			if err != nil {
+				return false, err
+			}
+			if found && len(c.value) == 8 {
+				sum += int64(binary.LittleEndian.Uint64(c.value))
+			}
+			for j := range b.txn.Adds {
+				if bytes.Equal(b.txn.Adds[j].Key, key) {
+					sum += b.txn.Adds[j].Delta
+				}
+			}
+		}
+		if sum > int64(binary.LittleEndian.Uint64(limits[8*i:])) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // write applies deletes, puts and adds. The adds are summed before anything is

@@ -1457,6 +1457,7 @@ type CommitRequest_Cond struct {
 	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	Kind          uint32                 `protobuf:"varint,2,opt,name=kind,proto3" json:"kind,omitempty"`
 	Version       uint64                 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	Sums          []*CommitRequest_Sum   `protobuf:"bytes,4,rep,name=sums,proto3" json:"sums,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1512,6 +1513,57 @@ func (x *CommitRequest_Cond) GetVersion() uint64 {
 	return 0
 }
 
+func (x *CommitRequest_Cond) GetSums() []*CommitRequest_Sum {
+	if x != nil {
+		return x.Sums
+	}
+	return nil
+}
+
+type CommitRequest_Sum struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Counters      [][]byte               `protobuf:"bytes,1,rep,name=counters,proto3" json:"counters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitRequest_Sum) Reset() {
+	*x = CommitRequest_Sum{}
+	mi := &file_shards_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitRequest_Sum) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitRequest_Sum) ProtoMessage() {}
+
+func (x *CommitRequest_Sum) ProtoReflect() protoreflect.Message {
+	mi := &file_shards_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitRequest_Sum.ProtoReflect.Descriptor instead.
+func (*CommitRequest_Sum) Descriptor() ([]byte, []int) {
+	return file_shards_proto_rawDescGZIP(), []int{8, 1}
+}
+
+func (x *CommitRequest_Sum) GetCounters() [][]byte {
+	if x != nil {
+		return x.Counters
+	}
+	return nil
+}
+
 type CommitRequest_Put struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
@@ -1522,7 +1574,7 @@ type CommitRequest_Put struct {
 
 func (x *CommitRequest_Put) Reset() {
 	*x = CommitRequest_Put{}
-	mi := &file_shards_proto_msgTypes[23]
+	mi := &file_shards_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +1586,7 @@ func (x *CommitRequest_Put) String() string {
 func (*CommitRequest_Put) ProtoMessage() {}
 
 func (x *CommitRequest_Put) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[23]
+	mi := &file_shards_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +1599,7 @@ func (x *CommitRequest_Put) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest_Put.ProtoReflect.Descriptor instead.
 func (*CommitRequest_Put) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{8, 1}
+	return file_shards_proto_rawDescGZIP(), []int{8, 2}
 }
 
 func (x *CommitRequest_Put) GetKey() []byte {
@@ -1574,7 +1626,7 @@ type CommitRequest_Add struct {
 
 func (x *CommitRequest_Add) Reset() {
 	*x = CommitRequest_Add{}
-	mi := &file_shards_proto_msgTypes[24]
+	mi := &file_shards_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1586,7 +1638,7 @@ func (x *CommitRequest_Add) String() string {
 func (*CommitRequest_Add) ProtoMessage() {}
 
 func (x *CommitRequest_Add) ProtoReflect() protoreflect.Message {
-	mi := &file_shards_proto_msgTypes[24]
+	mi := &file_shards_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1599,7 +1651,7 @@ func (x *CommitRequest_Add) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CommitRequest_Add.ProtoReflect.Descriptor instead.
 func (*CommitRequest_Add) Descriptor() ([]byte, []int) {
-	return file_shards_proto_rawDescGZIP(), []int{8, 2}
+	return file_shards_proto_rawDescGZIP(), []int{8, 3}
 }
 
 func (x *CommitRequest_Add) GetKey() []byte {
@@ -1672,18 +1724,21 @@ const file_shards_proto_rawDesc = "" +
 	"\x04rows\x18\x02 \x03(\v2\x19.ashlar.daemon.shards.RowR\x04rows\x12\x12\n" +
 	"\x04next\x18\x03 \x01(\fR\x04next\x12\x12\n" +
 	"\x04more\x18\x04 \x01(\bR\x04more\x12.\n" +
-	"\x04seen\x18\x05 \x01(\v2\x1a.ashlar.daemon.shards.SeenR\x04seen\"\xaf\x03\n" +
+	"\x04seen\x18\x05 \x01(\v2\x1a.ashlar.daemon.shards.SeenR\x04seen\"\x90\x04\n" +
 	"\rCommitRequest\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\rR\x05shard\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12>\n" +
 	"\x05conds\x18\x03 \x03(\v2(.ashlar.daemon.shards.CommitRequest.CondR\x05conds\x12;\n" +
 	"\x04puts\x18\x04 \x03(\v2'.ashlar.daemon.shards.CommitRequest.PutR\x04puts\x12\x18\n" +
 	"\adeletes\x18\x05 \x03(\fR\adeletes\x12;\n" +
-	"\x04adds\x18\x06 \x03(\v2'.ashlar.daemon.shards.CommitRequest.AddR\x04adds\x1aF\n" +
+	"\x04adds\x18\x06 \x03(\v2'.ashlar.daemon.shards.CommitRequest.AddR\x04adds\x1a\x83\x01\n" +
 	"\x04Cond\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\rR\x04kind\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x04R\aversion\x1a-\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12;\n" +
+	"\x04sums\x18\x04 \x03(\v2'.ashlar.daemon.shards.CommitRequest.SumR\x04sums\x1a!\n" +
+	"\x03Sum\x12\x1a\n" +
+	"\bcounters\x18\x01 \x03(\fR\bcounters\x1a-\n" +
 	"\x03Put\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\fR\x05value\x1a-\n" +
@@ -1757,7 +1812,7 @@ func file_shards_proto_rawDescGZIP() []byte {
 	return file_shards_proto_rawDescData
 }
 
-var file_shards_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_shards_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_shards_proto_goTypes = []any{
 	(*Row)(nil),                  // 0: ashlar.daemon.shards.Row
 	(*Failure)(nil),              // 1: ashlar.daemon.shards.Failure
@@ -1782,8 +1837,9 @@ var file_shards_proto_goTypes = []any{
 	(*Failure_NotLeader)(nil),    // 20: ashlar.daemon.shards.Failure.NotLeader
 	(*ScanRequest_Collapse)(nil), // 21: ashlar.daemon.shards.ScanRequest.Collapse
 	(*CommitRequest_Cond)(nil),   // 22: ashlar.daemon.shards.CommitRequest.Cond
-	(*CommitRequest_Put)(nil),    // 23: ashlar.daemon.shards.CommitRequest.Put
-	(*CommitRequest_Add)(nil),    // 24: ashlar.daemon.shards.CommitRequest.Add
+	(*CommitRequest_Sum)(nil),    // 23: ashlar.daemon.shards.CommitRequest.Sum
+	(*CommitRequest_Put)(nil),    // 24: ashlar.daemon.shards.CommitRequest.Put
+	(*CommitRequest_Add)(nil),    // 25: ashlar.daemon.shards.CommitRequest.Add
 }
 var file_shards_proto_depIdxs = []int32{
 	19, // 0: ashlar.daemon.shards.Failure.condition:type_name -> ashlar.daemon.shards.Failure.Condition
@@ -1798,8 +1854,8 @@ var file_shards_proto_depIdxs = []int32{
 	0,  // 9: ashlar.daemon.shards.ScanReply.rows:type_name -> ashlar.daemon.shards.Row
 	4,  // 10: ashlar.daemon.shards.ScanReply.seen:type_name -> ashlar.daemon.shards.Seen
 	22, // 11: ashlar.daemon.shards.CommitRequest.conds:type_name -> ashlar.daemon.shards.CommitRequest.Cond
-	23, // 12: ashlar.daemon.shards.CommitRequest.puts:type_name -> ashlar.daemon.shards.CommitRequest.Put
-	24, // 13: ashlar.daemon.shards.CommitRequest.adds:type_name -> ashlar.daemon.shards.CommitRequest.Add
+	24, // 12: ashlar.daemon.shards.CommitRequest.puts:type_name -> ashlar.daemon.shards.CommitRequest.Put
+	25, // 13: ashlar.daemon.shards.CommitRequest.adds:type_name -> ashlar.daemon.shards.CommitRequest.Add
 	1,  // 14: ashlar.daemon.shards.CommitReply.failure:type_name -> ashlar.daemon.shards.Failure
 	11, // 15: ashlar.daemon.shards.RaftBatch.messages:type_name -> ashlar.daemon.shards.RaftMessage
 	12, // 16: ashlar.daemon.shards.RaftMessage.birth:type_name -> ashlar.daemon.shards.Birth
@@ -1809,23 +1865,24 @@ var file_shards_proto_depIdxs = []int32{
 	0,  // 20: ashlar.daemon.shards.BackupReply.rows:type_name -> ashlar.daemon.shards.Row
 	1,  // 21: ashlar.daemon.shards.InstallSnapshotReply.failure:type_name -> ashlar.daemon.shards.Failure
 	0,  // 22: ashlar.daemon.shards.Failure.Condition.row:type_name -> ashlar.daemon.shards.Row
-	2,  // 23: ashlar.daemon.shards.Shards.Get:input_type -> ashlar.daemon.shards.GetRequest
-	6,  // 24: ashlar.daemon.shards.Shards.Scan:input_type -> ashlar.daemon.shards.ScanRequest
-	8,  // 25: ashlar.daemon.shards.Shards.Commit:input_type -> ashlar.daemon.shards.CommitRequest
-	10, // 26: ashlar.daemon.shards.Shards.Deliver:input_type -> ashlar.daemon.shards.RaftBatch
-	15, // 27: ashlar.daemon.shards.Shards.InstallSnapshot:input_type -> ashlar.daemon.shards.SnapshotChunk
-	16, // 28: ashlar.daemon.shards.Shards.Backup:input_type -> ashlar.daemon.shards.BackupRequest
-	5,  // 29: ashlar.daemon.shards.Shards.Get:output_type -> ashlar.daemon.shards.GetReply
-	7,  // 30: ashlar.daemon.shards.Shards.Scan:output_type -> ashlar.daemon.shards.ScanReply
-	9,  // 31: ashlar.daemon.shards.Shards.Commit:output_type -> ashlar.daemon.shards.CommitReply
-	14, // 32: ashlar.daemon.shards.Shards.Deliver:output_type -> ashlar.daemon.shards.DeliverReply
-	18, // 33: ashlar.daemon.shards.Shards.InstallSnapshot:output_type -> ashlar.daemon.shards.InstallSnapshotReply
-	17, // 34: ashlar.daemon.shards.Shards.Backup:output_type -> ashlar.daemon.shards.BackupReply
-	29, // [29:35] is the sub-list for method output_type
-	23, // [23:29] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	23, // 23: ashlar.daemon.shards.CommitRequest.Cond.sums:type_name -> ashlar.daemon.shards.CommitRequest.Sum
+	2,  // 24: ashlar.daemon.shards.Shards.Get:input_type -> ashlar.daemon.shards.GetRequest
+	6,  // 25: ashlar.daemon.shards.Shards.Scan:input_type -> ashlar.daemon.shards.ScanRequest
+	8,  // 26: ashlar.daemon.shards.Shards.Commit:input_type -> ashlar.daemon.shards.CommitRequest
+	10, // 27: ashlar.daemon.shards.Shards.Deliver:input_type -> ashlar.daemon.shards.RaftBatch
+	15, // 28: ashlar.daemon.shards.Shards.InstallSnapshot:input_type -> ashlar.daemon.shards.SnapshotChunk
+	16, // 29: ashlar.daemon.shards.Shards.Backup:input_type -> ashlar.daemon.shards.BackupRequest
+	5,  // 30: ashlar.daemon.shards.Shards.Get:output_type -> ashlar.daemon.shards.GetReply
+	7,  // 31: ashlar.daemon.shards.Shards.Scan:output_type -> ashlar.daemon.shards.ScanReply
+	9,  // 32: ashlar.daemon.shards.Shards.Commit:output_type -> ashlar.daemon.shards.CommitReply
+	14, // 33: ashlar.daemon.shards.Shards.Deliver:output_type -> ashlar.daemon.shards.DeliverReply
+	18, // 34: ashlar.daemon.shards.Shards.InstallSnapshot:output_type -> ashlar.daemon.shards.InstallSnapshotReply
+	17, // 35: ashlar.daemon.shards.Shards.Backup:output_type -> ashlar.daemon.shards.BackupReply
+	30, // [30:36] is the sub-list for method output_type
+	24, // [24:30] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_shards_proto_init() }
@@ -1839,7 +1896,7 @@ func file_shards_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shards_proto_rawDesc), len(file_shards_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
