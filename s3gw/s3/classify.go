@@ -32,6 +32,7 @@ var bySentinel = []struct {
 	{store.ErrBadDigest, BadDigest},
 	{store.ErrCopyUnchanged, InvalidRequest},
 	{store.ErrLocked, AccessDenied},
+	{store.ErrQuota, QuotaExceeded},
 	{store.ErrNoObjectLock, InvalidRequest},
 	{store.ErrBucketState, InvalidBucketState},
 	{store.ErrCustomerKey, InvalidRequest},

@@ -77,6 +77,7 @@ const (
 	OperationAborted
 	OwnershipControlsNotFoundError
 	PreconditionFailed
+	QuotaExceeded
 	ReplicationConfigurationNotFoundError
 	RequestHeaderSectionTooLarge
 	RequestTimeTooSkewed
@@ -168,6 +169,7 @@ var codes = [...]codeInfo{
 	OperationAborted:                        {"OperationAborted", 409, "A conflicting conditional operation is currently in progress against this resource. Please try again."},
 	OwnershipControlsNotFoundError:          {"OwnershipControlsNotFoundError", 404, "The bucket ownership controls were not found."},
 	PreconditionFailed:                      {"PreconditionFailed", 412, "At least one of the pre-conditions you specified did not hold."},
+	QuotaExceeded:                           {"QuotaExceeded", 403, "The bucket has reached its quota. Delete objects, or have the quota raised."},
 	ReplicationConfigurationNotFoundError: {"ReplicationConfigurationNotFoundError", 404,
 		"The replication configuration was not found"},
 	RequestHeaderSectionTooLarge: {"RequestHeaderSectionTooLarge", 400, "Your request header section exceeds the maximum allowed size."},

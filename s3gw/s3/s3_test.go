@@ -244,6 +244,7 @@ func TestClassify(t *testing.T) {
 		{store.ErrEntityTooSmall, "EntityTooSmall", false}, {store.ErrEntityTooLarge, "EntityTooLarge", false},
 		{store.ErrBadDigest, "BadDigest", false}, {store.ErrCopyUnchanged, "InvalidRequest", false},
 		{store.ErrPreconditionFailed, "PreconditionFailed", false}, {store.ErrConflict, "ConditionalRequestConflict", false},
+		{store.ErrQuota, "QuotaExceeded", false},
 		{ashlar.E("x", "", ashlar.Unavailable, nil), "ServiceUnavailable", true}, {ashlar.E("x", "", ashlar.Busy, nil), "SlowDown", true},
 		{ashlar.E("x", "", ashlar.Full, nil), "SlowDown", true}, {ashlar.E("x", "", ashlar.Corrupt, nil), "ServiceUnavailable", true},
 		{ashlar.E("x", "", ashlar.Stale, nil), "ServiceUnavailable", true}, {ashlar.E("x", "", ashlar.Denied, nil), "AccessDenied", false},

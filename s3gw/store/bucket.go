@@ -137,7 +137,7 @@ func decodeBucket(name string, r *meta.Row) (*bucket, error) {
 		ID: ashlar.BucketID(rec.Id), Name: name, Owner: rec.Owner, Created: fromNS(rec.CreatedNs),
 		Region: rec.Region, Shards: uint8(len(rec.Slots)), Versioning: versionings[rec.Versioning],
 		ObjectLock: rec.Versioning == row.Bucket_LOCKED, DefaultLock: defaultLock(rec.DefaultLock),
-		Encryption: encryption(rec.DefaultEncryption),
+		Encryption: encryption(rec.DefaultEncryption), Quota: quotaOf(rec.Quota),
 	}
 	return b, nil
 }
@@ -397,6 +397,14 @@ type Usage struct {
 	Others, OtherBytes int64
 }
 
+// counterOf decodes a counter's row.
+func counterOf(r *meta.Row) (int64, error) {
+	if len(r.Value) != 8 || len(r.Key) != row.HeaderBytes+1 {
+		return 0, ashlar.E("store: counter", fmt.Sprintf("key=%x", r.Key), ashlar.Corrupt, nil)
+	}
+	return int64(binary.LittleEndian.Uint64(r.Value)), nil
+}
+
 // BucketUsage adds up the bucket's counters.
 func (s *Store) BucketUsage(ctx context.Context, name string) (Usage, error) {
 	b, err := s.lookupFresh(ctx, name)
@@ -415,10 +423,13 @@ func (s *Store) usage(ctx context.Context, b *bucket) (u Usage, err error) {
 			return u, err
 		}
 		for _, r := range page.Rows {
-			if len(r.Value) != 8 || len(r.Key) != row.HeaderBytes+1 {
-				return u, ashlar.E("store: counter", fmt.Sprintf("key=%x", r.Key), ashlar.Corrupt, nil)
+			if r.Key[row.HeaderBytes] == row.CountLimit {
+				continue
 			}
-			n := int64(binary.LittleEndian.Uint64(r.Value))
+			n, err := counterOf(&r)
+			if err != nil {
+				return u, err
+			}
 			switch r.Key[row.HeaderBytes] {
 			case row.CountObjects:
 				u.Objects += n

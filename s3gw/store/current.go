@@ -115,6 +115,7 @@ type change struct {
 	counts     map[byte]int64 // what to add to the counters, by counter
 	bypass     bool           // a retention in governance mode does not hold
 	life       ruleSet        // the lifecycle that the transaction is planned with
+	bounded    bool           // a quota holds it
 	visited    bool           // next says when the key must be looked at
 	next       soonest
 }
@@ -177,15 +178,20 @@ func (s *Store) mutateFrom(ctx context.Context, b *bucket, key string, cur curre
 		marks := versioningConds(sl, state)
 		marks = append(marks, life.cond(sl))
 		ch.Conds = append([]meta.Cond{{Key: sl.Header(row.KindOpen), Kind: meta.CondExists}, cond}, marks...)
-		err := fn(ch)
+		err, quota := fn(ch), -1
 		if err == nil {
 			ch.addCounts()
+			if ch.bounded {
+				quota = s.limited.hold(&ch.Txn, sl)
+			}
 			err = s.commit(ctx, sl.shard, &ch.Txn)
 		}
 		at, _, refused := conditionAt(err)
 		switch {
 		case err == errMoved:
 			err = nil
+		case refused && at == quota:
+			err = s.refused(ctx, b, sl, &ch.Txn)
 		case !refused:
 			return err
 		case at == condOpen:
@@ -240,6 +246,7 @@ func (ch *change) put(ctx context.Context, m *row.Object, extents []ashlar.Exten
 		return err
 	}
 	ch.tally(m, true, 1)
+	ch.bounded = !m.DeleteMarker
 	return ch.storeCurrent(m)
 }
 

@@ -40,7 +40,7 @@ var kinds = map[error]ashlar.Kind{
 	ErrInvalidPartOrder: ashlar.Invalid, ErrEntityTooSmall: ashlar.Invalid,
 	ErrEntityTooLarge: ashlar.Invalid, ErrBadDigest: ashlar.Invalid,
 	ErrDeleteMarker: ashlar.NotFound, ErrCopyUnchanged: ashlar.Invalid, errNotFormed: ashlar.Unavailable,
-	ErrLocked: ashlar.Denied, ErrNoObjectLock: ashlar.Invalid, ErrBucketState: ashlar.Invalid,
+	ErrLocked: ashlar.Denied, ErrQuota: ashlar.Denied, ErrNoObjectLock: ashlar.Invalid, ErrBucketState: ashlar.Invalid,
 	ErrCustomerKey: ashlar.Invalid, ErrNoSuchEncryptionKey: ashlar.Invalid,
 	errContended: ashlar.Busy, errStale: ashlar.Busy, errBadKey: ashlar.Invalid,
 	errBadBucket: ashlar.Invalid, errBadPart: ashlar.Invalid, errBodyLength: ashlar.Invalid,

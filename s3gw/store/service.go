@@ -61,6 +61,8 @@ type Store struct {
 	buckets bucketCache
 	guess   guess
 	rules   ruleCache
+	limited limited
+	dealing chan struct{} // holds a token while a quota is dealt out
 	keys    Keys
 	days    lifecycle.Clock
 	id      [16]byte // names this Store in leases
@@ -106,7 +108,7 @@ func New(m meta.Store, stripes wire.Stripes, maps func() *topology.Map, opt Opti
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	s.discards = make(chan struct{}, discardsMax)
+	s.discards, s.dealing = make(chan struct{}, discardsMax), make(chan struct{}, 1)
 	return s
 }
 

@@ -32,6 +32,8 @@ var (
 	ErrPreconditionFailed = errors.New("a condition of the request does not hold")
 	ErrDeleteMarker       = errors.New("the version is a delete marker")
 	ErrConflict           = errors.New("a conflicting request was running; try again")
+	// ErrQuota: the bucket would hold more than its quota.
+	ErrQuota = errors.New("the bucket has reached its quota")
 	// ErrLocked: the version is under retention or legal hold.
 	ErrLocked = errors.New("the version is protected by object lock")
 	// ErrNoObjectLock: a lock was asked for in a bucket without object lock.
@@ -71,6 +73,8 @@ type Bucket struct {
 	DefaultLock *DefaultLock
 	// Encryption is that of objects that ask for none, or nil.
 	Encryption *Encryption
+	// Quota bounds what the bucket holds; the zero Quota is none.
+	Quota Quota
 }
 
 // Versioning is the versioning state of a bucket, in S3's words.

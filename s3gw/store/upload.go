@@ -171,7 +171,7 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 	}
 	err = r.fresh()
 	if err == nil {
-		err = s.commitPart(ctx, up, uint16(number), m)
+		err = s.commitPart(ctx, b, up, uint16(number), m)
 	}
 	if err != nil {
 		s.release(ctx, b, up.Key, r.extents, err)
@@ -183,7 +183,7 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 }
 
 // commitPart puts the part's row in place of an older one.
-func (s *Store) commitPart(ctx context.Context, up *openUpload, number uint16, m *row.Part) error {
+func (s *Store) commitPart(ctx context.Context, b *bucket, up *openUpload, number uint16, m *row.Part) error {
 	key := up.sl.Part(up.id, number)
 	for n := range attemptsMax {
 		old, err := s.get(ctx, up.sl.shard, key)
@@ -215,6 +215,7 @@ func (s *Store) commitPart(ctx context.Context, up *openUpload, number uint16, m
 		if delta != 0 {
 			txn.Adds = []meta.Add{{Key: up.sl.Counter(row.CountPartBytes), Delta: delta}}
 		}
+		quota := s.limited.hold(txn, up.sl)
 		err = s.commit(ctx, up.sl.shard, txn)
 		at, _, refused := conditionAt(err)
 		switch {
@@ -222,6 +223,10 @@ func (s *Store) commitPart(ctx context.Context, up *openUpload, number uint16, m
 			return err
 		case at == 0:
 			return ErrNoSuchUpload
+		case at == quota:
+			if err := s.refused(ctx, b, up.sl, txn); err != nil {
+				return err
+			}
 		}
 		if !pause(ctx, n) {
 			break

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ashlar/bench/s3"
+	"ashlar/tools/operate"
 )
 
 // bucketTimeout bounds the wait for the next bytes of an answer.
@@ -38,7 +40,46 @@ func (e *endpointFlags) client() (*s3.Client, error) {
 func bucketCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "bucket", Short: "Settings of a bucket that S3 has no words for", Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
-	cmd.AddCommand(bucketSetCommand())
+	cmd.AddCommand(bucketSetCommand(), bucketQuotaCommand())
+	return cmd
+}
+
+func bucketQuotaCommand() *cobra.Command {
+	var (
+		ask     askFlags
+		bytes   int64
+		objects uint64
+		none    bool
+	)
+	cmd := &cobra.Command{
+		Use:   "quota BUCKET",
+		Short: "Say what a bucket may hold, or see what it does",
+		Example: `  ashlar bucket quota photos
+  ashlar bucket quota photos --bytes 10TB --objects 1000000
+  ashlar bucket quota photos --none`,
+		Long: `Say what a bucket may hold, or see what it does.
+
+A quota is exact: what would pass it is refused with QuotaExceeded (403), from the
+moment on that this command returns. All versions and the parts of uploads count;
+delete markers count as objects. What is there already stays, and deletes always go
+on. --bytes and --objects set both bounds: the one that is not named is none.`,
+		Args: exactArgs(1, "a bucket"),
+	}
+	arguments := func(cmd *cobra.Command, args []string) ([]string, error) {
+		set := cmd.Flags().Changed("bytes") || cmd.Flags().Changed("objects")
+		if set && none {
+			return nil, withCode(exitUsage, errors.New("--none goes with neither --bytes nor --objects"))
+		}
+		if set || none {
+			return operate.QuotaArgs(args[0], uint64(bytes), objects), nil
+		}
+		return args, nil
+	}
+	ask.command(cmd, operate.BucketQuota, arguments, func() rendered { return &operate.Filled{} })
+	f := cmd.Flags()
+	f.Var(sizeFlag{&bytes}, "bytes", "bytes that it may hold, for example 10TB")
+	f.Uint64Var(&objects, "objects", 0, "objects that it may hold")
+	f.BoolVar(&none, "none", false, "take the quota away")
 	return cmd
 }
 

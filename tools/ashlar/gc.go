@@ -28,13 +28,13 @@ found by a walk over all pieces and freed after it was asked for twice.`,
 			Use:   "status",
 			Short: "Trash by shard, orphans by host, and the bounds",
 			Args:  cobra.NoArgs,
-		}, operate.GarbageStatus, func() rendered { return &operate.Garbage{} }),
+		}, operate.GarbageStatus, nil, func() rendered { return &operate.Garbage{} }),
 		explain.command(&cobra.Command{
 			Use:     "explain BUCKET/KEY|STRIPE",
 			Short:   "Why space is held: by a version, an upload, the trash, or nothing",
 			Example: "  ashlar gc explain photos/2026/stone.jpg\n  ashlar gc explain 2fba12c403e3909a7b4e31626446c8f4",
 			Args:    exactArgs(1, "BUCKET/KEY or the id of a stripe"),
-		}, operate.GarbageExplain, func() rendered { return &operate.Held{} }),
+		}, operate.GarbageExplain, nil, func() rendered { return &operate.Held{} }),
 		release.command(&cobra.Command{
 			Use:   "release",
 			Short: "After a restore: let what is newer than the backup be freed",
@@ -45,7 +45,7 @@ later have none, but their pieces are on the disks: they are kept, and ` + "`ash
 counts them, until this is run. From then on they are freed as garbage. There is no way
 back.`,
 			Args: cobra.NoArgs,
-		}, operate.GarbageRelease, func() rendered { return &operate.Restored{} }),
+		}, operate.GarbageRelease, nil, func() rendered { return &operate.Restored{} }),
 	)
 	return cmd
 }
@@ -60,12 +60,18 @@ type askFlags struct {
 	asJSON  bool
 }
 
-// command makes cmd ask a question with its arguments and print the answer.
-func (f *askFlags) command(cmd *cobra.Command, question string, into func() rendered) *cobra.Command {
+// command makes cmd ask a question and print the answer. What arguments makes of
+// those of the command goes with the question; nil takes them as they are.
+func (f *askFlags) command(cmd *cobra.Command, question string, arguments func(*cobra.Command, []string) ([]string, error), into func() rendered) *cobra.Command {
 	f.where.add(cmd)
 	cmd.Flags().StringSliceVar(&f.members, "placement", nil, "addresses of placement members")
 	cmd.Flags().BoolVar(&f.asJSON, "json", false, "print one line of JSON")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = func(cmd *cobra.Command, args []string) (err error) {
+		if arguments != nil {
+			if args, err = arguments(cmd, args); err != nil {
+				return err
+			}
+		}
 		b, err := f.ask(cmd.Context(), question, args)
 		if err != nil {
 			return err

@@ -1,5 +1,6 @@
 // Package operate is what an operator asks of the metadata of a running cluster
-// beyond its health: what garbage there is, and why space is held.
+// beyond its health: what garbage there is, why space is held, what a bucket may
+// hold.
 //
 // The questions are answered from the rows and the disks, through the clients
 // that gateways use. Do runs one by its name and returns JSON, so that the
@@ -36,6 +37,7 @@ const (
 	GarbageStatus  = "gc status"
 	GarbageExplain = "gc explain" // WHAT
 	GarbageRelease = "gc release"
+	BucketQuota    = "bucket quota" // BUCKET, or QuotaArgs
 )
 
 const (
@@ -56,6 +58,8 @@ func Do(ctx context.Context, c *Cluster, question string, args []string) ([]byte
 		answer, err = c.garbage(ctx)
 	case question == GarbageExplain && len(args) == 1:
 		answer, err = c.explain(ctx, args[0])
+	case question == BucketQuota && (len(args) == 1 || len(args) == 3):
+		answer, err = c.quota(ctx, args)
 	case question == GarbageRelease:
 		answer, err = c.release(ctx)
 	default:

@@ -91,9 +91,14 @@ func Of(ctx context.Context, store meta.Store, name string) (*Bucket, error) {
 
 func ofSlot(ctx context.Context, store meta.Store, shard ashlar.ShardID, slot row.Slot) (counters, rows Count, err error) {
 	handlers := map[byte]func(meta.Row) error{
-		row.KindCounter: func(r meta.Row) error { return counters.counter(r) },
-		row.KindObject:  func(r meta.Row) error { return rows.object(r) },
-		row.KindUpload:  func(meta.Row) error { rows.Uploads++; return nil },
+		row.KindCounter: func(r meta.Row) error {
+			if r.Key[row.HeaderBytes] == row.CountLimit {
+				return nil
+			}
+			return counters.counter(r)
+		},
+		row.KindObject: func(r meta.Row) error { return rows.object(r) },
+		row.KindUpload: func(meta.Row) error { rows.Uploads++; return nil },
 		row.KindPart: func(r meta.Row) error {
 			var p row.Part
 			err := row.Decode(r.Key, r.Value, &p)

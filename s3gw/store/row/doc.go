@@ -31,6 +31,7 @@
 //	'm'   H                                       Marker    open marker
 //	'n'   H                                       Marker    closed marker
 //	'c'   H counter(1)                            counter   8 bytes, little-endian
+//	'c'   H 'l'                                   limits    of what bytes and objects may count to; see CountLimit
 //	'o'   H key 0x00 0x00                         Object    current version
 //	'o'   H key 0x00 0x01 ^version(16)            Object    older version
 //	'x'   H manifest(16)                          Manifest

@@ -37,6 +37,9 @@ const (
 	// current object: older versions and delete markers.
 	CountOthers     = 'v'
 	CountOtherBytes = 'w'
+	// CountLimit is not a counter: it bounds them. Limits of bytes and of objects,
+	// 8 bytes each, little-endian, signed, and 16 bytes that say who set them.
+	CountLimit = 'l'
 )
 
 // The marks of a slot.

@@ -178,7 +178,7 @@ func (x Lock_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lock_Mode.Descriptor instead.
 func (Lock_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{2, 0}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{3, 0}
 }
 
 type Lock_Hold int32
@@ -227,7 +227,7 @@ func (x Lock_Hold) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Lock_Hold.Descriptor instead.
 func (Lock_Hold) EnumDescriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{2, 1}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{3, 1}
 }
 
 // Form is how the filter was written, so that it is read back as it was.
@@ -280,7 +280,7 @@ func (x LifecycleRule_Form) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use LifecycleRule_Form.Descriptor instead.
 func (LifecycleRule_Form) EnumDescriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9, 0}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type Encryption_Mode int32
@@ -332,7 +332,7 @@ func (x Encryption_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Encryption_Mode.Descriptor instead.
 func (Encryption_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10, 0}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // Bucket is the value of a directory row.
@@ -351,6 +351,7 @@ type Bucket struct {
 	DefaultLock       *DefaultLock           `protobuf:"bytes,11,opt,name=default_lock,json=defaultLock,proto3" json:"default_lock,omitempty"`                   // of new versions; unset: none
 	Lifecycle         *Lifecycle             `protobuf:"bytes,12,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`                                          // what was set last; the slots' marks decide
 	DefaultEncryption *Encryption            `protobuf:"bytes,13,opt,name=default_encryption,json=defaultEncryption,proto3" json:"default_encryption,omitempty"` // of objects that ask for none: mode and key_id
+	Quota             *Quota                 `protobuf:"bytes,14,opt,name=quota,proto3" json:"quota,omitempty"`                                                  // unset: none; the slots' limits enforce it
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -476,6 +477,66 @@ func (x *Bucket) GetDefaultEncryption() *Encryption {
 	return nil
 }
 
+func (x *Bucket) GetQuota() *Quota {
+	if x != nil {
+		return x.Quota
+	}
+	return nil
+}
+
+// Quota bounds what a bucket holds; 0 is no bound.
+type Quota struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Bytes         uint64                 `protobuf:"varint,1,opt,name=bytes,proto3" json:"bytes,omitempty"`     // of all versions and of parts
+	Objects       uint64                 `protobuf:"varint,2,opt,name=objects,proto3" json:"objects,omitempty"` // all versions, delete markers included
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Quota) Reset() {
+	*x = Quota{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Quota) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Quota) ProtoMessage() {}
+
+func (x *Quota) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Quota.ProtoReflect.Descriptor instead.
+func (*Quota) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Quota) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Quota) GetObjects() uint64 {
+	if x != nil {
+		return x.Objects
+	}
+	return 0
+}
+
 // DefaultLock is the retention that a bucket gives to versions that come
 // without one. Either days or years are set.
 type DefaultLock struct {
@@ -489,7 +550,7 @@ type DefaultLock struct {
 
 func (x *DefaultLock) Reset() {
 	*x = DefaultLock{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -501,7 +562,7 @@ func (x *DefaultLock) String() string {
 func (*DefaultLock) ProtoMessage() {}
 
 func (x *DefaultLock) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[1]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -514,7 +575,7 @@ func (x *DefaultLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DefaultLock.ProtoReflect.Descriptor instead.
 func (*DefaultLock) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{1}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *DefaultLock) GetMode() Lock_Mode {
@@ -551,7 +612,7 @@ type Lock struct {
 
 func (x *Lock) Reset() {
 	*x = Lock{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -563,7 +624,7 @@ func (x *Lock) String() string {
 func (*Lock) ProtoMessage() {}
 
 func (x *Lock) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[2]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -576,7 +637,7 @@ func (x *Lock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lock.ProtoReflect.Descriptor instead.
 func (*Lock) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{2}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Lock) GetMode() Lock_Mode {
@@ -612,7 +673,7 @@ type Setting struct {
 
 func (x *Setting) Reset() {
 	*x = Setting{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -624,7 +685,7 @@ func (x *Setting) String() string {
 func (*Setting) ProtoMessage() {}
 
 func (x *Setting) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[3]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -637,7 +698,7 @@ func (x *Setting) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Setting.ProtoReflect.Descriptor instead.
 func (*Setting) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{3}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Setting) GetName() string {
@@ -664,7 +725,7 @@ type Mark struct {
 
 func (x *Mark) Reset() {
 	*x = Mark{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +737,7 @@ func (x *Mark) String() string {
 func (*Mark) ProtoMessage() {}
 
 func (x *Mark) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[4]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +750,7 @@ func (x *Mark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mark.ProtoReflect.Descriptor instead.
 func (*Mark) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{4}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Mark) GetFormat() uint32 {
@@ -712,7 +773,7 @@ type LifecycleMark struct {
 
 func (x *LifecycleMark) Reset() {
 	*x = LifecycleMark{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -724,7 +785,7 @@ func (x *LifecycleMark) String() string {
 func (*LifecycleMark) ProtoMessage() {}
 
 func (x *LifecycleMark) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[5]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -737,7 +798,7 @@ func (x *LifecycleMark) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LifecycleMark.ProtoReflect.Descriptor instead.
 func (*LifecycleMark) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{5}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LifecycleMark) GetFormat() uint32 {
@@ -779,7 +840,7 @@ type Agenda struct {
 
 func (x *Agenda) Reset() {
 	*x = Agenda{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +852,7 @@ func (x *Agenda) String() string {
 func (*Agenda) ProtoMessage() {}
 
 func (x *Agenda) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[6]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +865,7 @@ func (x *Agenda) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Agenda.ProtoReflect.Descriptor instead.
 func (*Agenda) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{6}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Agenda) GetFormat() uint32 {
@@ -833,7 +894,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +906,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[7]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +919,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{7}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Lease) GetFormat() uint32 {
@@ -892,7 +953,7 @@ type Lifecycle struct {
 
 func (x *Lifecycle) Reset() {
 	*x = Lifecycle{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +965,7 @@ func (x *Lifecycle) String() string {
 func (*Lifecycle) ProtoMessage() {}
 
 func (x *Lifecycle) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[8]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +978,7 @@ func (x *Lifecycle) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lifecycle.ProtoReflect.Descriptor instead.
 func (*Lifecycle) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{8}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Lifecycle) GetRules() []*LifecycleRule {
@@ -952,7 +1013,7 @@ type LifecycleRule struct {
 
 func (x *LifecycleRule) Reset() {
 	*x = LifecycleRule{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -964,7 +1025,7 @@ func (x *LifecycleRule) String() string {
 func (*LifecycleRule) ProtoMessage() {}
 
 func (x *LifecycleRule) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[9]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -977,7 +1038,7 @@ func (x *LifecycleRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LifecycleRule.ProtoReflect.Descriptor instead.
 func (*LifecycleRule) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{9}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LifecycleRule) GetId() string {
@@ -1098,7 +1159,7 @@ type Encryption struct {
 
 func (x *Encryption) Reset() {
 	*x = Encryption{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1171,7 @@ func (x *Encryption) String() string {
 func (*Encryption) ProtoMessage() {}
 
 func (x *Encryption) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[10]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1184,7 @@ func (x *Encryption) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Encryption.ProtoReflect.Descriptor instead.
 func (*Encryption) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{10}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Encryption) GetMode() Encryption_Mode {
@@ -1158,7 +1219,7 @@ type Marker struct {
 
 func (x *Marker) Reset() {
 	*x = Marker{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1170,7 +1231,7 @@ func (x *Marker) String() string {
 func (*Marker) ProtoMessage() {}
 
 func (x *Marker) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[11]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1183,7 +1244,7 @@ func (x *Marker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Marker.ProtoReflect.Descriptor instead.
 func (*Marker) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Marker) GetFormat() uint32 {
@@ -1227,7 +1288,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1239,7 +1300,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1252,7 +1313,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{12}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Object) GetFormat() uint32 {
@@ -1392,7 +1453,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1465,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1478,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{13}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -1453,7 +1514,7 @@ type Upload struct {
 
 func (x *Upload) Reset() {
 	*x = Upload{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1526,7 @@ func (x *Upload) String() string {
 func (*Upload) ProtoMessage() {}
 
 func (x *Upload) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1539,7 @@ func (x *Upload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upload.ProtoReflect.Descriptor instead.
 func (*Upload) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{14}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Upload) GetFormat() uint32 {
@@ -1567,7 +1628,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1579,7 +1640,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1592,7 +1653,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{15}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Part) GetFormat() uint32 {
@@ -1658,7 +1719,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1670,7 +1731,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1683,7 +1744,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{16}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Done) GetFormat() uint32 {
@@ -1732,7 +1793,7 @@ type Checksum struct {
 
 func (x *Checksum) Reset() {
 	*x = Checksum{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1744,7 +1805,7 @@ func (x *Checksum) String() string {
 func (*Checksum) ProtoMessage() {}
 
 func (x *Checksum) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1757,7 +1818,7 @@ func (x *Checksum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checksum.ProtoReflect.Descriptor instead.
 func (*Checksum) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{17}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Checksum) GetAlgorithm() string {
@@ -1800,7 +1861,7 @@ type Attributes struct {
 
 func (x *Attributes) Reset() {
 	*x = Attributes{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1812,7 +1873,7 @@ func (x *Attributes) String() string {
 func (*Attributes) ProtoMessage() {}
 
 func (x *Attributes) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1825,7 +1886,7 @@ func (x *Attributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attributes.ProtoReflect.Descriptor instead.
 func (*Attributes) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{18}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Attributes) GetContentType() []byte {
@@ -1908,7 +1969,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +1981,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +1994,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{19}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Tag) GetKey() []byte {
@@ -1968,7 +2029,7 @@ type Extents struct {
 
 func (x *Extents) Reset() {
 	*x = Extents{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2041,7 @@ func (x *Extents) String() string {
 func (*Extents) ProtoMessage() {}
 
 func (x *Extents) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2054,7 @@ func (x *Extents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extents.ProtoReflect.Descriptor instead.
 func (*Extents) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{20}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Extents) GetLayouts() []*Layout {
@@ -2059,7 +2120,7 @@ type Layout struct {
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[21]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2132,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[21]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2145,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{21}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Layout) GetStripeBytes() uint32 {
@@ -2134,7 +2195,7 @@ var File_s3gw_store_row_row_proto protoreflect.FileDescriptor
 const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\n" +
 	"\x18s3gw/store/row/row.proto\x12\n" +
-	"ashlar.row\"\x8c\x05\n" +
+	"ashlar.row\"\xb5\x05\n" +
 	"\x06Bucket\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
@@ -2154,7 +2215,8 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	" \x03(\v2\x13.ashlar.row.SettingR\bsettings\x12:\n" +
 	"\fdefault_lock\x18\v \x01(\v2\x17.ashlar.row.DefaultLockR\vdefaultLock\x123\n" +
 	"\tlifecycle\x18\f \x01(\v2\x15.ashlar.row.LifecycleR\tlifecycle\x12E\n" +
-	"\x12default_encryption\x18\r \x01(\v2\x16.ashlar.row.EncryptionR\x11defaultEncryption\">\n" +
+	"\x12default_encryption\x18\r \x01(\v2\x16.ashlar.row.EncryptionR\x11defaultEncryption\x12'\n" +
+	"\x05quota\x18\x0e \x01(\v2\x11.ashlar.row.QuotaR\x05quota\">\n" +
 	"\x05State\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x00\x12\f\n" +
@@ -2167,7 +2229,10 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\aENABLED\x10\x01\x12\r\n" +
 	"\tSUSPENDED\x10\x02\x12\n" +
 	"\n" +
-	"\x06LOCKED\x10\x03\"b\n" +
+	"\x06LOCKED\x10\x03\"7\n" +
+	"\x05Quota\x12\x14\n" +
+	"\x05bytes\x18\x01 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\aobjects\x18\x02 \x01(\x04R\aobjects\"b\n" +
 	"\vDefaultLock\x12)\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x15.ashlar.row.Lock.ModeR\x04mode\x12\x12\n" +
 	"\x04days\x18\x02 \x01(\rR\x04days\x12\x14\n" +
@@ -2358,7 +2423,7 @@ func file_s3gw_store_row_row_proto_rawDescGZIP() []byte {
 }
 
 var file_s3gw_store_row_row_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_s3gw_store_row_row_proto_goTypes = []any{
 	(Bucket_State)(0),       // 0: ashlar.row.Bucket.State
 	(Bucket_Versioning)(0),  // 1: ashlar.row.Bucket.Versioning
@@ -2367,63 +2432,65 @@ var file_s3gw_store_row_row_proto_goTypes = []any{
 	(LifecycleRule_Form)(0), // 4: ashlar.row.LifecycleRule.Form
 	(Encryption_Mode)(0),    // 5: ashlar.row.Encryption.Mode
 	(*Bucket)(nil),          // 6: ashlar.row.Bucket
-	(*DefaultLock)(nil),     // 7: ashlar.row.DefaultLock
-	(*Lock)(nil),            // 8: ashlar.row.Lock
-	(*Setting)(nil),         // 9: ashlar.row.Setting
-	(*Mark)(nil),            // 10: ashlar.row.Mark
-	(*LifecycleMark)(nil),   // 11: ashlar.row.LifecycleMark
-	(*Agenda)(nil),          // 12: ashlar.row.Agenda
-	(*Lease)(nil),           // 13: ashlar.row.Lease
-	(*Lifecycle)(nil),       // 14: ashlar.row.Lifecycle
-	(*LifecycleRule)(nil),   // 15: ashlar.row.LifecycleRule
-	(*Encryption)(nil),      // 16: ashlar.row.Encryption
-	(*Marker)(nil),          // 17: ashlar.row.Marker
-	(*Object)(nil),          // 18: ashlar.row.Object
-	(*Manifest)(nil),        // 19: ashlar.row.Manifest
-	(*Upload)(nil),          // 20: ashlar.row.Upload
-	(*Part)(nil),            // 21: ashlar.row.Part
-	(*Done)(nil),            // 22: ashlar.row.Done
-	(*Checksum)(nil),        // 23: ashlar.row.Checksum
-	(*Attributes)(nil),      // 24: ashlar.row.Attributes
-	(*Tag)(nil),             // 25: ashlar.row.Tag
-	(*Extents)(nil),         // 26: ashlar.row.Extents
-	(*Layout)(nil),          // 27: ashlar.row.Layout
+	(*Quota)(nil),           // 7: ashlar.row.Quota
+	(*DefaultLock)(nil),     // 8: ashlar.row.DefaultLock
+	(*Lock)(nil),            // 9: ashlar.row.Lock
+	(*Setting)(nil),         // 10: ashlar.row.Setting
+	(*Mark)(nil),            // 11: ashlar.row.Mark
+	(*LifecycleMark)(nil),   // 12: ashlar.row.LifecycleMark
+	(*Agenda)(nil),          // 13: ashlar.row.Agenda
+	(*Lease)(nil),           // 14: ashlar.row.Lease
+	(*Lifecycle)(nil),       // 15: ashlar.row.Lifecycle
+	(*LifecycleRule)(nil),   // 16: ashlar.row.LifecycleRule
+	(*Encryption)(nil),      // 17: ashlar.row.Encryption
+	(*Marker)(nil),          // 18: ashlar.row.Marker
+	(*Object)(nil),          // 19: ashlar.row.Object
+	(*Manifest)(nil),        // 20: ashlar.row.Manifest
+	(*Upload)(nil),          // 21: ashlar.row.Upload
+	(*Part)(nil),            // 22: ashlar.row.Part
+	(*Done)(nil),            // 23: ashlar.row.Done
+	(*Checksum)(nil),        // 24: ashlar.row.Checksum
+	(*Attributes)(nil),      // 25: ashlar.row.Attributes
+	(*Tag)(nil),             // 26: ashlar.row.Tag
+	(*Extents)(nil),         // 27: ashlar.row.Extents
+	(*Layout)(nil),          // 28: ashlar.row.Layout
 }
 var file_s3gw_store_row_row_proto_depIdxs = []int32{
 	0,  // 0: ashlar.row.Bucket.state:type_name -> ashlar.row.Bucket.State
 	1,  // 1: ashlar.row.Bucket.versioning:type_name -> ashlar.row.Bucket.Versioning
-	9,  // 2: ashlar.row.Bucket.settings:type_name -> ashlar.row.Setting
-	7,  // 3: ashlar.row.Bucket.default_lock:type_name -> ashlar.row.DefaultLock
-	14, // 4: ashlar.row.Bucket.lifecycle:type_name -> ashlar.row.Lifecycle
-	16, // 5: ashlar.row.Bucket.default_encryption:type_name -> ashlar.row.Encryption
-	2,  // 6: ashlar.row.DefaultLock.mode:type_name -> ashlar.row.Lock.Mode
-	2,  // 7: ashlar.row.Lock.mode:type_name -> ashlar.row.Lock.Mode
-	3,  // 8: ashlar.row.Lock.hold:type_name -> ashlar.row.Lock.Hold
-	14, // 9: ashlar.row.LifecycleMark.lifecycle:type_name -> ashlar.row.Lifecycle
-	15, // 10: ashlar.row.Lifecycle.rules:type_name -> ashlar.row.LifecycleRule
-	25, // 11: ashlar.row.LifecycleRule.tags:type_name -> ashlar.row.Tag
-	4,  // 12: ashlar.row.LifecycleRule.form:type_name -> ashlar.row.LifecycleRule.Form
-	5,  // 13: ashlar.row.Encryption.mode:type_name -> ashlar.row.Encryption.Mode
-	23, // 14: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
-	24, // 15: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
-	26, // 16: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
-	8,  // 17: ashlar.row.Object.lock:type_name -> ashlar.row.Lock
-	16, // 18: ashlar.row.Object.encryption:type_name -> ashlar.row.Encryption
-	26, // 19: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
-	24, // 20: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
-	8,  // 21: ashlar.row.Upload.lock:type_name -> ashlar.row.Lock
-	16, // 22: ashlar.row.Upload.encryption:type_name -> ashlar.row.Encryption
-	23, // 23: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
-	26, // 24: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
-	18, // 25: ashlar.row.Done.object:type_name -> ashlar.row.Object
-	25, // 26: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
-	25, // 27: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
-	27, // 28: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	10, // 2: ashlar.row.Bucket.settings:type_name -> ashlar.row.Setting
+	8,  // 3: ashlar.row.Bucket.default_lock:type_name -> ashlar.row.DefaultLock
+	15, // 4: ashlar.row.Bucket.lifecycle:type_name -> ashlar.row.Lifecycle
+	17, // 5: ashlar.row.Bucket.default_encryption:type_name -> ashlar.row.Encryption
+	7,  // 6: ashlar.row.Bucket.quota:type_name -> ashlar.row.Quota
+	2,  // 7: ashlar.row.DefaultLock.mode:type_name -> ashlar.row.Lock.Mode
+	2,  // 8: ashlar.row.Lock.mode:type_name -> ashlar.row.Lock.Mode
+	3,  // 9: ashlar.row.Lock.hold:type_name -> ashlar.row.Lock.Hold
+	15, // 10: ashlar.row.LifecycleMark.lifecycle:type_name -> ashlar.row.Lifecycle
+	16, // 11: ashlar.row.Lifecycle.rules:type_name -> ashlar.row.LifecycleRule
+	26, // 12: ashlar.row.LifecycleRule.tags:type_name -> ashlar.row.Tag
+	4,  // 13: ashlar.row.LifecycleRule.form:type_name -> ashlar.row.LifecycleRule.Form
+	5,  // 14: ashlar.row.Encryption.mode:type_name -> ashlar.row.Encryption.Mode
+	24, // 15: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
+	25, // 16: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
+	27, // 17: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
+	9,  // 18: ashlar.row.Object.lock:type_name -> ashlar.row.Lock
+	17, // 19: ashlar.row.Object.encryption:type_name -> ashlar.row.Encryption
+	27, // 20: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
+	25, // 21: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
+	9,  // 22: ashlar.row.Upload.lock:type_name -> ashlar.row.Lock
+	17, // 23: ashlar.row.Upload.encryption:type_name -> ashlar.row.Encryption
+	24, // 24: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
+	27, // 25: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
+	19, // 26: ashlar.row.Done.object:type_name -> ashlar.row.Object
+	26, // 27: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
+	26, // 28: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
+	28, // 29: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_s3gw_store_row_row_proto_init() }
@@ -2437,7 +2504,7 @@ func file_s3gw_store_row_row_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_s3gw_store_row_row_proto_rawDesc), len(file_s3gw_store_row_row_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   22,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
