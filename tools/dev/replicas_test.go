@@ -12,6 +12,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	"ashlar"
+	"ashlar/daemon/client"
+	"ashlar/daemon/meta"
 	"ashlar/placement/topology"
 )
 
@@ -22,29 +24,30 @@ func TestMetadataHeals(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.OutAfter = 6 * time.Second
 	c := startOne(t, cfg)
-	client := s3Client(t, c.S3(), cfg)
-	makeBucket(t, client)
+	g := s3Client(t, c.S3(), cfg)
+	makeBucket(t, g)
 	objects := samples(31, "first")
-	putAll(t, client, objects)
+	putAll(t, g, objects)
 
 	// An old copy of a directory comes back.
-	meta := filepath.Join(cfg.hostDir("a1"), "state", "meta")
+	dir := filepath.Join(cfg.hostDir("a1"), "state", "meta")
 	before := c.replicasOf(t, "a1")
 	apply(t, c, KillHost, "a1")
-	if err := os.CopyFS(meta+".old", os.DirFS(meta)); err != nil {
+	if err := os.CopyFS(dir+".old", os.DirFS(dir)); err != nil {
 		t.Fatal(err)
 	}
 	apply(t, c, ReviveHost, "a1")
 	more := samples(32, "second")
-	putAll(t, client, more)
+	putAll(t, g, more)
 	objects = append(objects, more...)
 	c.awaitShards(t, "a1 is back", func(id ashlar.ReplicaID) bool { return true })
+	c.touchShards(t, "a1")
 	before = append(before, c.replicasOf(t, "a1")...)
 	apply(t, c, KillHost, "a1")
-	if err := os.RemoveAll(meta); err != nil {
+	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Rename(meta+".old", meta); err != nil {
+	if err := os.Rename(dir+".old", dir); err != nil {
 		t.Fatal(err)
 	}
 	apply(t, c, ReviveHost, "a1")
@@ -58,7 +61,7 @@ func TestMetadataHeals(t *testing.T) {
 	}
 	apply(t, c, ReviveHost, "b1")
 	c.awaitShards(t, "b1 lost its directory", func(id ashlar.ReplicaID) bool { return !slices.Contains(before, id) })
-	checkAll(t, client, objects, "after two directories")
+	checkAll(t, g, objects, "after two directories")
 
 	// A host is gone with its disks, and then another one dies.
 	before = c.replicasOf(t, "c1")
@@ -71,12 +74,44 @@ func TestMetadataHeals(t *testing.T) {
 		t.Errorf("the lost host still has replicas %v", left)
 	}
 	apply(t, c, KillHost, "a2")
-	checkAll(t, client, objects, "with a host lost and another one dead")
+	checkAll(t, g, objects, "with a host lost and another one dead")
 	ctx, done := bounded(t, requestBound, "PUT bucket")
-	_, err := client.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String("another")})
+	_, err := g.CreateBucket(ctx, &s3.CreateBucketInput{Bucket: aws.String("another")})
 	done()
 	if err != nil {
 		t.Errorf("with a host lost and another one dead, no bucket can be made: %v", err)
+	}
+}
+
+// touchShards writes to every shard that a host holds, until the host has it: a
+// copy of before is old only where something was written since.
+func (c *Cluster) touchShards(t *testing.T, host string) {
+	t.Helper()
+	ctx, done := bounded(t, healBound, "touching shards")
+	defer done()
+	m := c.place.Map()
+	store := client.NewMeta(c.place.Map, c.registry.Shards)
+	for i := range m.Shards {
+		for _, r := range m.Shards[i].Replicas {
+			if m.Host(r.Host).Name != host {
+				continue
+			}
+			shard := ashlar.ShardID(i)
+			txn := &meta.Txn{ID: ashlar.RequestID(ashlar.NewID()), Deletes: [][]byte{[]byte("nothing")}}
+			if err := store.Commit(ctx, shard, txn); err != nil {
+				t.Fatal(err)
+			}
+			there, err := c.registry.Shards(r.Host)
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, healBound, func() error {
+				if _, _, err := there.GetAt(ctx, shard, []byte("nothing"), meta.At{Index: txn.Seen}); !ashlar.Is(err, ashlar.NotFound) {
+					return fmt.Errorf("shard %d on %s: %v", i, host, err)
+				}
+				return nil
+			})
+		}
 	}
 }
 
