@@ -129,7 +129,7 @@ func (c *call) bodyLength() (int64, error) {
 	}
 	text := c.header("X-Amz-Decoded-Content-Length")
 	if text == "" {
-		return 0, s3.E(s3.MissingContentLength, "The x-amz-decoded-content-length header is required.")
+		return 0, s3.E(s3.MissingContentLength, "")
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
@@ -325,13 +325,13 @@ func (b *body) checkTrailer() error {
 	got := b.chunks.Trailers()
 	if !b.trailer {
 		if len(got) > 0 {
-			return s3.E(s3.InvalidRequest, "A trailer arrived that x-amz-trailer does not announce.")
+			return s3.E(s3.MalformedTrailerError, "")
 		}
 		return nil
 	}
 	for name, value := range got {
 		if http.CanonicalHeaderKey(name) != b.alg.Header {
-			return s3.E(s3.InvalidRequest, "A trailer arrived that x-amz-trailer does not announce.")
+			return s3.E(s3.MalformedTrailerError, "")
 		}
 		sum, err := s3.ParseChecksum(b.alg, value)
 		if err != nil {

@@ -432,6 +432,9 @@ func completeUpload(c *call) error {
 		return err
 	}
 	o, err := c.s.backend.CompleteUpload(c.ctx, string(c.bucket), string(c.key), id, parts, sum, cond)
+	if errors.Is(err, store.ErrBadDigest) {
+		err = &s3.Error{Code: s3.BadDigest, Message: "The " + sum.Algorithm + " you specified did not match the calculated checksum.", Err: err}
+	}
 	if err != nil {
 		return c.withKey(err)
 	}

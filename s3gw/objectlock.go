@@ -1,6 +1,7 @@
 package s3gw
 
 import (
+	"errors"
 	"net/http"
 	"strings"
 
@@ -42,6 +43,10 @@ func putObjectLock(c *call) error {
 		return err
 	}
 	if err := c.s.backend.SetObjectLock(c.ctx, string(c.bucket), d); err != nil {
+		if errors.Is(err, store.ErrBucketState) {
+			err = &s3.Error{Code: s3.InvalidBucketState, Err: err,
+				Message: "Versioning must be 'Enabled' on the bucket to apply a Object Lock configuration"}
+		}
 		return withBucket(err, c.bucket)
 	}
 	return c.empty(http.StatusOK)

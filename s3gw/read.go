@@ -292,7 +292,7 @@ func (c *call) overrides() error {
 		}
 		value := c.query[i].Value
 		if c.who.Kind == iam.Anonymous {
-			return s3.E(s3.InvalidRequest, "The response-* parameters need a request with credentials.")
+			return s3.E(s3.InvalidRequest, "Request specific response headers cannot be used for anonymous GET requests.")
 		}
 		for j := 0; j < len(value); j++ {
 			if value[j] < ' ' && value[j] != '\t' || value[j] == 0x7f {

@@ -72,7 +72,7 @@ func TestBadBodies(t *testing.T) {
 		{"no final chunk", chunks, nil, func(s string) string { return s[:strings.LastIndex(s, "0;chunk")] }, nil, 400, "IncompleteBody"},
 		{"no final chunk, unsigned", trailer, nil, func(s string) string { return s[:len(s)-5] }, nil, 400, "IncompleteBody"},
 		{"chunks hold more than declared", trailer, nil, func(s string) string { return "1\r\nz\r\n" + s }, nil, 400, "IncompleteBody"},
-		{"not framed at all", trailer, nil, func(string) string { return body }, nil, 400, "InvalidRequest"},
+		{"not framed at all", trailer, nil, func(string) string { return body }, nil, 400, "IncompleteBody"},
 		{"decoded length no number", trailer, nil, nil, func(r *http.Request) { r.Header.Set("X-Amz-Decoded-Content-Length", "many") }, 403, "SignatureDoesNotMatch"},
 		{"Content-MD5 wrong", plain, H{"Content-Md5": wrongMD5}, nil, nil, 400, "BadDigest"},
 		{"Content-MD5 wrong, chunks", chunks, H{"Content-Md5": wrongMD5}, nil, nil, 400, "BadDigest"},
@@ -86,11 +86,11 @@ func TestBadBodies(t *testing.T) {
 		{"unknown algorithm", plain, H{"X-Amz-Sdk-Checksum-Algorithm": "MD6"}, nil, nil, 400, "InvalidRequest"},
 		{"trailer wrong", trailer, H{"X-Amz-Trailer": "x-amz-checksum-crc32", "test-trailer": crc("CRC32", "other")}, nil, nil, 400, "BadDigest"},
 		{"trailer garbled", trailer, H{"X-Amz-Trailer": "x-amz-checksum-crc32", "test-trailer": "?"}, nil, nil, 400, "InvalidRequest"},
-		{"trailer not announced", trailer, nil, func(s string) string { return s[:len(s)-2] + "x-amz-checksum-crc32:AAAAAA==\r\n\r\n" }, nil, 400, "InvalidRequest"},
+		{"trailer not announced", trailer, nil, func(s string) string { return s[:len(s)-2] + "x-amz-checksum-crc32:AAAAAA==\r\n\r\n" }, nil, 400, "MalformedTrailerError"},
 		{"trailer announced and another sent", trailer, H{"X-Amz-Trailer": "x-amz-checksum-crc32", "test-trailer": "x"},
 			func(s string) string {
 				return strings.Replace(s, "x-amz-checksum-crc32:x", "x-amz-checksum-sha1:AAAA", 1)
-			}, nil, 400, "InvalidRequest"},
+			}, nil, 400, "MalformedTrailerError"},
 		{"trailer announced and none sent", trailer, H{"X-Amz-Trailer": "x-amz-checksum-crc32", "test-trailer": "x"},
 			func(s string) string { return strings.Replace(s, "x-amz-checksum-crc32:x\r\n", "", 1) }, nil, 400, "MalformedTrailerError"},
 		{"trailer of an unknown kind", trailer, H{"X-Amz-Trailer": "x-amz-meta-late"}, nil, nil, 400, "InvalidRequest"},

@@ -191,6 +191,9 @@ func (t *routeTable) find(c *call) (*route, error) {
 	if r := t.byKey[key]; r != nil {
 		return r, nil
 	}
+	if key.sub == "versions" && method == "GET" && key.on == onObject {
+		return nil, s3.E(s3.InvalidRequest, "There is no such thing as the ?versions sub-resource for a key")
+	}
 	if key.sub != "" && (method == "GET" || method == "HEAD" || method == "PUT" || method == "POST" || method == "DELETE") {
 		return nil, s3.E(s3.NotImplemented, "").With("Resource-Type", key.sub)
 	}

@@ -1,6 +1,7 @@
 package s3gw
 
 import (
+	"errors"
 	"net/http"
 
 	"ashlar/s3gw/s3"
@@ -31,6 +32,10 @@ func putBucketVersioning(c *call) error {
 		return err
 	}
 	if err := c.s.backend.SetVersioning(c.ctx, string(c.bucket), v); err != nil {
+		if errors.Is(err, store.ErrBucketState) {
+			err = &s3.Error{Code: s3.InvalidBucketState, Err: err,
+				Message: "An Object Lock configuration is present on this bucket, so the versioning state cannot be changed."}
+		}
 		return withBucket(err, c.bucket)
 	}
 	return c.empty(http.StatusOK)

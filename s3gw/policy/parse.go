@@ -82,13 +82,15 @@ func parseJSON(doc []byte) (any, error) {
 	d := json.NewDecoder(bytes.NewReader(doc))
 	d.UseNumber()
 	v, err := parseValue(d, 0)
-	if err != nil {
+	ended := false
+	if err == nil {
+		_, err = d.Token()
+		ended = err == io.EOF
+	}
+	if !ended {
 		if !bytes.HasPrefix(bytes.TrimSpace(doc), []byte("{")) {
 			return nil, errNoObject
 		}
-		return nil, errInvalidJSON
-	}
-	if _, err := d.Token(); err != io.EOF {
 		return nil, errInvalidJSON
 	}
 	return v, nil

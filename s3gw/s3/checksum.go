@@ -103,7 +103,7 @@ func notDigest(name string) bool {
 // Two of them, or one of an algorithm that is not known, are InvalidRequest.
 func ChecksumOf(h http.Header) (*Algorithm, *store.Checksum, error) {
 	var alg *Algorithm
-	var sum *store.Checksum
+	text := ""
 	for name, values := range h {
 		if !strings.HasPrefix(name, checksumPrefix) || notDigest(name) {
 			continue
@@ -112,14 +112,17 @@ func ChecksumOf(h http.Header) (*Algorithm, *store.Checksum, error) {
 		if a == nil {
 			return nil, nil, E(InvalidRequest, "The algorithm type you specified in x-amz-checksum- header is invalid.")
 		}
-		if sum != nil || len(values) != 1 {
+		if alg != nil || len(values) != 1 {
 			return nil, nil, E(InvalidRequest, "Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.")
 		}
-		c, err := ParseChecksum(a, values[0])
-		if err != nil {
-			return nil, nil, err
-		}
-		alg, sum = a, c
+		alg, text = a, values[0]
+	}
+	if alg == nil {
+		return nil, nil, nil
+	}
+	sum, err := ParseChecksum(alg, text)
+	if err != nil {
+		return nil, nil, err
 	}
 	return alg, sum, nil
 }

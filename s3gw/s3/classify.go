@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
@@ -64,6 +65,11 @@ func Classify(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e
+	}
+	var kind *store.ChecksumTypeError
+	if errors.As(err, &kind) {
+		return &Error{Code: InvalidRequest, Err: err,
+			Message: "Checksum Type mismatch occurred, expected checksum Type: " + kind.Want + ", actual checksum Type: " + cmp.Or(kind.Got, "null")}
 	}
 	for _, s := range bySentinel {
 		if errors.Is(err, s.err) {

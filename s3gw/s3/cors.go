@@ -118,9 +118,14 @@ func (r *CORSRule) check() error {
 			return E(InvalidRequest, "AllowedOrigin \""+o+"\" can not have more than one wildcard.")
 		}
 	}
-	for _, h := range slices.Concat(r.Headers, r.Expose) {
-		if !headerName(strings.ReplaceAll(h, "*", "")) {
-			return E(InvalidRequest, "Header \""+h+"\" contains invalid character.")
+	for _, l := range []struct {
+		element string
+		names   []string
+	}{{"AllowedHeader", r.Headers}, {"ExposeHeader", r.Expose}} {
+		for _, h := range l.names {
+			if !headerName(strings.ReplaceAll(h, "*", "")) {
+				return E(InvalidRequest, l.element+" \""+h+"\" contains invalid character.")
+			}
 		}
 	}
 	for _, h := range r.Headers {

@@ -53,7 +53,7 @@ func TagsOf(h http.Header) (map[string]string, error) {
 	}
 	list := make([]Tag, len(q))
 	for i, p := range q {
-		if slices.ContainsFunc(q[:i], func(before Param) bool { return before.Name == p.Name }) {
+		if p.Name == "" || slices.ContainsFunc(q[:i], func(before Param) bool { return before.Name == p.Name }) {
 			return nil, badTagging(raw).OnRGW(InvalidTag)
 		}
 		list[i] = Tag{p.Name, p.Value}
@@ -229,8 +229,10 @@ func ParseRange(header string, size uint64) (r Range, ok bool, err error) {
 		switch {
 		case !good:
 			return r, false, nil
-		case n == 0 || size == 0:
+		case n == 0:
 			return past()
+		case size == 0: // RFC 9110: a suffix of what is shorter is all of it
+			return r, false, nil
 		}
 		n = min(n, size)
 		return Range{size - n, n}, true, nil

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,15 @@ type postCondition struct {
 	field  string // lower case, without $
 	value  string
 	prefix bool // starts-with instead of eq
+}
+
+// String prints a condition as a policy writes it.
+func (c *postCondition) String() string {
+	operator := "eq"
+	if c.prefix {
+		operator = "starts-with"
+	}
+	return fmt.Sprintf("[%q, %q, %q]", operator, "$"+printable(c.field), printable(c.value))
 }
 
 func badPolicy(why string) *Error {
@@ -151,7 +161,7 @@ func (p *PostPolicy) Judge(fields map[string]string, now time.Time) error {
 	for _, c := range p.conditions {
 		value := fields[c.field]
 		if c.prefix && !strings.HasPrefix(value, c.value) || !c.prefix && value != c.value {
-			return E(AccessDenied, "Invalid according to Policy: Policy Condition failed: "+printable(c.field))
+			return E(AccessDenied, "Invalid according to Policy: Policy Condition failed: "+c.String())
 		}
 		named[c.field] = true
 	}

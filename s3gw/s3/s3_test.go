@@ -95,7 +95,7 @@ func TestRange(t *testing.T) {
 		{"bytes=0-0", 10, "0+1"}, {"bytes=0-", 10, "0+10"}, {"bytes=3-5", 10, "3+3"}, {"bytes=3-99", 10, "3+7"}, {"bytes=-3", 10, "7+3"},
 		{"bytes=-99", 10, "0+10"}, {"bytes=9-", 10, "9+1"}, {"bytes=0-99999999999999999999999", 10, "0+10"},
 		{"bytes=10-", 10, "InvalidRange"}, {"bytes=10-12", 10, "InvalidRange"}, {"bytes=-0", 10, "InvalidRange"}, {"bytes=0-", 0, "InvalidRange"},
-		{"bytes=-1", 0, "InvalidRange"}, {"bytes=99999999999999999999999-", 10, "InvalidRange"},
+		{"bytes=-1", 0, "whole"}, {"bytes=99999999999999999999999-", 10, "InvalidRange"},
 		{"", 10, "whole"}, {"bytes=5-3", 10, "whole"}, {"bytes=a-b", 10, "whole"}, {"bytes=", 10, "whole"}, {"bytes=-", 10, "whole"},
 		{"items=0-1", 10, "whole"}, {"bytes=0-1,3-4", 10, "whole"}, {"bytes=1", 10, "whole"}, {"bytes= -1", 10, "whole"}, {"bytes=1-2 ", 10, "whole"}, {"bytes=+1-2", 10, "whole"}, {"bytes=1-2-3", 10, "whole"},
 	} {
@@ -173,7 +173,7 @@ func TestMetadataAndTags(t *testing.T) {
 	if _, err := UserMetadata(h); codeOf(err) != "MetadataTooLarge" {
 		t.Fatal(err)
 	}
-	for in, code := range map[string]string{"": "OK", "a=b&c=d%20e": "OK", "a=b&a=c": "InvalidArgument", "=x": "InvalidTag", "%zz": "InvalidArgument",
+	for in, code := range map[string]string{"": "OK", "a=b&c=d%20e": "OK", "a=b&a=c": "InvalidArgument", "=x": "InvalidArgument", "a=%3Cb": "InvalidTag", "%zz": "InvalidArgument",
 		"a&b&c&d&e&f&g&h&i&j&k": "BadRequest", strings.Repeat("k", 129) + "=v": "InvalidTag", "k=" + strings.Repeat("v", 257): "InvalidTag"} {
 		if _, err := TagsOf(http.Header{"X-Amz-Tagging": {in}}); codeOf(err) != code {
 			t.Errorf("tags %q: %v, want %s", in, err, code)
@@ -289,7 +289,7 @@ func TestParseComplete(t *testing.T) {
 		many.WriteString(part(fmt.Sprint(i+1), "e"))
 	}
 	for in, code := range map[string]string{
-		"": "MalformedXML", "x": "MalformedXML", doc(""): "MalformedXML", doc("<Part/>"): "InvalidArgument",
+		"": "MalformedXML", "x": "MalformedXML", doc(""): "MalformedXML", doc("<Part/>"): "MalformedXML", doc(part("-1", "a")): "InvalidArgument",
 		doc(part("2", "a") + part("1", "b")): "InvalidPartOrder", doc(part("1", "a") + part("1", "a")): "InvalidPartOrder",
 		doc(part("0", "a")): "InvalidArgument", doc(part("10001", "a")): "InvalidArgument", doc(part("x", "a")): "MalformedXML", doc(part("1", "")): "MalformedXML",
 		doc(part("1", "a") + "<Other/>"): "MalformedXML", doc(many.String()): "MalformedXML", "<Delete>" + part("1", "a") + "</Delete>": "MalformedXML",

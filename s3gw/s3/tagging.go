@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // Limits of tags.
@@ -18,6 +20,17 @@ const (
 // Tag is one tag as it was sent.
 type Tag struct{ Key, Value string }
 
+// tagText reports whether s holds only what AWS allows in tags: letters, numbers,
+// spaces and a few signs.
+func tagText(s string) bool {
+	for _, r := range s {
+		if r == utf8.RuneError || !unicode.IsLetter(r) && !unicode.IsNumber(r) && !unicode.IsMark(r) && !unicode.IsSpace(r) && !strings.ContainsRune("+-=._:/@", r) {
+			return false
+		}
+	}
+	return true
+}
+
 // judgeTags turns a list of tags into what is kept.
 func judgeTags(list []Tag, max int) (map[string]string, error) {
 	if len(list) > max {
@@ -31,10 +44,10 @@ func judgeTags(list []Tag, max int) (map[string]string, error) {
 		if _, twice := tags[t.Key]; twice {
 			return nil, E(InvalidTag, "Cannot provide multiple Tags with the same key").With("TagKey", printable(t.Key))
 		}
-		if t.Key == "" || !validText(t.Key) || len([]rune(t.Key)) > tagKeyMax || strings.HasPrefix(strings.ToLower(t.Key), "aws:") {
+		if t.Key == "" || !tagText(t.Key) || len([]rune(t.Key)) > tagKeyMax || strings.HasPrefix(strings.ToLower(t.Key), "aws:") {
 			return nil, E(InvalidTag, "The TagKey you have provided is invalid").With("TagKey", printable(t.Key))
 		}
-		if !validText(t.Value) || len([]rune(t.Value)) > tagValueMax {
+		if !tagText(t.Value) || len([]rune(t.Value)) > tagValueMax {
 			return nil, E(InvalidTag, "The TagValue you have provided is invalid").With("TagKey", printable(t.Key)).With("TagValue", printable(t.Value))
 		}
 		tags[t.Key] = t.Value

@@ -269,6 +269,7 @@ func ParseComplete(doc []byte) ([]store.CompletePart, error) {
 }
 
 func parseCompletePart(n *node) (p store.CompletePart, err error) {
+	numbered := false
 	for _, c := range n.children {
 		v, err := c.value()
 		if err != nil {
@@ -277,6 +278,7 @@ func parseCompletePart(n *node) (p store.CompletePart, err error) {
 		v = strings.TrimSpace(v)
 		switch c.name {
 		case "PartNumber":
+			numbered = true
 			if p.Number, err = strconv.Atoi(v); err != nil {
 				return p, malformed("part number")
 			}
@@ -288,11 +290,14 @@ func parseCompletePart(n *node) (p store.CompletePart, err error) {
 				return p, malformed("element " + c.name)
 			}
 			if p.Checksum, err = ParseChecksum(a, v); err != nil {
-				return p, err
+				return p, E(InvalidArgument, "Invalid Base64 or multiple checksums present in request").OnRGW(BadDigest).
+					With("ArgumentName", "Checksum").With("ArgumentValue", printable(v))
 			}
 		}
 	}
 	switch {
+	case !numbered:
+		return p, malformed("no part number")
 	case p.Number < 1:
 		return p, E(InvalidArgument, "PartNumber must be >= 1").With("ArgumentName", "PartNumber").With("ArgumentValue", strconv.Itoa(p.Number))
 	case p.Number > store.PartsMax:

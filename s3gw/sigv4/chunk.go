@@ -128,7 +128,7 @@ func (c *ChunkReader) nextChunk() error {
 	c.expected = signature
 	if size > 0 {
 		if c.declared >= 0 && size > c.declared-c.seen {
-			return s3.E(s3.IncompleteBody, "The chunks hold more bytes than x-amz-decoded-content-length says.")
+			return s3.E(s3.IncompleteBody, "")
 		}
 		c.remaining, c.inChunk = size, true
 		return nil
@@ -189,7 +189,7 @@ func (c *ChunkReader) finish() error {
 		return err
 	}
 	if c.declared >= 0 && c.seen != c.declared {
-		return s3.E(s3.IncompleteBody, "The chunks hold fewer bytes than x-amz-decoded-content-length says.")
+		return s3.E(s3.IncompleteBody, "")
 	}
 	if err := c.readTrailers(); err != nil {
 		return err
@@ -264,7 +264,7 @@ func parseChunkHeader(line string, signed bool) (size int64, signature string, e
 	digits, extension, found := strings.Cut(line, ";")
 	if found != signed {
 		if signed {
-			return 0, "", s3.E(s3.SignatureDoesNotMatch, "A chunk carries no signature.")
+			return 0, "", broken("a chunk carries no signature")
 		}
 		return 0, "", broken("a chunk header holds more than its size")
 	}
@@ -283,7 +283,7 @@ func parseChunkHeader(line string, signed bool) (size int64, signature string, e
 	}
 	signature, ok := strings.CutPrefix(extension, chunkSigPrefix)
 	if !ok || len(signature) != signatureHexDigits {
-		return 0, "", s3.E(s3.SignatureDoesNotMatch, "A chunk carries no signature.")
+		return 0, "", broken("a chunk carries no signature")
 	}
 	return size, signature, nil
 }
@@ -300,15 +300,18 @@ func hexDigit(c byte) int64 {
 	return -1
 }
 
+// endedEarly is what S3 says of framing that it cannot follow to the end.
+const endedEarly = "The request body terminated unexpectedly"
+
 func broken(why string) error {
-	return &s3.Error{Code: s3.InvalidRequest, Message: "The body is not in aws-chunked framing: " + why + "."}
+	return &s3.Error{Code: s3.IncompleteBody, Message: endedEarly, Err: errors.New(why)}
 }
 
 // truncated turns the end of the source into IncompleteBody; an error that
 // already says more (a time-out) passes.
 func truncated(err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
-		return s3.E(s3.IncompleteBody, "")
+		return s3.E(s3.IncompleteBody, endedEarly)
 	}
 	return err
 }

@@ -39,7 +39,8 @@ func (v *Verifier) VerifyForm(fields map[string]string) (*Auth, error) {
 		return nil, s3.Classify(err)
 	}
 	if !signed(secret) {
-		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", auth.AccessKey).With("StringToSign", fields["policy"])
+		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", auth.AccessKey).
+			With("StringToSign", fields["policy"]).With("SignatureProvided", fields["x-amz-signature"]+fields["signature"])
 	}
 	auth.Account = account
 	return auth, nil

@@ -211,16 +211,16 @@ func TestUnsignedChunks(t *testing.T) {
 		"7\r\nhello!!\r\n0\r\n\r\n":                "IncompleteBody", // more than declared
 		"6\r\nhello!\r\n":                          "IncompleteBody",
 		"6\r\nhello!\r\n0\r\na:b\n\r\n\r\n":        "OK", // minio-go's spelling
-		"6\r\nhello!\r\n0\r\na:b\n\r\n\r\n\r\n":    "InvalidRequest",
-		"6\r\nhello!\r\n0\r\n\r\n\r\n":             "InvalidRequest",
-		"6\r\nhello!x\r\n0\r\n\r\n":                "InvalidRequest",
-		"6;chunk-signature=0\r\nhello!\r\n0\r\n":   "InvalidRequest",
-		"\r\n":                                     "InvalidRequest",
-		"-6\r\nhello!\r\n0\r\n\r\n":                "InvalidRequest",
-		strings.Repeat("0", 2000) + "\r\n":         "InvalidRequest",
+		"6\r\nhello!\r\n0\r\na:b\n\r\n\r\n\r\n":    "IncompleteBody",
+		"6\r\nhello!\r\n0\r\n\r\n\r\n":             "IncompleteBody",
+		"6\r\nhello!x\r\n0\r\n\r\n":                "IncompleteBody",
+		"6;chunk-signature=0\r\nhello!\r\n0\r\n":   "IncompleteBody",
+		"\r\n":                                     "IncompleteBody",
+		"-6\r\nhello!\r\n0\r\n\r\n":                "IncompleteBody",
+		strings.Repeat("0", 2000) + "\r\n":         "IncompleteBody",
 		"6\r\nhello!\r\n0\r\na:b\r\na:c\r\n\r\n":   "MalformedTrailerError",
 		"6\r\nhello!\r\n0\r\n: x\r\n\r\n":          "MalformedTrailerError",
-		"6\r\nhello!\r\n0\r\n\r\nGET / HTTP/1.1\r": "InvalidRequest",
+		"6\r\nhello!\r\n0\r\n\r\nGET / HTTP/1.1\r": "IncompleteBody",
 	} {
 		c := NewChunkReader(strings.NewReader(body), p, 6)
 		if _, err := io.ReadAll(c); codeOf(err) != code {
@@ -338,10 +338,11 @@ func TestRefusalsSayWhatIsWrong(t *testing.T) {
 	}{
 		{setHeader("Authorization", "Bearer"), "one and only one ' ' (space) required"},
 		{setHeader("Authorization", "Bearer x"), "Unsupported Authorization Type"},
-		{auth("Credential=", "Crudential="), "requires three components"},
+		{auth("Credential=", "Crudential="), "missing Credential."},
+		{auth("Signature=", "Signature=0, Signature="), "requires three components"},
 		{auth("Signature=", "Signature-"), `the authorization component "Signature-`},
 		{func(r *http.Request) {
-			r.Header.Set("Authorization", algorithm+" Credential=a/20260228/eu-test-1/s3/aws4_request, Signature=0")
+			r.Header.Set("Authorization", algorithm+" Credential=a/20260228/eu-test-1/s3/aws4_request, Signature=0, X=y")
 		},
 			"missing SignedHeaders."},
 		{auth("eu-test-1", "us-test-9"), "; the region 'us-test-9' is wrong; expecting 'eu-test-1'"},

@@ -170,12 +170,12 @@ func TestDocumentedChunks(t *testing.T) {
 		{"cut between chunks", good[:85+2+65536+2], "IncompleteBody"},
 		{"no final chunk", strings.Split(good, "0;chunk-signature="+docChunkSignatures[2])[0], "IncompleteBody"},
 		{"no final line", good[:len(good)-2], "IncompleteBody"},
-		{"bytes behind the end", good + "x", "InvalidRequest"},
+		{"bytes behind the end", good + "x", "IncompleteBody"},
 		{"an unannounced trailer", good[:len(good)-2] + "x-amz-checksum-crc32:AAAAAA==\r\n\r\n", "MalformedTrailerError"},
 		{"signature of the final chunk wrong", strings.Replace(good, "b6c6ea", "b6c6eb", 1), "SignatureDoesNotMatch"},
-		{"no signature", strings.Replace(good, ";chunk-signature="+docChunkSignatures[0], "", 1), "SignatureDoesNotMatch"},
-		{"size is not hexadecimal", "z" + good[1:], "InvalidRequest"},
-		{"size overflows", "fffffffffffffffff" + good[5:], "InvalidRequest"},
+		{"no signature", strings.Replace(good, ";chunk-signature="+docChunkSignatures[0], "", 1), "IncompleteBody"},
+		{"size is not hexadecimal", "z" + good[1:], "IncompleteBody"},
+		{"size overflows", "fffffffffffffffff" + good[5:], "IncompleteBody"},
 		{"more than declared", "10401" + good[5:], "IncompleteBody"},
 		{"less than declared", chunked("", 1, docChunkSignatures[2]) + "\r\n", "SignatureDoesNotMatch"},
 	} {
@@ -207,7 +207,7 @@ func TestDocumentedTrailer(t *testing.T) {
 		{"nothing", "", "IncompleteBody"},
 		{"behind the signature", "x-amz-trailer-signature:" + signature + "\r\nx-amz-checksum-crc32c:sOO8/Q==\r\n\r\n", "MalformedTrailerError"},
 		{"no colon", "x-amz-checksum-crc32c\r\n\r\n", "MalformedTrailerError"},
-		{"endless line", strings.Repeat("x", 1<<20), "InvalidRequest"},
+		{"endless line", strings.Repeat("x", 1<<20), "IncompleteBody"},
 		{"many", strings.Repeat("a:b\r\n", 100), "MalformedTrailerError"},
 	} {
 		if _, _, err := docChunks(t, true, chunks+bad.tail); codeOf(err) != bad.code {

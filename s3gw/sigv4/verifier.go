@@ -211,9 +211,11 @@ func parseAuthorization(header string) (*claim, error) {
 	}
 	c := &claim{}
 	credential := ""
-	for rest != "" {
-		var field string
-		field, rest, _ = strings.Cut(rest, ",")
+	fields := strings.Split(rest, ",")
+	if len(fields) != 3 {
+		return bad("the authorization header requires three components: Credential, SignedHeaders, and Signature.")
+	}
+	for _, field := range fields {
 		name, value, ok := strings.Cut(strings.TrimSpace(field), "=")
 		var into *string
 		switch name {
@@ -227,10 +229,9 @@ func parseAuthorization(header string) (*claim, error) {
 		if !ok || value == "" {
 			return bad("the authorization component " + quoted(strings.TrimSpace(field)) + " is malformed.")
 		}
-		if into == nil || *into != "" {
-			return bad("the authorization header requires three components: Credential, SignedHeaders, and Signature.")
+		if into != nil { // what is missing is named below
+			*into = value
 		}
-		*into = value
 	}
 	for _, p := range []struct{ name, value string }{
 		{"Credential", credential}, {"SignedHeaders", c.signedHeaders}, {"Signature", c.signature},
@@ -264,12 +265,12 @@ func (c *claim) setCredential(s string) string {
 	switch {
 	case s == "":
 		return malformed
-	case err != nil || len(tail[0]) != len(dateLayout):
-		return "incorrect date format " + quoted(tail[0]) + `. This date in the credential must be in the format "yyyyMMdd".`
 	case tail[2] != service:
 		return "incorrect service " + quoted(tail[2]) + `. This endpoint belongs to "s3".`
 	case tail[3] != scopeTail:
 		return "incorrect terminal " + quoted(tail[3]) + `. This endpoint uses "aws4_request".`
+	case err != nil || len(tail[0]) != len(dateLayout):
+		return "incorrect date format " + quoted(tail[0]) + `. This date in the credential must be in the format "yyyyMMdd".`
 	}
 	c.accessKey, c.date, c.region = s, tail[0], tail[1]
 	return ""

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"crypto/md5"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -62,6 +63,21 @@ func (h xxh128) Size() int { return 16 }
 func (h xxh128) Sum(b []byte) []byte {
 	sum := h.Sum128().Bytes()
 	return append(b, sum[:]...)
+}
+
+// ChecksumTypeError is what a part gets whose checksum is not of the algorithm of its
+// upload; Got is empty where a composite upload's part has none.
+type ChecksumTypeError struct{ Want, Got string }
+
+func (e *ChecksumTypeError) Error() string {
+	return "a checksum of type " + cmp.Or(e.Got, "none") + " for a part of an upload with " + e.Want
+}
+
+func algorithmOf(sum *Checksum) string {
+	if sum == nil {
+		return ""
+	}
+	return sum.Algorithm
 }
 
 // checksumFits reports whether an upload may have a checksum of this algorithm

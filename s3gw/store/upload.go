@@ -158,9 +158,9 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 	if err != nil {
 		return Part{}, err
 	}
-	if r.sum != nil && up.ChecksumAlgorithm != "" && r.sum.Algorithm != up.ChecksumAlgorithm {
+	if got := algorithmOf(r.sum); up.ChecksumAlgorithm != got && up.ChecksumAlgorithm != "" && (got != "" || up.Composite) {
 		s.discard(ctx, b, up.Key, r.extents)
-		return Part{}, invalid("a %s checksum for a part of a %s upload", r.sum.Algorithm, up.ChecksumAlgorithm)
+		return Part{}, invalid("%w", &ChecksumTypeError{Want: up.ChecksumAlgorithm, Got: got})
 	}
 	m := &row.Part{
 		Format: row.Format, Key: []byte(up.Key), Bytes: r.bytes, Md5: maskedMD5(up.enc, data, r.md5), Checksum: rowChecksum(r.sum),

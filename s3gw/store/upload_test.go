@@ -249,6 +249,11 @@ func TestUploadChecksums(t *testing.T) {
 	if _, err := r.PutPart(r.ctx, "b", "k", id, 1, wrong); !ashlar.Is(err, ashlar.Invalid) {
 		t.Fatalf("another algorithm: %v", err)
 	}
+	var kind *ChecksumTypeError
+	id = r.upload(t, "k", Upload{ChecksumAlgorithm: CRC32, Composite: true})
+	if _, err := r.PutPart(r.ctx, "b", "k", id, 1, body([]byte("x"))); !errors.As(err, &kind) || kind.Want != CRC32 || kind.Got != "" {
+		t.Fatalf("no checksum for a composite one: %v", err)
+	}
 	r.audit(t)
 }
 
