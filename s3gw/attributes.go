@@ -82,7 +82,12 @@ func getObjectAttributes(c *call) error {
 		}
 		if want["Checksum"] && o.Checksum != nil {
 			w.Open("Checksum")
-			w.Checksum(o.Checksum, true)
+			sum := *o.Checksum
+			if !c.s.rgw {
+				sum.Parts = 0 // how many parts a composite checksum has stands in ObjectParts here
+			}
+			w.Checksum(&sum, false)
+			w.Raw("ChecksumType", s3.ChecksumType(o.Checksum))
 			w.Close("Checksum")
 		}
 		if want["ObjectParts"] && len(o.PartBytes) > 0 {

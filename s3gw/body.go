@@ -133,8 +133,7 @@ func (c *call) bodyLength() (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 0 {
-		return 0, s3.E(s3.InvalidArgument, "x-amz-decoded-content-length is not a length.").
-			With("ArgumentName", "x-amz-decoded-content-length").With("ArgumentValue", text)
+		return 0, s3.E(s3.MissingContentLength, "").OnRGW(s3.InvalidArgument)
 	}
 	return n, nil
 }

@@ -188,6 +188,12 @@ func headBucket(c *call) error {
 
 func deleteBucket(c *call) error {
 	if err := c.s.backend.DeleteBucket(c.ctx, string(c.bucket)); err != nil {
+		if errors.Is(err, store.ErrBucketNotEmpty) {
+			if b, failed := c.s.backend.HeadBucket(c.ctx, string(c.bucket)); failed == nil && b.Versioning != "" {
+				err = &s3.Error{Code: s3.BucketNotEmpty, Err: err,
+					Message: "The bucket you tried to delete is not empty. You must delete all versions in the bucket."}
+			}
+		}
 		return withBucket(err, c.bucket)
 	}
 	return c.empty(http.StatusNoContent)

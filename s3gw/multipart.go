@@ -413,8 +413,8 @@ func completeUpload(c *call) error {
 	if err != nil {
 		return err
 	}
-	if t := c.header("X-Amz-Checksum-Type"); t != "" && sum != nil && t != s3.ChecksumType(sum) && t != "FULL_OBJECT" && t != "COMPOSITE" {
-		return s3.E(s3.InvalidRequest, "Value for x-amz-checksum-type header is invalid.")
+	if err := c.checkUploadType(id); err != nil {
+		return err
 	}
 	doc, err := c.document()
 	if err != nil {
@@ -450,6 +450,30 @@ func completeUpload(c *call) error {
 		w.Checksum(o.Checksum, true)
 		w.Close("CompleteMultipartUploadResult")
 	})
+}
+
+// checkUploadType compares x-amz-checksum-type, if given, with what the upload was
+// made with.
+func (c *call) checkUploadType(id string) error {
+	text := strings.ToUpper(c.header("X-Amz-Checksum-Type"))
+	switch text {
+	case "":
+		return nil
+	case "COMPOSITE", "FULL_OBJECT":
+	default:
+		return s3.E(s3.InvalidRequest, "Value for x-amz-checksum-type header is invalid.")
+	}
+	u, _, _, err := c.s.backend.ListParts(c.ctx, string(c.bucket), string(c.key), id, store.PartsMax, 1)
+	switch {
+	case errors.Is(err, store.ErrNoSuchUpload):
+		return nil // Complete knows whether it was completed before
+	case err != nil:
+		return c.withKey(err)
+	case u.ChecksumAlgorithm != "" && text != typeName(u.Composite):
+		return s3.E(s3.InvalidRequest, "The upload was created using the "+typeName(u.Composite)+
+			" checksum mode. The complete request must use the same checksum mode.")
+	}
+	return nil
 }
 
 // location returns the URL of the object as this client would ask for it.

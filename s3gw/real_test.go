@@ -248,14 +248,21 @@ func TestPartChecksums(t *testing.T) {
 				headers: map[string]string{"X-Amz-Checksum-Crc32": sums[i]}}).want(t, 200, "")
 			list += fmt.Sprintf("<Part><PartNumber>%d</PartNumber><ETag>%s</ETag><ChecksumCRC32>%s</ChecksumCRC32></Part>", i+1, up.header.Get("ETag"), sums[i])
 		}
-		g.do(t, testCall{method: "POST", target: "/bucket/k?uploadId=" + id, body: "<CompleteMultipartUpload>" + list + "</CompleteMultipartUpload>"}).want(t, 200, "")
+		complete := func(said string) answer {
+			return g.do(t, testCall{method: "POST", target: "/bucket/k?uploadId=" + id, body: "<CompleteMultipartUpload>" + list + "</CompleteMultipartUpload>",
+				headers: map[string]string{"X-Amz-Checksum-Type": said}})
+		}
+		other := map[string]string{"COMPOSITE": "FULL_OBJECT", "FULL_OBJECT": "COMPOSITE"}[kind]
+		complete("SOME").want(t, 400, "InvalidRequest")
+		complete(other).want(t, 400, "InvalidRequest")
+		complete(kind).want(t, 200, "")
 
 		page := g.do(t, testCall{method: "GET", target: "/bucket/k?attributes", headers: map[string]string{
 			"X-Amz-Object-Attributes": "ObjectParts,Checksum", "X-Amz-Max-Parts": "1", "X-Amz-Part-Number-Marker": "1"}}).want(t, 200, "").body
 		want := "<ObjectParts><PartsCount>3</PartsCount><PartNumberMarker>1</PartNumberMarker><NextPartNumberMarker>2</NextPartNumberMarker>" +
 			"<MaxParts>1</MaxParts><IsTruncated>true</IsTruncated><Part><PartNumber>2</PartNumber><Size>5242880</Size><ChecksumCRC32>" + sums[1] +
 			"</ChecksumCRC32></Part></ObjectParts>"
-		if !strings.Contains(page, want) || !strings.Contains(page, "<ChecksumType>"+kind+"</ChecksumType>") {
+		if !strings.Contains(page, want) || !strings.Contains(page, "<ChecksumType>"+kind+"</ChecksumType>") || strings.Contains(page, "-3<") {
 			t.Errorf("%s: %s", kind, page)
 		}
 		last := g.do(t, testCall{method: "GET", target: "/bucket/k?attributes", headers: map[string]string{

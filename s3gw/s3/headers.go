@@ -260,7 +260,7 @@ func ParseRange(header string, size uint64) (r Range, ok bool, err error) {
 func ParseCopyRange(header string, size uint64) (Range, error) {
 	bad := func() (Range, error) {
 		return Range{}, E(InvalidArgument, "The x-amz-copy-source-range value must be of the form bytes=first-last "+
-			"where first and last are the zero-based offsets of the first and last bytes to copy.").
+			"where first and last are the zero-based offsets of the first and last bytes to copy").
 			With("ArgumentName", "x-amz-copy-source-range").With("ArgumentValue", printable(header))
 	}
 	spec, found := strings.CutPrefix(header, "bytes=")

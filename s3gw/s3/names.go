@@ -141,7 +141,7 @@ func ParseCopySource(h string) (Bucket, Key, string, error) {
 	}
 	bucket, err := ParseBucket(name)
 	if err != nil {
-		return "", "", "", err
+		return bad("Invalid copy source bucket name")
 	}
 	key, err := ParseKey(rawKey)
 	return bucket, key, version, err

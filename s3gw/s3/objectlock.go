@@ -188,10 +188,16 @@ const (
 
 // LockOf reads the x-amz-object-lock-* headers of a write.
 func LockOf(h http.Header, now time.Time) (l store.Lock, err error) {
-	bad := func(message string) (store.Lock, error) { return store.Lock{}, E(InvalidArgument, message) }
+	header := headerLockMode
+	bad := func(message string) (store.Lock, error) {
+		return store.Lock{}, E(InvalidArgument, message).With("ArgumentName", strings.ToLower(header)).With("ArgumentValue", printable(h.Get(header)))
+	}
 	mode, hasMode := h[headerLockMode]
 	until, hasUntil := h[headerLockUntil]
 	if hasMode != hasUntil {
+		if hasMode {
+			header = headerLockUntil
+		}
 		return bad("x-amz-object-lock-retain-until-date and x-amz-object-lock-mode must both be supplied")
 	}
 	if hasMode {
@@ -199,6 +205,7 @@ func LockOf(h http.Header, now time.Time) (l store.Lock, err error) {
 		if l.Mode, ok = lockMode(mode[0]); !ok {
 			return bad("Unknown wormMode directive.")
 		}
+		header = headerLockUntil
 		if l.Until, err = time.Parse(time.RFC3339, until[0]); err != nil {
 			return bad("The retain until date must be provided in ISO 8601 format")
 		}
@@ -207,6 +214,7 @@ func LockOf(h http.Header, now time.Time) (l store.Lock, err error) {
 		}
 	}
 	if hold := h[headerLockHold]; len(hold) > 0 {
+		header = headerLockHold
 		if l.Hold = hold[0]; l.Hold != store.HoldOn && l.Hold != store.HoldOff {
 			return bad("Legal Hold must be either of 'ON' or 'OFF'")
 		}

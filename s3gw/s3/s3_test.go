@@ -78,7 +78,7 @@ func TestCopySource(t *testing.T) {
 		}
 	}
 	for in, code := range map[string]string{"": "InvalidArgument", "/": "InvalidArgument", "bkt": "InvalidArgument", "bkt/": "InvalidArgument",
-		"bkt/%zz": "InvalidArgument", "bkt/%": "InvalidArgument", "bkt/k?x=y": "InvalidArgument", "..%2Fk": "InvalidBucketName", "BKT/k": "InvalidBucketName",
+		"bkt/%zz": "InvalidArgument", "bkt/%": "InvalidArgument", "bkt/k?x=y": "InvalidArgument", "..%2Fk": "InvalidArgument", "BKT/k": "InvalidArgument",
 		"bkt/%00": "InvalidURI", "bkt/" + strings.Repeat("k", 1025): "KeyTooLongError", "arn:aws:s3:::x/object/y": "NotImplemented"} {
 		if _, _, _, err := ParseCopySource(in); codeOf(err) != code {
 			t.Errorf("%q: %v, want %s", in, err, code)
