@@ -70,6 +70,11 @@ func (s *Store) completeUpload(ctx context.Context, b *bucket, key, uploadID str
 			return Object{}, err
 		}
 		a, err := s.assemble(ctx, up, parts, sum)
+		if err == ErrInvalidPart { // not if the upload has ended meanwhile, and its parts with it
+			if _, gone := s.findUpload(ctx, b, key, uploadID); gone == ErrNoSuchUpload || gone == errGone {
+				return s.recall(ctx, b, key, uploadID, gone)
+			}
+		}
 		if err != nil {
 			return Object{}, err
 		}

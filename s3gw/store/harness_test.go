@@ -113,6 +113,7 @@ type hooked struct {
 	mu     sync.Mutex
 	commit func(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn, next func() error) error
 	get    func(key []byte)
+	scan   func(req meta.ScanRequest)
 	rnd    *rand.Rand // cuts pages short if set
 }
 
@@ -142,7 +143,11 @@ func (h *hooked) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRe
 	if h.rnd != nil && req.Limit > 1 {
 		req.Limit = 1 + h.rnd.IntN(req.Limit)
 	}
+	hook := h.scan
 	h.mu.Unlock()
+	if hook != nil {
+		hook(req)
+	}
 	return h.Store.Scan(ctx, shard, req)
 }
 
@@ -150,6 +155,12 @@ func (h *hooked) onCommit(fn func(ctx context.Context, shard ashlar.ShardID, txn
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.commit = fn
+}
+
+func (h *hooked) onScan(fn func(req meta.ScanRequest)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.scan = fn
 }
 
 func (h *hooked) onGet(fn func(key []byte)) {

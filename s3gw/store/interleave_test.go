@@ -75,6 +75,35 @@ func TestAbortDuringComplete(t *testing.T) {
 	r.audit(t)
 }
 
+// Two clients complete the same upload, and one ends it while the other is about to
+// read its parts.
+func TestCompleteBeforeThePartsAreRead(t *testing.T) {
+	r := newRig(t)
+	id := r.upload(t, "k", Upload{})
+	r.part(t, "k", id, 1, "x", nil)
+	second := &rig{Store: New(r.meta.Store, r.stripes, testMap, Options{Clock: r.clock.Now}), ctx: r.ctx, stripes: r.stripes}
+	t.Cleanup(second.Close)
+	_, list, _, err := r.ListParts(r.ctx, "b", "k", id, 0, 1)
+	want(t, err, nil)
+	parts := []CompletePart{{1, list[0].ETag, nil}}
+	fired := false
+	r.meta.onScan(func(req meta.ScanRequest) {
+		if fired || len(req.Start) == 0 || req.Start[0] != row.KindPart {
+			return
+		}
+		fired = true
+		_, err := second.CompleteUpload(r.ctx, "b", "k", id, parts, nil, Conditions{})
+		want(t, err, nil)
+		second.background.Wait()
+	})
+	first, err := r.CompleteUpload(r.ctx, "b", "k", id, parts, nil, Conditions{})
+	want(t, err, nil)
+	if o, err := r.HeadObject(r.ctx, "b", "k", ""); !fired || err != nil || first.ETag != o.ETag {
+		t.Fatal(fired, first.ETag, o.ETag, err)
+	}
+	r.audit(t)
+}
+
 func TestCompleteDuringAbort(t *testing.T) {
 	r := newRig(t)
 	id := r.upload(t, "k", Upload{})
