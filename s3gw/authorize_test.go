@@ -194,6 +194,9 @@ func TestACLs(t *testing.T) {
 	as(testKey, "DELETE", "/bucket/theirs", nil).want(t, 204, "")
 	as("AKIDOTHER", "PUT", "/bucket?acl", acl("private")).want(t, 403, "AccessDenied")
 	as(testKey, "PUT", "/bucket?acl", acl("private")).want(t, 200, "")
+	for _, owner := range []string{"", "<Owner/>", "<Owner><ID/></Owner>"} {
+		g.do(t, testCall{method: "PUT", target: "/bucket?acl", body: "<AccessControlPolicy>" + owner + "<AccessControlList/></AccessControlPolicy>"}).want(t, 400, "MalformedACLError")
+	}
 	as("AKIDOTHER", "PUT", "/bucket/theirs", nil).want(t, 403, "AccessDenied")
 
 	as(testKey, "PUT", "/bucket/k", acl("authenticated-read")).want(t, 200, "")

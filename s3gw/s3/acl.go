@@ -209,8 +209,8 @@ func HasGrants(h map[string][]string) bool {
 	return false
 }
 
-// ParseACLDocument reads an AccessControlPolicy. The owner, if it names one, must
-// be the real one.
+// ParseACLDocument reads an AccessControlPolicy. The owner that it names must be
+// the real one.
 func ParseACLDocument(doc []byte, owner string, find Finder) (ACL, error) {
 	root, err := parseXML(doc)
 	if err != nil {
@@ -220,30 +220,34 @@ func ParseACLDocument(doc []byte, owner string, find Finder) (ACL, error) {
 	if root.name != "AccessControlPolicy" {
 		return bad("root " + printable(root.name))
 	}
-	acl, listed := ACL{}, false
+	var grants []*node
+	listed, owned := false, false
 	for _, c := range root.children {
 		switch c.name {
 		case "Owner":
 			for _, o := range c.children {
-				if o.name == "ID" && string(o.text) != owner {
+				if o.name == "ID" && len(o.text) > 0 && string(o.text) != owner {
 					return nil, E(AccessDenied, "The owner of an ACL cannot be changed.")
 				}
+				owned = owned || o.name == "ID" && len(o.text) > 0
 			}
 		case "AccessControlList":
 			listed = true
-			for _, g := range c.children {
-				one, err := parseGrant(g, find)
-				if err != nil {
-					return nil, err
-				}
-				acl = append(acl, one)
-			}
+			grants = append(grants, c.children...)
 		default:
 			return bad("element " + printable(c.name))
 		}
 	}
-	if !listed || len(acl) > grantsMax {
-		return bad("an ACL has a list of at most 100 grants")
+	if !owned || !listed || len(grants) > grantsMax {
+		return bad("an ACL has an owner and a list of at most 100 grants")
+	}
+	acl := ACL{}
+	for _, g := range grants {
+		one, err := parseGrant(g, find)
+		if err != nil {
+			return nil, err
+		}
+		acl = append(acl, one)
 	}
 	return acl, nil
 }

@@ -348,6 +348,14 @@ func TestParseNewBucket(t *testing.T) {
 	}
 }
 
+func TestPolicyConditionIsPrintedAsItIsWritten(t *testing.T) {
+	c := postCondition{field: "key", value: "up/<", prefix: true}
+	doc := string(AppendError(nil, E(AccessDenied, "Policy Condition failed: "+c.String()), "/b", "1", "h"))
+	if !strings.Contains(doc, `<Message>Policy Condition failed: ["starts-with", "$key", "up/&lt;"]</Message>`) {
+		t.Error(doc)
+	}
+}
+
 // FuzzXMLText proves that whatever a key holds, the document around it stays whole.
 func FuzzXMLText(f *testing.F) {
 	f.Add("a<b>&'\"\x00\x01\x7f\xff\uFFFE")

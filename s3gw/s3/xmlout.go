@@ -2,6 +2,7 @@ package s3
 
 import (
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -207,7 +208,9 @@ func AppendError(b []byte, e *Error, resource, requestID, hostID string) []byte 
 	w := Writer{B: append(b, xmlHeader...)}
 	w.Open("Error")
 	w.Raw("Code", e.Code.String())
-	w.Text("Message", e.Text())
+	w.Open("Message") // with bare quotes, as S3 writes them: some clients search the document for words
+	w.B = append(w.B, strings.ReplaceAll(string(appendXMLText(nil, e.Text())), "&quot;", `"`)...)
+	w.Close("Message")
 	for _, f := range e.Fields {
 		w.Text(f.Name, f.Value)
 	}
