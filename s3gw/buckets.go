@@ -190,8 +190,8 @@ func deleteBucket(c *call) error {
 	if err := c.s.backend.DeleteBucket(c.ctx, string(c.bucket)); err != nil {
 		if errors.Is(err, store.ErrBucketNotEmpty) {
 			if b, failed := c.s.backend.HeadBucket(c.ctx, string(c.bucket)); failed == nil && b.Versioning != "" {
-				err = &s3.Error{Code: s3.BucketNotEmpty, Err: err,
-					Message: "The bucket you tried to delete is not empty. You must delete all versions in the bucket."}
+				return s3.E(s3.BucketNotEmpty, "The bucket you tried to delete is not empty. You must delete all versions in the bucket.").
+					With("BucketName", string(c.bucket))
 			}
 		}
 		return withBucket(err, c.bucket)

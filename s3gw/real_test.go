@@ -303,3 +303,13 @@ func TestPublicAccessBlock(t *testing.T) {
 	g.do(t, testCall{method: "DELETE", target: target}).want(t, 204, "")
 	g.do(t, testCall{method: "GET", target: target}).want(t, 404, "NoSuchPublicAccessBlockConfiguration")
 }
+
+func TestBucketWithVersionsIsNotEmpty(t *testing.T) {
+	g := startReal(t, "bucket")
+	g.do(t, testCall{method: "PUT", target: "/bucket?versioning", body: "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"}).want(t, 200, "")
+	g.do(t, testCall{method: "PUT", target: "/bucket/k", body: "x"}).want(t, 200, "")
+	g.do(t, testCall{method: "DELETE", target: "/bucket/k"}).want(t, 204, "")
+	if a := g.do(t, testCall{method: "DELETE", target: "/bucket"}).want(t, 409, "BucketNotEmpty"); !strings.Contains(a.body, "You must delete all versions in the bucket.") {
+		t.Error(a.body)
+	}
+}
