@@ -136,8 +136,11 @@ func ParseCopySource(h string) (Bucket, Key, string, error) {
 		return bad("Invalid copy source encoding")
 	}
 	name, rawKey, ok := strings.Cut(strings.TrimPrefix(path, "/"), "/")
-	if !ok || name == "" || rawKey == "" {
-		return bad("The copy source must name a bucket and a key.")
+	if name == "" {
+		return bad("Invalid copy source bucket name")
+	}
+	if !ok || rawKey == "" {
+		return bad("Invalid copy source object key")
 	}
 	bucket, err := ParseBucket(name)
 	if err != nil {

@@ -1,0 +1,191 @@
+// Command withhold takes out of a checkout of versitygw the client-side tests that
+// are kept for acceptance, so that neither they are run nor anybody reads them.
+//
+//	go run ./tools/withhold DIR/tests/integration
+//
+// A test is a function that takes a *S3Conf and returns an error. It is kept if
+// the SHA-1 of its name, read as a number, is divisible by 3: the rule of tools/s3suite.
+// Its declaration goes with its comment, and so does every line of group-tests.go
+// that names it and every import that nobody needs any more; the command then
+// builds as usual. The files are changed in place: give it a copy.
+package main
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"fmt"
+	"go/ast"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"math/big"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// groupsFile lists the tests; everything else declares them.
+const groupsFile = "group-tests.go"
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: withhold DIR/tests/integration")
+		os.Exit(2)
+	}
+	tests, kept, err := withhold(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "withhold:", err)
+		os.Exit(1)
+	}
+	fmt.Printf("%d tests, %d of them kept for acceptance and taken out\n", tests, kept)
+}
+
+// forAcceptance reports whether a test is never run by us.
+func forAcceptance(name string) bool {
+	sum := sha1.Sum([]byte(name))
+	n := new(big.Int).SetBytes(sum[:])
+	return n.Mod(n, big.NewInt(3)).Sign() == 0
+}
+
+// withhold rewrites the Go files of a folder. It returns how many tests there were
+// and how many of them it took out.
+func withhold(dir string) (tests, kept int, err error) {
+	paths, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return 0, 0, err
+	}
+	names := map[string]bool{}
+	sources := map[string][]byte{}
+	for _, path := range paths {
+		src, err := os.ReadFile(path)
+		if err != nil {
+			return 0, 0, err
+		}
+		out, found, err := withoutTests(src)
+		if err != nil {
+			return 0, 0, fmt.Errorf("%s: %w", path, err)
+		}
+		for _, name := range found {
+			if names[name] = true; forAcceptance(name) {
+				kept++
+			}
+		}
+		sources[path] = out
+	}
+	if len(names) == 0 {
+		return 0, 0, fmt.Errorf("no tests in %s", dir)
+	}
+	for path, src := range sources {
+		if filepath.Base(path) == groupsFile {
+			src = withoutLines(src, names)
+		}
+		if src, err = withoutImports(src); err != nil {
+			return 0, 0, fmt.Errorf("%s: %w", path, err)
+		}
+		if err := os.WriteFile(path, src, 0o644); err != nil {
+			return 0, 0, err
+		}
+	}
+	return len(names), kept, nil
+}
+
+// withoutTests cuts the declarations of kept tests out of a file. names are all
+// tests that it declares.
+func withoutTests(src []byte) (out []byte, names []string, err error) {
+	files := token.NewFileSet()
+	f, err := parser.ParseFile(files, "", src, parser.ParseComments)
+	if err != nil {
+		return nil, nil, err
+	}
+	at := 0
+	for _, d := range f.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if !ok || !isTest(fn) {
+			continue
+		}
+		names = append(names, fn.Name.Name)
+		if !forAcceptance(fn.Name.Name) {
+			continue
+		}
+		from := fn.Pos()
+		if fn.Doc != nil {
+			from = fn.Doc.Pos()
+		}
+		out = append(out, src[at:files.Position(from).Offset]...)
+		at = files.Position(fn.End()).Offset
+	}
+	return append(out, src[at:]...), names, nil
+}
+
+// isTest reports whether a function is func(*S3Conf) error.
+func isTest(fn *ast.FuncDecl) bool {
+	t := fn.Type
+	if fn.Recv != nil || t.Params.NumFields() != 1 || t.Results.NumFields() != 1 {
+		return false
+	}
+	p, ok := t.Params.List[0].Type.(*ast.StarExpr)
+	if !ok {
+		return false
+	}
+	conf, _ := p.X.(*ast.Ident)
+	result, _ := t.Results.List[0].Type.(*ast.Ident)
+	return conf != nil && conf.Name == "S3Conf" && result != nil && result.Name == "error"
+}
+
+var word = regexp.MustCompile(`\w+`)
+
+// withoutLines drops the lines that name a kept test.
+func withoutLines(src []byte, names map[string]bool) []byte {
+	var out []byte
+	for line := range bytes.Lines(src) {
+		named := slices.ContainsFunc(word.FindAllString(string(line), -1), func(w string) bool { return names[w] && forAcceptance(w) })
+		if !named {
+			out = append(out, line...)
+		}
+	}
+	return out
+}
+
+// withoutImports drops the imports that a file does not use.
+func withoutImports(src []byte) ([]byte, error) {
+	files := token.NewFileSet()
+	f, err := parser.ParseFile(files, "", src, parser.ParseComments)
+	if err != nil {
+		return nil, err
+	}
+	used := map[string]bool{}
+	ast.Inspect(f, func(n ast.Node) bool {
+		if s, ok := n.(*ast.SelectorExpr); ok {
+			if x, ok := s.X.(*ast.Ident); ok {
+				used[x.Name] = true
+			}
+		}
+		return true
+	})
+	for _, d := range f.Decls {
+		if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.IMPORT {
+			g.Specs = slices.DeleteFunc(g.Specs, func(s ast.Spec) bool { return !used[importName(s.(*ast.ImportSpec))] })
+		}
+	}
+	var out bytes.Buffer
+	err = format.Node(&out, files, f)
+	return out.Bytes(), err
+}
+
+// importName guesses what a file calls an import: the last folder that is no version,
+// without a "go" before or behind.
+func importName(s *ast.ImportSpec) string {
+	if s.Name != nil {
+		return s.Name.Name
+	}
+	path, _ := strconv.Unquote(s.Path.Value)
+	parts := strings.Split(path, "/")
+	last := parts[len(parts)-1]
+	if len(parts) > 1 && regexp.MustCompile(`^v\d+$`).MatchString(last) {
+		last = parts[len(parts)-2]
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(last, "go-"), "-go")
+}
