@@ -152,6 +152,9 @@ func (c *call) newBody(length int64, ownSums bool) error {
 		if err := b.readChecksumHeaders(h, p, c.auth.Presigned); err != nil {
 			return err
 		}
+		if b.alg == nil && c.route.op == "PutObject" { // as on S3, an object has a checksum also where the client gave none
+			b.alg = s3.AlgorithmOf(store.CRC64NVME)
+		}
 	}
 	b.md5 = pooledHash(&md5Pool)
 	if b.alg != nil {
@@ -348,7 +351,7 @@ func (b *body) checkTrailer() error {
 func (b *body) ended() bool { return b.err == io.EOF }
 
 // hasDigest reports whether the client vouched for the body.
-func (b *body) hasDigest() bool { return b.wantMD5 != nil || b.alg != nil }
+func (b *body) hasDigest() bool { return b.wantMD5 != nil || b.want != nil || b.trailer }
 
 // release gives hashes back, but only of a body that ended: otherwise somebody
 // below may still be reading it.

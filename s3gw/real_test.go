@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -311,5 +312,17 @@ func TestBucketWithVersionsIsNotEmpty(t *testing.T) {
 	g.do(t, testCall{method: "DELETE", target: "/bucket/k"}).want(t, 204, "")
 	if a := g.do(t, testCall{method: "DELETE", target: "/bucket"}).want(t, 409, "BucketNotEmpty"); !strings.Contains(a.body, "You must delete all versions in the bucket.") {
 		t.Error(a.body)
+	}
+}
+
+// An object has a checksum also where its client gave none.
+func TestDefaultChecksum(t *testing.T) {
+	g := startReal(t, "bucket")
+	put := g.do(t, testCall{method: "PUT", target: "/bucket/k", body: "123456789"}).want(t, 200, "")
+	head := g.do(t, testCall{method: "HEAD", target: "/bucket/k", headers: map[string]string{"X-Amz-Checksum-Mode": "ENABLED"}}).want(t, 200, "")
+	for _, h := range []http.Header{put.header, head.header} {
+		if h.Get("X-Amz-Checksum-Crc64nvme") != "rosUhgp5mIg=" || h.Get("X-Amz-Checksum-Type") != "FULL_OBJECT" {
+			t.Error(h)
+		}
 	}
 }
