@@ -32,6 +32,7 @@ type access struct {
 	block     s3.PublicAccessBlock
 	ownership string // a mode; ObjectWriter where there are no controls
 	controls  bool   // there are ownership controls
+	unasked   bool   // the mode is the default that nobody chose
 	acl       s3.ACL
 }
 
@@ -49,7 +50,7 @@ func newAccess(a store.Access) *access {
 	}
 	switch mode := string(a.Setting(settingOwnership)); mode {
 	case "", s3.OwnerEnforced:
-		out.ownership, out.controls = s3.OwnerEnforced, true
+		out.ownership, out.controls, out.unasked = s3.OwnerEnforced, true, mode == ""
 	case noOwnership:
 		out.ownership = s3.ObjectWriter
 	default:

@@ -424,3 +424,30 @@ func TestOwnersOfDeleteMarkers(t *testing.T) {
 		}
 	}
 }
+
+// TestACLsThatChangeNothing: clients from before object ownership send the canned ACL
+// private with every object, or put the ACL that they read behind it. In a bucket
+// where nobody chose that its owner is enforced that is what the object has.
+func TestACLsThatChangeNothing(t *testing.T) {
+	g := start(t, func(o *Options) { o.Credentials = cast(t) })
+	put := func(target string, canned, doc string) answer {
+		h := map[string]string{}
+		if canned != "" {
+			h["X-Amz-Acl"] = canned
+		}
+		return g.do(t, testCall{method: "PUT", target: target, headers: h, body: doc, key: testKey, secret: testSecret})
+	}
+	put("/plain", "", "").want(t, 200, "")
+	put("/plain/k", "private", "x").want(t, 200, "")
+	read := g.do(t, testCall{method: "GET", target: "/plain/k?acl", key: testKey, secret: testSecret})
+	read.want(t, 200, "")
+	put("/plain/k?acl", "", string(read.body)).want(t, 200, "")
+	put("/plain/k?acl", "", strings.Replace(string(read.body), "FULL_CONTROL", "READ", 1)).want(t, 400, "AccessControlListNotSupported")
+	put("/plain/k?acl", "private", "").want(t, 400, "AccessControlListNotSupported")
+	put("/plain/k", "public-read", "x").want(t, 400, "AccessControlListNotSupported")
+
+	const enforced = `<OwnershipControls><Rule><ObjectOwnership>BucketOwnerEnforced</ObjectOwnership></Rule></OwnershipControls>`
+	put("/plain?ownershipControls", "", enforced).want(t, 200, "")
+	put("/plain/k", "private", "x").want(t, 400, "AccessControlListNotSupported")
+	put("/plain/k?acl", "", string(read.body)).want(t, 400, "AccessControlListNotSupported")
+}

@@ -28,6 +28,9 @@ func (c *call) ownedBy() (w writes, err error) {
 		switch {
 		case err != nil:
 			return w, err
+		case canned == "private" && a.unasked:
+			// rclone before 1.61 and s3cmd send it with every object, and it is what
+			// the object gets. AWS refuses it in buckets that were made since 2023.
 		case given && (canned == "private" || acl.Text(a.Owner) != nil): // only the bucket owner's full control may be said
 			return w, s3.E(s3.AccessControlListNotSupported, "")
 		}
@@ -79,6 +82,12 @@ func (c *call) putACL(a *access, owner string, ofBucket bool) (s3.ACL, error) {
 	}
 	acl, given, err := c.headerACL(owner, a.Owner, ofBucket)
 	switch {
+	case a.unasked && !given && len(doc) > 0:
+		// s3cmd puts the ACL of the source behind every copy; see ownedBy.
+		if acl, err = s3.ParseACLDocument(doc, owner, finder{c.s}); err != nil || acl.Text(owner) != nil {
+			return nil, s3.E(s3.AccessControlListNotSupported, "")
+		}
+		return acl, nil
 	case a.ownership == s3.OwnerEnforced && (given || len(doc) > 0):
 		return nil, s3.E(s3.AccessControlListNotSupported, "")
 	case given && len(doc) > 0:
@@ -209,7 +218,8 @@ func deleteOwnershipControls(c *call) error {
 // newBucketSettings are ownership and ACL of a bucket that is to be made.
 func (c *call) newBucketSettings() (map[string][]byte, error) {
 	mode := c.header("X-Amz-Object-Ownership")
-	if mode != "" {
+	asked := mode != ""
+	if asked {
 		if err := s3.CheckOwnership(mode); err != nil {
 			return nil, err
 		}
@@ -222,7 +232,7 @@ func (c *call) newBucketSettings() (map[string][]byte, error) {
 		return nil, err
 	}
 	settings := map[string][]byte{}
-	if mode != s3.OwnerEnforced {
+	if asked || mode != s3.OwnerEnforced {
 		settings[settingOwnership] = []byte(mode)
 	}
 	if text := acl.Text(owner); given && text != nil {

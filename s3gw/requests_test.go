@@ -394,7 +394,7 @@ func TestHeaderLimits(t *testing.T) {
 		{"tags", H{"X-Amz-Tagging": "a=1&a=2"}, 400, "InvalidArgument"},
 		{"public acl", H{"X-Amz-Acl": "public-read"}, 400, "AccessControlListNotSupported"},
 		{"grant", H{"X-Amz-Grant-Read": "id=x"}, 400, "AccessControlListNotSupported"},
-		{"private acl", H{"X-Amz-Acl": "private"}, 400, "AccessControlListNotSupported"},
+		{"private acl, which old clients always send", H{"X-Amz-Acl": "private"}, 200, ""},
 		{"owner's acl", H{"X-Amz-Acl": "bucket-owner-full-control"}, 200, ""},
 		{"owner's grant", H{"X-Amz-Grant-Full-Control": "id=" + testAccount}, 200, ""},
 		{"redirect to a key", H{"X-Amz-Website-Redirect-Location": "/other"}, 200, ""},

@@ -32,6 +32,11 @@ func TestDevCluster(t *testing.T) {
 			return err == nil
 		}},
 		{"rclone", "rclone", inPath("rclone")},
+		{"s3cmd", "s3cmd", inPath("s3cmd")},
+		{"restic", "restic", inPath("restic")},
+		{"s3fs", "s3fs", inPath("s3fs")},
+		{"aws-sdk-go-v2", "", func() bool { return true }},
+		{"minio-go", "", func() bool { return true }},
 	} {
 		t.Run(client.name, func(t *testing.T) {
 			if !client.installed() {
@@ -39,7 +44,7 @@ func TestDevCluster(t *testing.T) {
 			}
 			failed, err := run(t.Context(), options{
 				endpoint: cluster.S3(), accessKey: cfg.AccessKey, secretKey: cfg.SecretKey,
-				aws: "aws", rclone: "rclone", treeFiles: 2100, only: client.name,
+				aws: "aws", rclone: "rclone", treeFiles: 1010, only: client.name,
 			}, testLog{t})
 			if err != nil || failed > 0 {
 				t.Fatalf("%d checks failed, %v", failed, err)

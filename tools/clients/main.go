@@ -1,7 +1,8 @@
 // Command clients drives real S3 clients against a running endpoint and says
-// what holds: aws-cli, rclone, and boto3 from a Python program.
+// what holds: aws-cli, rclone, boto3 from a Python program, s3cmd, restic, s3fs (as
+// root), and the Go SDKs aws-sdk-go-v2 and minio-go.
 //
-//	go run ./tools/clients -endpoint URL -access-key K -secret-key S [-large] [-only aws|boto3|rclone]
+//	go run ./tools/clients -endpoint URL -access-key K -secret-key S [-large] [-only CLIENT]
 //
 // Every check prints one line, "ok …" or "FAILED …" with the reason, and a
 // failed one does not stop the others. The last line is "N passed, N failed";
@@ -25,6 +26,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"ashlar"
@@ -36,7 +38,7 @@ func main() {
 	flag.StringVar(&o.accessKey, "access-key", os.Getenv("ASHLAR_ACCESS_KEY"), "access key")
 	flag.StringVar(&o.secretKey, "secret-key", os.Getenv("ASHLAR_SECRET_KEY"), "secret key")
 	flag.BoolVar(&o.large, "large", false, "also store a file of 2 GiB with every client")
-	flag.StringVar(&o.only, "only", "", "run only one client: aws, boto3 or rclone")
+	flag.StringVar(&o.only, "only", "", "run only one client: "+clientNames())
 	flag.StringVar(&o.aws, "aws", "aws", "the aws-cli to run")
 	flag.StringVar(&o.rclone, "rclone", "rclone", "the rclone to run")
 	flag.StringVar(&o.python, "python", "", "the Python that has boto3 (default: the first of python3 and /usr/bin/python3 that has it)")
@@ -57,6 +59,23 @@ func main() {
 	}
 }
 
+// clients are run in this order.
+var clients = []struct {
+	name  string
+	check func(*suite)
+}{
+	{"aws", (*suite).checkAWS}, {"boto3", (*suite).checkBoto3}, {"rclone", (*suite).checkRclone}, {"s3cmd", (*suite).checkS3cmd},
+	{"restic", (*suite).checkRestic}, {"s3fs", (*suite).checkS3fs}, {"aws-sdk-go-v2", (*suite).checkAWSGo}, {"minio-go", (*suite).checkMinioGo},
+}
+
+func clientNames() string {
+	var names []string
+	for _, c := range clients {
+		names = append(names, c.name)
+	}
+	return strings.Join(names, ", ")
+}
+
 // run drives the clients, writes a line for each check to out, and returns how
 // many checks failed.
 func run(ctx context.Context, o options, out io.Writer) (failed int, err error) {
@@ -70,18 +89,15 @@ func run(ctx context.Context, o options, out io.Writer) (failed int, err error) 
 		return 0, err
 	}
 	known := false
-	for _, client := range []struct {
-		name  string
-		check func()
-	}{{"aws", s.checkAWS}, {"boto3", s.checkBoto3}, {"rclone", s.checkRclone}} {
+	for _, client := range clients {
 		if o.only == "" || o.only == client.name {
 			known = true
 			s.client = client.name
-			client.check()
+			client.check(s)
 		}
 	}
 	if !known {
-		return 0, fmt.Errorf("-only %s: want aws, boto3 or rclone", o.only)
+		return 0, fmt.Errorf("-only %s: want %s", o.only, clientNames())
 	}
 	fmt.Fprintf(s.out, "%d passed, %d failed\n", s.passed, s.failed)
 	return s.failed, ctx.Err()
