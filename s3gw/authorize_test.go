@@ -429,7 +429,7 @@ func TestOwnersOfDeleteMarkers(t *testing.T) {
 // private with every object, or put the ACL that they read behind it. In a bucket
 // where nobody chose that its owner is enforced that is what the object has.
 func TestACLsThatChangeNothing(t *testing.T) {
-	g := start(t, func(o *Options) { o.Credentials = cast(t) })
+	g := start(t)
 	put := func(target string, canned, doc string) answer {
 		h := map[string]string{}
 		if canned != "" {
