@@ -13,10 +13,14 @@ import (
 	"ashlar/tools/inspect"
 )
 
+// The device has room for what the test writes between two compactions, whatever
+// segments the writers have opened ahead.
+const deviceBytes, deviceBlock = 32 * ashlar.MiB, 4096
+
 // TestReadsWhatSegmentWrote: two readers that share no code see the same log,
 // when it was closed, while it is open, and after a power cut.
 func TestReadsWhatSegmentWrote(t *testing.T) {
-	dev := simdev.New(24*ashlar.MiB, 4096, 3)
+	dev := simdev.New(deviceBytes, deviceBlock, 3)
 	disk := ashlar.DiskID{7, 7}
 	dir := t.TempDir()
 	rng := rand.New(rand.NewPCG(8, 8))
@@ -92,9 +96,8 @@ func compare(t *testing.T, l *segment.Log, dev *simdev.Device) {
 // snapshot is the device as a reader sees it now, cache included.
 func snapshot(t *testing.T, dev io.ReaderAt) []byte {
 	t.Helper()
-	const bytes, block = 24 * ashlar.MiB, 4096
-	raw := make([]byte, bytes+block)
-	p := raw[segmenttest.Misalignment(raw, block):][:bytes]
+	raw := make([]byte, deviceBytes+deviceBlock)
+	p := raw[segmenttest.Misalignment(raw, deviceBlock):][:deviceBytes]
 	if _, err := dev.ReadAt(p, 0); err != nil {
 		t.Fatal(err)
 	}
