@@ -16,7 +16,8 @@ import (
 //	ListObjectsV2                    an empty continuation-token is the beginning
 //	GET, HEAD of what is not there   with x-amz-delete-marker: false
 //	GetBucketPolicyStatus            also without a policy, and by the bucket's ACL
-//	PutObject with tags              needs no right to PutObjectTagging
+//	PutObject, CopyObject with tags  need no rights to the tags
+//	GetObjectAttributes              a composite checksum says how many parts it has
 //	PUT of data without a length     is taken in Transfer-Encoding: chunked instead of 411
 //	a checksum that is none          BadDigest instead of InvalidRequest
 //	a part number beyond the last    400 InvalidPart instead of 416 InvalidPartNumber

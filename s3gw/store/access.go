@@ -38,10 +38,10 @@ func NewAccess(b Bucket, rev uint64, settings map[string][]byte) Access {
 }
 
 // Access returns who may do what with a bucket. What was changed through this
-// Store is seen at once, what another gateway changed within cacheFor: every request asks, so not every one can ask the
-// directory. Where a bucket allows stale reads and its record cannot be had, an old
-// one decides: nothing can be written then. Errors: ErrNoSuchBucket; kinds besides:
-// Unavailable.
+// Store is seen at once, what another gateway changed within cacheFor: every request
+// asks, so not every one can ask the directory. Where a bucket allows stale reads and
+// its record cannot be had, an old one decides: nothing can be written then. Errors:
+// ErrNoSuchBucket; kinds besides: Unavailable.
 func (s *Store) Access(ctx context.Context, name string) (Access, error) {
 	b, err := s.lookupAt(ctx, name)
 	if err != nil {
