@@ -15,6 +15,7 @@ import (
 
 	"ashlar"
 	"ashlar/daemon/meta/backup"
+	"ashlar/tools/dev/devtest"
 	"ashlar/tools/operate"
 )
 
@@ -92,7 +93,7 @@ func TestRestoreFromBackup(t *testing.T) {
 		t.Errorf("what was written during the backup: %v", err)
 	}
 	putAll(t, client, samples(42, "later"))
-	awaitHealthy(t, healBound, c.Status)
+	devtest.AwaitHealthy(t, healBound, c.Status)
 	// What was written after the backup has no row: it stays until it is released.
 	sums := func() (kept, freed uint64) {
 		for _, h := range garbageOf(t, c).Hosts {
@@ -100,7 +101,7 @@ func TestRestoreFromBackup(t *testing.T) {
 		}
 		return kept, freed
 	}
-	eventually(t, healBound, func() error {
+	devtest.Eventually(t, healBound, func() error {
 		if kept, freed := sums(); kept == 0 || freed != 0 {
 			return fmt.Errorf("%d stripes newer than the backup are kept, %d freed", kept, freed)
 		}
@@ -109,7 +110,7 @@ func TestRestoreFromBackup(t *testing.T) {
 	if _, err := c.Ask(t.Context(), operate.GarbageRelease, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, healBound, func() error {
+	devtest.Eventually(t, healBound, func() error {
 		if kept, freed := sums(); kept != 0 || freed == 0 {
 			return fmt.Errorf("%d stripes are kept after the release, %d freed", kept, freed)
 		}

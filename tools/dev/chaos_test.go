@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 
 	placeclient "ashlar/placement/client"
+	"ashlar/tools/dev/devtest"
 	"ashlar/tools/recount"
 )
 
@@ -79,7 +80,7 @@ func TestChaos(t *testing.T) {
 	n.heal()
 
 	begin := time.Now()
-	awaitHealthy(t, healBound, p.Status)
+	devtest.AwaitHealthy(t, healBound, p.Status)
 	run.logf("healthy, nothing to repair, %.1f s after the last fault", time.Since(begin).Seconds())
 	run.readBack()
 	run.checkList()
@@ -184,7 +185,7 @@ func (c *chaos) checkList() {
 // write that was not answered may end only now.
 func (c *chaos) checkCounters() {
 	var b *recount.Bucket
-	eventually(c.t, healBound, func() (err error) {
+	devtest.Eventually(c.t, healBound, func() (err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), requestBound)
 		defer cancel()
 		if b, err = recount.Of(ctx, c.inspect.meta, bucketName); err != nil {

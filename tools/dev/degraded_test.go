@@ -15,6 +15,7 @@ import (
 
 	"ashlar"
 	"ashlar/placement/topology"
+	"ashlar/tools/dev/devtest"
 )
 
 // refuseBound is how long a request takes at most to be refused when the map
@@ -42,7 +43,7 @@ func TestDegraded(t *testing.T) {
 			makeBucket(t, d.s3)
 			d.objects = samples(7, "before")
 			putAll(t, d.s3, d.objects)
-			awaitHealthy(t, healBound, d.Status)
+			devtest.AwaitHealthy(t, healBound, d.Status)
 			d.disksOfGroup()
 			for z := range c.zonesDown {
 				d.zone(z)

@@ -13,6 +13,7 @@ import (
 
 	"ashlar"
 	"ashlar/diskmgr/blockdev/looptest"
+	"ashlar/tools/dev/devtest"
 )
 
 // TestLoopDevices, fault 22: it runs a cluster on block devices: it takes blank ones only,
@@ -57,7 +58,7 @@ func TestLoopDevices(t *testing.T) {
 		if i == 0 {
 			makeBucket(t, client)
 		}
-		awaitHealthy(t, healBound, c.Status)
+		devtest.AwaitHealthy(t, healBound, c.Status)
 		when := fmt.Sprintf("start %d with devices %v", i+1, order)
 		checkAll(t, client, objects, when)
 		more := samples(8, when)

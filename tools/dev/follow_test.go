@@ -36,7 +36,7 @@ func TestReadsWithoutALeader(t *testing.T) {
 	if out, err := set.CombinedOutput(); err != nil || string(out) != "lenient: reads=follower,stale\n" {
 		t.Fatalf("%v: %s", err, out)
 	}
-	eventually(t, time.Minute, func() error { // gateways keep a bucket's record for two seconds
+	devtest.Eventually(t, time.Minute, func() error { // gateways keep a bucket's record for two seconds
 		if code, age := f.ask("HEAD", "/lenient/none", nil); code != 404 || age < 0 {
 			return fmt.Errorf("the setting does not show: %d, age %d", code, age)
 		}
@@ -75,7 +75,7 @@ func TestReadsWithoutALeader(t *testing.T) {
 		}
 	}
 	gone := time.Now()
-	eventually(t, 2*time.Minute, func() error {
+	devtest.Eventually(t, 2*time.Minute, func() error {
 		code, age := f.ask("HEAD", "/lenient/k00", nil)
 		if code != 200 || age < 2000 {
 			return fmt.Errorf("without a leader: %d, age %d ms", code, age)
@@ -98,7 +98,7 @@ func TestReadsWithoutALeader(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, 2*time.Minute, func() error {
+	devtest.Eventually(t, 2*time.Minute, func() error {
 		if code, age := f.ask("HEAD", "/lenient/k49", &session); code != 200 || age > 2000 {
 			return fmt.Errorf("after healing: %d, age %d ms", code, age)
 		}
@@ -116,7 +116,7 @@ func (f *followClient) awaitAges(c *Cluster, name string) {
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	eventually(f.t, time.Minute, func() error {
+	devtest.Eventually(f.t, time.Minute, func() error {
 		for shard := range m.Shards {
 			_, seen, err := shards.GetAt(f.t.Context(), ashlar.ShardID(shard), []byte("none"), meta.At{})
 			if !ashlar.Is(err, ashlar.NotFound) || seen.Age <= 0 {

@@ -27,7 +27,6 @@ import (
 	"ashlar/daemon/meta"
 	"ashlar/daemon/wire"
 	placeclient "ashlar/placement/client"
-	"ashlar/placement/health"
 	"ashlar/s3gw/store/row"
 	"ashlar/tools/dev/devtest"
 )
@@ -148,43 +147,9 @@ func etag(b []byte, parts []int) string {
 // makeBucket makes the bucket, however long the cluster takes to be ready.
 func makeBucket(t testing.TB, c *s3.Client) {
 	t.Helper()
-	eventually(t, time.Minute, func() error {
+	devtest.Eventually(t, time.Minute, func() error {
 		_, err := c.CreateBucket(t.Context(), &s3.CreateBucketInput{Bucket: aws.String(bucketName)})
 		return err
-	})
-}
-
-// eventually calls f until it returns nil or the time is over.
-func eventually(t testing.TB, bound time.Duration, f func() error) {
-	t.Helper()
-	begin := time.Now()
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Since(begin) > bound {
-			t.Fatalf("still not so after %v: %v", bound, err)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-}
-
-// awaitHealthy waits until the cluster says that nothing is missing and nothing
-// waits for repair.
-func awaitHealthy(t testing.TB, bound time.Duration, ask func(context.Context) (health.Status, error)) {
-	t.Helper()
-	eventually(t, bound, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		s, err := ask(ctx)
-		if err != nil {
-			return err
-		}
-		if s.Verdict != health.Healthy || s.RepairPieces != 0 {
-			return fmt.Errorf("%s, %d pieces to repair, %v", s.Verdict, s.RepairPieces, s.Codes)
-		}
-		return nil
 	})
 }
 

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"ashlar/tools/dev/devtest"
 )
 
 // TestIndexLost deletes the Pebble indexes of disks: they are caches, and every
@@ -21,7 +23,7 @@ func TestIndexLost(t *testing.T) {
 		objects = append(objects, object{key, 1, content(1, key, 1, 1000*i)})
 	}
 	putAll(t, c, objects)
-	awaitHealthy(t, healBound, p.Status)
+	devtest.AwaitHealthy(t, healBound, p.Status)
 	in := newInspector(t, p.place)
 	whole := in.census(t, objects)
 
@@ -56,7 +58,7 @@ func TestIndexLost(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		awaitHealthy(t, healBound, p.Status)
+		devtest.AwaitHealthy(t, healBound, p.Status)
 		in.wantCensus(t, objects, whole)
 		checkAll(t, c, objects, "every index was rebuilt")
 		more := samples(2, "after")
@@ -95,7 +97,7 @@ func (in *inspector) census(t *testing.T, objects []object) map[string]int {
 	t.Helper()
 	byDisk := map[string]int{}
 	for _, o := range objects {
-		eventually(t, time.Minute, func() error {
+		devtest.Eventually(t, time.Minute, func() error {
 			stripes, err := in.locate(t.Context(), o.key)
 			if err != nil {
 				return err

@@ -49,7 +49,7 @@ func TestGarbage(t *testing.T) {
 	if len(explained.Why) != 1 || !strings.HasPrefix(explained.Why[0].What, "nothing refers") || explained.Key != "nobody/0" {
 		t.Errorf("an orphan is explained by %+v", explained)
 	}
-	eventually(t, healBound, func() error {
+	devtest.Eventually(t, healBound, func() error {
 		left := 0
 		for _, s := range planted {
 			for _, has := range in.ask(t.Context(), s.Stripe).has {

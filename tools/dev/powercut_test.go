@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/tools/dev/devtest"
 	"ashlar/tools/faultdisk"
 )
 
@@ -56,7 +57,7 @@ func (p *powered) start() {
 		p.Fatal(err)
 	}
 	p.Cluster = c
-	awaitHealthy(p, healBound, c.Status)
+	devtest.AwaitHealthy(p, healBound, c.Status)
 }
 
 // load puts small objects from several callers; cut is called when enough are
@@ -146,7 +147,7 @@ func TestFault01PowerCutOfOneHost(t *testing.T) {
 	if err := p.Fault(t.Context(), "revive-host", host); err != nil {
 		t.Fatal(err)
 	}
-	awaitHealthy(t, healBound, p.Status)
+	devtest.AwaitHealthy(t, healBound, p.Status)
 	t.Logf("%d acknowledged; healthy %v after the power was back", len(p.acked), time.Since(began).Round(time.Millisecond))
 	p.check("after it is back")
 }

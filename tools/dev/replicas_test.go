@@ -15,6 +15,7 @@ import (
 	"ashlar/daemon/client"
 	"ashlar/daemon/meta"
 	"ashlar/placement/topology"
+	"ashlar/tools/dev/devtest"
 )
 
 // TestMetadataHeals takes metadata away in three ways: a directory is set back
@@ -105,7 +106,7 @@ func (c *Cluster) touchShards(t *testing.T, host string) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, healBound, func() error {
+			devtest.Eventually(t, healBound, func() error {
 				if _, _, err := there.GetAt(ctx, shard, []byte("nothing"), meta.At{Index: txn.Seen}); !ashlar.Is(err, ashlar.NotFound) {
 					return fmt.Errorf("shard %d on %s: %v", i, host, err)
 				}
@@ -132,7 +133,7 @@ func (c *Cluster) replicasOf(t *testing.T, host string) (ids []ashlar.ReplicaID)
 // replicas are good.
 func (c *Cluster) awaitShards(t *testing.T, when string, good func(ashlar.ReplicaID) bool) {
 	t.Helper()
-	eventually(t, 2*time.Minute, func() error {
+	devtest.Eventually(t, 2*time.Minute, func() error {
 		shards, err := c.place.Shards(t.Context())
 		if err != nil {
 			return err

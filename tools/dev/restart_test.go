@@ -75,7 +75,7 @@ func restart(t *testing.T, start func(Config) (running, error)) {
 	if got.Profile != cfg.Profile || got.Zones != 3 || got.Hosts != 1 || got.Disks != 3 || got.AccessKey != cfg.AccessKey || got.SecretKey != cfg.SecretKey {
 		t.Errorf("started again as %+v", got)
 	}
-	awaitHealthy(t, healBound, c.Status)
+	devtest.AwaitHealthy(t, healBound, c.Status)
 	after, err := c.Status(t.Context())
 	if err != nil || after.Cluster != before.Cluster || after.Disks != before.Disks || after.Hosts != before.Hosts || after.Epoch < before.Epoch {
 		t.Errorf("status %+v, %v; before %+v", after, err, before)
@@ -214,7 +214,7 @@ func (c *command) killTree(t *testing.T, children bool) {
 		t.Fatal(err)
 	}
 	c.cmd.Wait()
-	eventually(t, 10*time.Second, func() error {
+	devtest.Eventually(t, 10*time.Second, func() error {
 		for _, pid := range pids {
 			// A dead child may wait for whoever inherited it to take note.
 			if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid)); err == nil && !strings.Contains(string(b), ") Z ") {

@@ -9,6 +9,7 @@ import (
 	"ashlar"
 	"ashlar/daemon/wire"
 	"ashlar/placement/health"
+	"ashlar/tools/dev/devtest"
 )
 
 // TestForgottenPieces plants what a coordinator leaves that is killed after its
@@ -23,7 +24,7 @@ func TestForgottenPieces(t *testing.T) {
 	makeBucket(t, g)
 	objects := samples(31, "forgotten")
 	putAll(t, g, objects)
-	awaitHealthy(t, healBound, c.Status)
+	devtest.AwaitHealthy(t, healBound, c.Status)
 	in := c.inspect()
 	forgotten := 0
 	for _, o := range objects {
@@ -46,7 +47,7 @@ func TestForgottenPieces(t *testing.T) {
 		}
 	}
 	began := time.Now()
-	eventually(t, healBound, func() error {
+	devtest.Eventually(t, healBound, func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
 		st, err := c.Status(ctx)

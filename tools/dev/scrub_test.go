@@ -14,6 +14,7 @@ import (
 	"ashlar"
 	"ashlar/daemon/wire"
 	"ashlar/ec"
+	"ashlar/tools/dev/devtest"
 )
 
 // scrubLog counts what the scrubs say.
@@ -46,7 +47,7 @@ func TestScrubFindsAndRepairsRot(t *testing.T) {
 	makeBucket(t, client)
 	objects := samples(4, "scrub")
 	putAll(t, client, objects)
-	awaitHealthy(t, healBound, first.Status)
+	devtest.AwaitHealthy(t, healBound, first.Status)
 	first.Close() // which seals the segments
 
 	log := scrubLog{slog.DiscardHandler, new(atomic.Int64), new(atomic.Int64)}
@@ -76,7 +77,7 @@ func TestScrubFindsAndRepairsRot(t *testing.T) {
 	}
 	// The repair of one piece may come upon the other one of its stripe before the
 	// scrub does: at least one of each stripe is the scrub's.
-	eventually(t, time.Minute, func() error {
+	devtest.Eventually(t, time.Minute, func() error {
 		if found, right := log.found.Load(), log.right.Load(); found < int64(len(stripes)) || right != found {
 			return fmt.Errorf("%d pieces spoiled, %d found, %d right again", len(spoiled), found, right)
 		}
@@ -109,7 +110,7 @@ func TestScrubFindsAndRepairsRot(t *testing.T) {
 func awaitPass(t *testing.T, c *Cluster) {
 	t.Helper()
 	begin := time.Now()
-	eventually(t, time.Minute, func() error {
+	devtest.Eventually(t, time.Minute, func() error {
 		st, err := c.Status(t.Context())
 		if err != nil {
 			return err

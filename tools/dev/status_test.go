@@ -24,7 +24,7 @@ func TestStatus(t *testing.T) {
 
 	same := func(want health.Verdict, reads, writes health.Survival, codes ...string) {
 		t.Helper()
-		eventually(t, time.Minute, func() error { return p.sameStatus(t, want, reads, writes, codes) })
+		devtest.Eventually(t, time.Minute, func() error { return p.sameStatus(t, want, reads, writes, codes) })
 	}
 	same(health.Healthy, health.Survival{Disks: 2, Hosts: 1, Zones: 1}, health.Survival{Disks: 1, Hosts: 1, Zones: 0})
 	apply(t, p, KillDisk, "b1/d02")
@@ -38,7 +38,7 @@ func TestStatus(t *testing.T) {
 
 	// A member that is away is named, and the others still answer.
 	p.super.kill("p2")
-	eventually(t, time.Minute, func() error {
+	devtest.Eventually(t, time.Minute, func() error {
 		s, err := p.Status(t.Context())
 		if err == nil && (s.Verdict != health.Degraded || !raised(s, health.QuorumDegraded, "p2")) {
 			err = fmt.Errorf("%s, %v", s.Verdict, s.Codes)

@@ -7,6 +7,7 @@ import (
 
 	"ashlar/daemon/client"
 	"ashlar/tools/dev"
+	"ashlar/tools/dev/devtest"
 	"ashlar/tools/recount"
 )
 
@@ -22,7 +23,7 @@ func checkCounters(t *testing.T, p *dev.Processes) {
 	defer cancel()
 	// What was left open may still be on its way.
 	var b *recount.Bucket
-	eventually(t, recountBound, func() (err error) {
+	devtest.Eventually(t, recountBound, func() (err error) {
 		if b, err = recount.Of(ctx, client.NewMeta(p.Map, hosts.Shards), Bucket); err != nil {
 			return err
 		}

@@ -1,7 +1,6 @@
 package linear
 
 import (
-	"context"
 	"flag"
 	"fmt"
 	"math"
@@ -13,7 +12,6 @@ import (
 	"time"
 
 	"ashlar"
-	"ashlar/placement/health"
 	"ashlar/tools/dev"
 	"ashlar/tools/dev/devtest"
 )
@@ -86,36 +84,8 @@ func gateways(t *testing.T, p *dev.Processes, connections int) (all []*S3) {
 		t.Cleanup(g.Close)
 		all = append(all, g)
 	}
-	eventually(t, time.Minute, func() error { return all[0].MakeBucket(t.Context(), Bucket) })
+	devtest.Eventually(t, time.Minute, func() error { return all[0].MakeBucket(t.Context(), Bucket) })
 	return all
-}
-
-func eventually(t *testing.T, bound time.Duration, f func() error) {
-	t.Helper()
-	begin := time.Now()
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Since(begin) > bound {
-			t.Fatalf("still not so after %v: %v", bound, err)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-}
-
-func awaitHealthy(t *testing.T, p *dev.Processes) {
-	t.Helper()
-	eventually(t, healBound, func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		s, err := p.Status(ctx)
-		if err == nil && (s.Verdict != health.Healthy || s.RepairPieces != 0) {
-			err = fmt.Errorf("%s, %d pieces to repair, %v", s.Verdict, s.RepairPieces, s.Codes)
-		}
-		return err
-	})
 }
 
 func chooseSeed() uint64 {
@@ -164,7 +134,7 @@ func TestLinear(t *testing.T) {
 	breaking.Wait()
 
 	begin := time.Now()
-	awaitHealthy(t, p)
+	devtest.AwaitHealthy(t, healBound, p.Status)
 	logf("healthy, nothing to repair, %.1f s after the last fault", time.Since(begin).Seconds())
 	if err := load.Settle(healBound); err != nil {
 		t.Error(err)

@@ -19,6 +19,7 @@ import (
 	"ashlar/s3gw/iam"
 	"ashlar/s3gw/store"
 	"ashlar/tools/dev"
+	"ashlar/tools/dev/devtest"
 )
 
 // This file plants two bugs, each between real gateways, which run in this
@@ -76,7 +77,7 @@ func planted(t *testing.T, p *dev.Processes, wrap func(ashlar.HostID, wire.Shard
 			hosts.Close()
 			place.Close()
 		})
-		eventually(t, plantedBound, func() error { return g.MakeBucket(t.Context(), Bucket) })
+		devtest.Eventually(t, plantedBound, func() error { return g.MakeBucket(t.Context(), Bucket) })
 		all = append(all, g)
 	}
 	return all

@@ -2,12 +2,12 @@ package main
 
 import (
 	"bufio"
-	"crypto/sha1"
-	"math/big"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"ashlar/tools/acceptance"
 )
 
 // test is one test function of the suite.
@@ -27,14 +27,6 @@ var (
 	defLine  = regexp.MustCompile(`^def (test_\w+)\(`)
 	markLine = regexp.MustCompile(`^@pytest\.mark\.(\w+)`)
 )
-
-// kept reports whether a test is kept for acceptance: the SHA-1 of its name,
-// read as a number, is divisible by 3.
-func kept(name string) bool {
-	sum := sha1.Sum([]byte(name))
-	rest := new(big.Int).Mod(new(big.Int).SetBytes(sum[:]), big.NewInt(3))
-	return rest.Sign() == 0
-}
 
 // collect finds the names of the tests that may be run. It looks at the lines
 // that define a function and at its marks, and at nothing else.
@@ -74,7 +66,7 @@ func collectFile(checkout, name string) (out []test, err error) {
 		}
 		t := test{file: name, name: m[1], marks: marks}
 		marks = nil
-		if kept(t.name) {
+		if acceptance.Keeps(t.name) {
 			continue
 		}
 		t.group = groupOf(t)

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"ashlar/tools/acceptance"
 )
 
 // TestCollect: kept tests are left out, groups follow names and marks, and what
@@ -33,13 +35,13 @@ func TestCollect(t *testing.T) {
 	}
 	groups := map[string]string{}
 	for _, x := range got {
-		if kept(x.name) {
+		if acceptance.Keeps(x.name) {
 			t.Errorf("%s is kept for acceptance, but was collected", x.name)
 		}
 		groups[x.name] = x.group
 	}
 	for name, group := range map[string]string{"test_marked": outOfScope, "test_alpha_copy": "copy", "test_get_object": "object"} {
-		if g, there := groups[name]; !kept(name) && (g != group || !there) {
+		if g, there := groups[name]; !acceptance.Keeps(name) && (g != group || !there) {
 			t.Errorf("%s is in group %q, want %q", name, g, group)
 		}
 	}
@@ -51,8 +53,8 @@ func TestCollect(t *testing.T) {
 // The rule, on names whose SHA-1 was computed elsewhere.
 func TestKept(t *testing.T) {
 	for name, want := range map[string]bool{"abc": false, "abd": false, "abf": true, "q": true} {
-		if kept(name) != want {
-			t.Errorf("kept(%q) is %t", name, !want)
+		if acceptance.Keeps(name) != want {
+			t.Errorf("%q is kept: %t", name, !want)
 		}
 	}
 }

@@ -3,8 +3,8 @@
 //
 //	go run ./tools/withhold DIR/tests/integration
 //
-// A test is a function that takes a *S3Conf and returns an error. It is kept if
-// the SHA-1 of its name, read as a number, is divisible by 3: the rule of tools/s3suite.
+// A test is a function that takes a *S3Conf and returns an error. Package acceptance
+// says which are kept.
 // Its declaration goes with its comment, and so does every line of group-tests.go
 // that names it and every import that nobody needs any more; the command then
 // builds as usual. The files are changed in place: give it a copy.
@@ -12,19 +12,19 @@ package main
 
 import (
 	"bytes"
-	"crypto/sha1"
 	"fmt"
 	"go/ast"
 	"go/format"
 	"go/parser"
 	"go/token"
-	"math/big"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"ashlar/tools/acceptance"
 )
 
 // groupsFile lists the tests; everything else declares them.
@@ -41,13 +41,6 @@ func main() {
 		os.Exit(1)
 	}
 	fmt.Printf("%d tests, %d of them kept for acceptance and taken out\n", tests, kept)
-}
-
-// forAcceptance reports whether a test is never run by us.
-func forAcceptance(name string) bool {
-	sum := sha1.Sum([]byte(name))
-	n := new(big.Int).SetBytes(sum[:])
-	return n.Mod(n, big.NewInt(3)).Sign() == 0
 }
 
 // withhold rewrites the Go files of a folder. It returns how many tests there were
@@ -69,7 +62,7 @@ func withhold(dir string) (tests, kept int, err error) {
 			return 0, 0, fmt.Errorf("%s: %w", path, err)
 		}
 		for _, name := range found {
-			if names[name] = true; forAcceptance(name) {
+			if names[name] = true; acceptance.Keeps(name) {
 				kept++
 			}
 		}
@@ -107,7 +100,7 @@ func withoutTests(src []byte) (out []byte, names []string, err error) {
 			continue
 		}
 		names = append(names, fn.Name.Name)
-		if !forAcceptance(fn.Name.Name) {
+		if !acceptance.Keeps(fn.Name.Name) {
 			continue
 		}
 		from := fn.Pos()
@@ -141,7 +134,7 @@ var word = regexp.MustCompile(`\w+`)
 func withoutLines(src []byte, names map[string]bool) []byte {
 	var out []byte
 	for line := range bytes.Lines(src) {
-		named := slices.ContainsFunc(word.FindAllString(string(line), -1), func(w string) bool { return names[w] && forAcceptance(w) })
+		named := slices.ContainsFunc(word.FindAllString(string(line), -1), func(w string) bool { return names[w] && acceptance.Keeps(w) })
 		if !named {
 			out = append(out, line...)
 		}

@@ -5,13 +5,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"ashlar/tools/acceptance"
 )
 
 // kept and free are names of either side of the rule.
 const kept, free = "Kept_0", "Free_0"
 
 func TestWithhold(t *testing.T) {
-	if !forAcceptance(kept) || forAcceptance(free) {
+	if !acceptance.Keeps(kept) || acceptance.Keeps(free) {
 		t.Fatal("the names are on the wrong sides")
 	}
 	dir := t.TempDir()

@@ -7,12 +7,16 @@
 package devtest
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
+
+	"ashlar/placement/health"
 )
 
 // dir is where the binary is built; Main makes and removes it.
@@ -62,4 +66,39 @@ func PrintLogs(t testing.TB, clusterDir string) {
 		}
 		t.Logf("end of %s:\n%s", filepath.Base(name), b[max(0, len(b)-logTailBytes):])
 	}
+}
+
+// Eventually calls f until it returns nil, and fails the test if that takes longer
+// than bound.
+func Eventually(t testing.TB, bound time.Duration, f func() error) {
+	t.Helper()
+	begin := time.Now()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		if time.Since(begin) > bound {
+			t.Fatalf("still not so after %v: %v", bound, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// AwaitHealthy waits until the cluster says that nothing is missing and nothing
+// waits for repair. Ask is Status of a cluster.
+func AwaitHealthy(t testing.TB, bound time.Duration, ask func(context.Context) (health.Status, error)) {
+	t.Helper()
+	Eventually(t, bound, func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		s, err := ask(ctx)
+		if err != nil {
+			return err
+		}
+		if s.Verdict != health.Healthy || s.RepairPieces != 0 {
+			return fmt.Errorf("%s, %d pieces to repair, %v", s.Verdict, s.RepairPieces, s.Codes)
+		}
+		return nil
+	})
 }
