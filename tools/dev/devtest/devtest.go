@@ -1,6 +1,6 @@
-// Package devtest is what tests that run a cluster of processes share: the
-// ashlar binary of this tree, built once for a package and removed with its last
-// test, and the ends of the logs of a cluster whose test failed.
+// Package devtest is what tests that run a cluster share: the ashlar binary of this
+// tree, built once for a package and removed with its last test, the ends of the
+// logs of a cluster whose test failed, and how a cluster is waited for.
 //
 // It knows no cluster: package dev's own tests use it, and those of tools that
 // drive one.
