@@ -92,9 +92,18 @@ func newCluster(t testing.TB, hosts, shards, replicas int, inMemory bool) *clust
 	return c
 }
 
+// startAll starts all hosts and waits until every replica is born: as long as
+// one is not, no other of its shard may be away.
 func (c *cluster) startAll() {
 	for id := range c.hosts {
 		c.start(id)
+	}
+	for shard, sh := range c.topology().Shards {
+		for _, v := range sh.Replicas {
+			c.eventually(fmt.Sprintf("replica %d is born", v.ID), func() bool {
+				return c.replicaOn(v.Host, ashlar.ShardID(shard)).born.Load()
+			})
+		}
 	}
 }
 
