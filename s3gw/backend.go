@@ -25,6 +25,8 @@ type Buckets interface {
 	CreateBucketWith(ctx context.Context, owner, name, region string, opt store.BucketOptions) error
 	HeadBucket(ctx context.Context, name string) (store.Bucket, error)
 	DeleteBucket(ctx context.Context, name string) error
+	// BucketUsage adds up what a bucket holds.
+	BucketUsage(ctx context.Context, name string) (store.Usage, error)
 	BucketReads(ctx context.Context, name string) (store.Reads, error)
 	SetBucketReads(ctx context.Context, name string, r store.Reads) error
 	SetVersioning(ctx context.Context, name string, v store.Versioning) error

@@ -145,7 +145,7 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	return Run(ctx, doors, place.Map, registry, Options{
 		Credentials: root, ObjectOwnership: cfg.ObjectOwnership, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
 		Metrics: prometheus.DefaultRegisterer, LifecycleDay: time.Duration(cfg.LifecycleDay), Keys: keys, PlainKeys: cfg.PlainCustomerKeys,
-		Answers: cfg.Answers,
+		Answers: cfg.Answers, Capacity: place.Capacity,
 	})
 }
 

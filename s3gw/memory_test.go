@@ -159,6 +159,19 @@ func (m *memory) HeadBucket(_ context.Context, name string) (store.Bucket, error
 	return b.Bucket, nil
 }
 
+func (m *memory) BucketUsage(_ context.Context, name string) (u store.Usage, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.bucket(name)
+	if err != nil {
+		return u, err
+	}
+	for _, o := range b.objects {
+		u.Objects, u.Bytes = u.Objects+1, u.Bytes+int64(o.Bytes)
+	}
+	return u, nil
+}
+
 func (m *memory) DeleteBucket(_ context.Context, name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()

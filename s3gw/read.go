@@ -98,20 +98,31 @@ func getObject(c *call) error {
 		}
 	}
 	o, err := c.headObject()
+	if c.s.capacity != nil && errors.Is(err, store.ErrNoSuchKey) && systemDocuments[c.key] != nil {
+		return c.systemDocument()
+	}
 	if err != nil {
 		return err
 	}
 	if err := c.unlock(&o); err != nil {
 		return err
 	}
+	return c.answerObject(&o, func(r s3.Range) (io.ReadCloser, error) {
+		return c.s.backend.OpenObject(c.ctx, &o, r.Offset, r.Length)
+	})
+}
+
+// answerObject sends of an object what the headers and the query ask for; open
+// yields its bytes.
+func (c *call) answerObject(o *store.Object, open func(s3.Range) (io.ReadCloser, error)) error {
 	cond := s3.Conditions(c.r.Header, "")
-	c.objectHeaders(&o)
+	c.objectHeaders(o)
 	c.encryptionHeaders(o.Encryption)
-	c.expiryHeader(&o)
+	c.expiryHeader(o)
 	if err := s3.JudgeRead(&cond, o.ETag, o.Modified, false); err != nil {
 		return err
 	}
-	rng, partial, err := c.wanted(&o)
+	rng, partial, err := c.wanted(o)
 	if err != nil {
 		return err
 	}
@@ -119,7 +130,7 @@ func getObject(c *call) error {
 		return err
 	}
 	if strings.EqualFold(c.header("X-Amz-Checksum-Mode"), "ENABLED") {
-		c.readChecksum(&o, partial)
+		c.readChecksum(o, partial)
 	}
 	c.set("Content-Length", strconv.FormatUint(rng.Length, 10))
 	status := http.StatusOK
@@ -131,7 +142,7 @@ func getObject(c *call) error {
 		c.writeHead(status)
 		return nil
 	}
-	src, err := c.s.backend.OpenObject(c.ctx, &o, rng.Offset, rng.Length)
+	src, err := open(rng)
 	if err != nil {
 		return err
 	}

@@ -122,6 +122,9 @@ type Options struct {
 	Keys store.Keys
 	// PlainKeys takes customers' keys over plain HTTP too: for tests.
 	PlainKeys bool
+	// Capacity returns how many bytes of user data the cluster holds and can hold,
+	// for clients that ask by SOSAPI. Nil has none answered.
+	Capacity func(context.Context) (used, total uint64, err error)
 	// LifecycleDay is how long the lifecycle worker of Run takes a day to be; 24
 	// hours if zero.
 	LifecycleDay time.Duration
@@ -146,6 +149,7 @@ type Server struct {
 	ownership string
 	rgw       bool // answers as RGW's
 	accesses  accessCache
+	capacity  *capacity // nil: it is not known
 
 	inflight atomic.Int64
 	idSeed   uint64
@@ -178,6 +182,9 @@ func New(o Options) *Server {
 		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
 		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, routes: newRouteTable(routes), idSeed: rand.Uint64(),
 		accounts: accounts, ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW,
+	}
+	if o.Capacity != nil {
+		s.capacity = &capacity{ask: o.Capacity, now: o.Clock}
 	}
 	for _, d := range o.Domains {
 		s.domains = append(s.domains, strings.ToLower(strings.Trim(d, ".")))

@@ -18,6 +18,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -189,6 +190,16 @@ func (c *Client) Status(ctx context.Context) (health.Status, error) {
 		return st, ashlar.E("placement: status", "", ashlar.Corrupt, err)
 	}
 	return st, nil
+}
+
+// Capacity returns how many bytes of user data the cluster holds and can hold, in
+// the large code. Unavailable while it is not formed.
+func (c *Client) Capacity(ctx context.Context) (used, total uint64, err error) {
+	st, err := c.Status(ctx)
+	if err == nil && st.Capacity.UsableBytes == 0 {
+		err = ashlar.E("placement: capacity", "", ashlar.Unavailable, errors.New("the cluster has no usable disks yet"))
+	}
+	return st.Capacity.StoredBytes, st.Capacity.UsableBytes, err
 }
 
 // Shards lists the metadata shards, their replicas and leaders.
