@@ -10,12 +10,9 @@ import (
 	"ashlar/s3gw/store"
 )
 
-// Accounts says whom an access key acts for and who owns what. Credentials that
-// also are Accounts are asked; with others each key is the root of its account.
+// Accounts says who owns what. Credentials that also are Accounts are asked.
 // Implementations answer from memory.
 type Accounts interface {
-	// Identity returns nil for a key that is not known any more.
-	Identity(accessKey string) *iam.Identity
 	// Account and AccountByEmail return nil if there is none.
 	Account(canonical string) *iam.Account
 	AccountByEmail(address string) *iam.Account
@@ -63,19 +60,22 @@ func actionOn(action, version string) string {
 	return action
 }
 
-// identify finds out who sent a verified request.
+// identifySender takes whom the key of a verified request acts for. Where nobody knows
+// accounts, each key is the root of its own.
 func (c *call) identifySender() error {
 	if c.auth.AccessKey == "" {
 		c.who = iam.Unknown
 		c.auth.Account = iam.Nobody.Canonical
 		return nil
 	}
-	if c.s.accounts == nil {
-		c.who = iam.RootOf(&iam.Account{ID: c.auth.Account, Canonical: c.auth.Account, Name: c.auth.Account})
-		return nil
-	}
-	if c.who = c.s.accounts.Identity(c.auth.AccessKey); c.who == nil { // deleted since it was verified
+	who, known := c.auth.Holder.(*iam.Identity)
+	switch {
+	case known && who != nil:
+		c.who = who
+	case c.s.accounts != nil:
 		return s3.E(s3.InvalidAccessKeyID, "").With("AWSAccessKeyId", c.auth.AccessKey)
+	default:
+		c.who = iam.RootOf(&iam.Account{ID: c.auth.Account, Canonical: c.auth.Account, Name: c.auth.Account})
 	}
 	return nil
 }

@@ -21,13 +21,12 @@ import (
 // people are keys that act for identities: all have the secret testSecret.
 type people map[string]*iam.Identity
 
-func (p people) Lookup(key string) (string, string, error) {
+func (p people) Lookup(_ context.Context, key, _ string) (sigv4.Credential, error) {
 	if p[key] == nil {
-		return "", "", sigv4.ErrUnknownKey
+		return sigv4.Credential{}, sigv4.ErrUnknownKey
 	}
-	return testSecret, p[key].Account.Canonical, nil
+	return sigv4.Credential{Secret: testSecret, Account: p[key].Account.Canonical, Holder: p[key]}, nil
 }
-func (p people) Identity(key string) *iam.Identity          { return p[key] }
 func (p people) Account(canonical string) *iam.Account      { return nil }
 func (p people) AccountByEmail(address string) *iam.Account { return nil }
 

@@ -84,7 +84,7 @@ func (c *call) openForm() error {
 	}
 	if f.anonymous() {
 		c.auth, f.policy = &sigv4.Auth{}, &s3.PostPolicy{BytesMax: store.PutBytesMax}
-	} else if c.auth, err = c.s.verifier.VerifyForm(f.fields); err != nil {
+	} else if c.auth, err = c.s.verifier.VerifyForm(c.ctx, f.fields); err != nil {
 		return err
 	} else if f.policy, err = s3.ParsePostPolicy(f.fields["policy"]); err != nil {
 		return err

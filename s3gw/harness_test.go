@@ -42,12 +42,15 @@ const (
 
 type keyring map[string]string
 
-func (k keyring) Lookup(key string) (string, string, error) {
+func (k keyring) Lookup(_ context.Context, key, token string) (sigv4.Credential, error) {
 	secret, ok := k[key]
-	if !ok {
-		return "", "", sigv4.ErrUnknownKey
+	switch {
+	case !ok:
+		return sigv4.Credential{}, sigv4.ErrUnknownKey
+	case token != "":
+		return sigv4.Credential{}, sigv4.ErrInvalidToken
 	}
-	return secret, testAccount, nil
+	return sigv4.Credential{Secret: secret, Account: testAccount}, nil
 }
 
 // gateway is a running gateway over the in-memory double.

@@ -1,6 +1,7 @@
 package iam
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -99,17 +100,18 @@ func validID(id string) bool {
 	return id != "" && len(id) <= canonicalDigits
 }
 
-// Lookup implements sigv4.Credentials.
-func (s *Static) Lookup(accessKey string) (secret, account string, err error) {
+// Lookup implements sigv4.Credentials: the holder is an *Identity. Root keys are
+// permanent, so none has a token.
+func (s *Static) Lookup(_ context.Context, accessKey, token string) (sigv4.Credential, error) {
 	k, ok := s.keys[accessKey]
-	if !ok {
-		return "", "", sigv4.ErrUnknownKey
+	switch {
+	case !ok:
+		return sigv4.Credential{}, sigv4.ErrUnknownKey
+	case token != "":
+		return sigv4.Credential{}, sigv4.ErrInvalidToken
 	}
-	return k.secret, k.who.Account.Canonical, nil
+	return sigv4.Credential{Secret: k.secret, Account: k.who.Account.Canonical, Holder: k.who}, nil
 }
-
-// Identity returns who a key acts for, nil if nobody.
-func (s *Static) Identity(accessKey string) *Identity { return s.keys[accessKey].who }
 
 // Account returns the account of a canonical id, nil if there is none.
 func (s *Static) Account(canonical string) *Account { return s.byCanonical[canonical] }

@@ -1,12 +1,12 @@
 package sigv4
 
 import (
+	"context"
 	"crypto/hmac"
 	"crypto/sha1"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"strings"
 	"time"
 
@@ -20,29 +20,23 @@ import (
 // Forms may also be signed as AWS's oldest regions allow it, with an HMAC-SHA1
 // of the policy: pages that were written for them go on working. Every error is
 // an *s3.Error.
-func (v *Verifier) VerifyForm(fields map[string]string) (*Auth, error) {
+func (v *Verifier) VerifyForm(ctx context.Context, fields map[string]string) (*Auth, error) {
 	if fields["policy"] == "" {
 		return nil, s3.E(s3.AccessDenied, "") // an anonymous upload
-	}
-	if _, has := fields["x-amz-security-token"]; has {
-		return nil, s3.E(s3.InvalidToken, "") // keys are permanent: none has a token
 	}
 	auth, signed, err := v.formClaim(fields)
 	if err != nil {
 		return nil, err
 	}
-	secret, account, err := v.credentials.Lookup(auth.AccessKey)
-	switch {
-	case errors.Is(err, ErrUnknownKey):
-		return nil, s3.E(s3.InvalidAccessKeyID, "").With("AWSAccessKeyId", auth.AccessKey)
-	case err != nil:
-		return nil, s3.Classify(err)
+	found, err := v.credentials.Lookup(ctx, auth.AccessKey, fields["x-amz-security-token"])
+	if err != nil {
+		return nil, lookupError(err, auth.AccessKey)
 	}
-	if !signed(secret) {
+	if !signed(found.Secret) {
 		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", auth.AccessKey).
 			With("StringToSign", fields["policy"]).With("SignatureProvided", fields["x-amz-signature"]+fields["signature"])
 	}
-	auth.Account = account
+	auth.Account, auth.Holder, auth.Service = found.Account, found.Holder, serviceS3
 	return auth, nil
 }
 
@@ -71,7 +65,7 @@ func (v *Verifier) formClaim(fields map[string]string) (auth *Auth, signed func(
 	}
 	var c claim
 	credential := fields["x-amz-credential"]
-	why := c.setCredential(credential)
+	why := c.setCredential(credential, serviceS3)
 	if why == "" && c.region != v.region {
 		why = v.wrongRegion(c.region)
 	}
@@ -86,7 +80,7 @@ func (v *Verifier) formClaim(fields map[string]string) (auth *Auth, signed func(
 		return nil, nil, badField("x-amz-credential", credential, "Invalid credential date. Date is not the same as X-Amz-Date.")
 	}
 	return &Auth{AccessKey: c.accessKey, Time: at}, func(secret string) bool {
-		sum := v.keys.get(c.accessKey, secret, c.date, c.region).mac([]byte(policy))
+		sum := v.keys.get(keyName{c.accessKey, c.date, c.region, c.service}, secret).mac([]byte(policy))
 		return equal(hex.EncodeToString(sum[:]), fields["x-amz-signature"])
 	}, nil
 }

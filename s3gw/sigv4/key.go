@@ -18,7 +18,7 @@ type signingKey struct {
 	hmacs  sync.Pool // hash.Hash, keyed; Reset brings back the keyed state
 }
 
-type keyName struct{ accessKey, date, region string }
+type keyName struct{ accessKey, date, region, service string }
 
 type keyCache struct {
 	mu   sync.RWMutex
@@ -26,15 +26,14 @@ type keyCache struct {
 }
 
 // get returns the signing key, deriving it if the secret is new or was rotated.
-func (kc *keyCache) get(accessKey, secret, date, region string) *signingKey {
-	name := keyName{accessKey, date, region}
+func (kc *keyCache) get(name keyName, secret string) *signingKey {
 	kc.mu.RLock()
 	k := kc.keys[name]
 	kc.mu.RUnlock()
 	if k != nil && k.secret == secret {
 		return k
 	}
-	derived := mac(mac(mac(mac([]byte("AWS4"+secret), date), region), service), scopeTail)
+	derived := mac(mac(mac(mac([]byte("AWS4"+secret), name.date), name.region), name.service), scopeTail)
 	k = &signingKey{secret: secret}
 	k.hmacs.New = func() any { return hmac.New(sha256.New, derived) }
 	kc.mu.Lock()

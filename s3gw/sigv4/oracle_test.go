@@ -38,6 +38,11 @@ var sdkCredentials = aws.Credentials{AccessKeyID: testKey, SecretAccessKey: test
 // signed builds a request and lets the SDK sign it.
 func signed(t failer, method, rawURL, payload string, headers map[string]string, presign bool) *http.Request {
 	t.Helper()
+	return signedBy(t, sdkCredentials, method, rawURL, payload, headers, presign)
+}
+
+func signedBy(t failer, cred aws.Credentials, method, rawURL, payload string, headers map[string]string, presign bool) *http.Request {
+	t.Helper()
 	r, err := http.NewRequest(method, rawURL, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +52,7 @@ func signed(t failer, method, rawURL, payload string, headers map[string]string,
 	}
 	if !presign {
 		r.Header.Set("X-Amz-Content-Sha256", payload)
-		if err := sdkSigner().SignHTTP(context.Background(), sdkCredentials, r, payload, service, testRegion, testTime); err != nil {
+		if err := sdkSigner().SignHTTP(context.Background(), cred, r, payload, serviceS3, testRegion, testTime); err != nil {
 			t.Fatal(err)
 		}
 		return arrived(t, r, r.URL.String())
@@ -55,7 +60,7 @@ func signed(t failer, method, rawURL, payload string, headers map[string]string,
 	q := r.URL.Query()
 	q.Set("X-Amz-Expires", "600")
 	r.URL.RawQuery = q.Encode()
-	uri, head, err := sdkSigner().PresignHTTP(context.Background(), sdkCredentials, r, payload, service, testRegion, testTime)
+	uri, head, err := sdkSigner().PresignHTTP(context.Background(), cred, r, payload, serviceS3, testRegion, testTime)
 	if err != nil {
 		t.Fatal(err)
 	}

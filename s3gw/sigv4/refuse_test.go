@@ -2,6 +2,9 @@ package sigv4
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"io"
 	"net/http"
 	"net/url"
@@ -9,6 +12,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
 
 	"ashlar/s3gw/s3"
 )
@@ -106,10 +111,109 @@ func TestPayloadKinds(t *testing.T) {
 	}
 }
 
+// TestToken: a token belongs to its key, comes where the signature does, and is signed.
 func TestToken(t *testing.T) {
-	r := signed(t, "GET", "http://h.example/b/k", unsignedPayload, map[string]string{"X-Amz-Security-Token": "t"}, false)
-	if _, err := verify(t, testVerifier(testTime), r); codeOf(err) != "InvalidToken" {
-		t.Fatal(err)
+	const temporary, secret, token = "ASIATEMP", "another", "token-of-ASIATEMP"
+	v := New(keyring{testKey: testSecret, temporary: secret}, testRegion, func() time.Time { return testTime })
+	build := func(cred aws.Credentials, presign bool) *http.Request {
+		return signedBy(t, cred, "GET", "http://h.example/b/k", unsignedPayload, nil, presign)
+	}
+	permanent := aws.Credentials{AccessKeyID: testKey, SecretAccessKey: testSecret}
+	with := func(key, secret, token string) aws.Credentials {
+		return aws.Credentials{AccessKeyID: key, SecretAccessKey: secret, SessionToken: token}
+	}
+	for _, presign := range []bool{false, true} {
+		for _, c := range []struct {
+			name string
+			cred aws.Credentials
+			edit edit
+			code string
+		}{
+			{"good", with(temporary, secret, token), nil, "OK"},
+			{"missing", with(temporary, secret, ""), nil, "InvalidToken"},
+			{"false", with(temporary, secret, "token-of-other"), nil, "InvalidToken"},
+			{"expired", with(temporary, secret, "stale"), nil, "ExpiredToken"},
+			{"of a permanent key", with(testKey, testSecret, token), nil, "InvalidToken"},
+			{"wrong secret", with(temporary, "guess", token), nil, "SignatureDoesNotMatch"},
+			{"added to the header", permanent, setHeader("X-Amz-Security-Token", token), "AccessDenied"},
+			{"added to the query", permanent, query("X-Amz-Security-Token", token), "InvalidToken"},
+			{"twice", with(temporary, secret, token), func(r *http.Request) {
+				r.Header.Add("X-Amz-Security-Token", token)
+				r.Header.Add("X-Amz-Security-Token", token)
+			}, map[bool]string{false: "InvalidToken", true: "AccessDenied"}[presign]},
+		} {
+			r := build(c.cred, presign)
+			if c.edit != nil {
+				c.edit(r)
+			}
+			a, err := verify(t, v, r)
+			if codeOf(err) != c.code {
+				t.Errorf("%s, presigned %v: %v, want %s", c.name, presign, err, c.code)
+			}
+			if err == nil && a.Holder != "holder-of-"+temporary {
+				t.Errorf("%s: holder %v", c.name, a.Holder)
+			}
+		}
+	}
+	r := build(with(temporary, secret, token), true)
+	query("X-Amz-Security-Token", "stale2")(r)
+	if _, err := verify(t, v, r); codeOf(err) != "InvalidToken" {
+		t.Error("an exchanged token:", err)
+	}
+}
+
+// TestQueryAPI: what is signed for IAM and STS is no request to S3 and the other way
+// round, and the signature covers the body.
+func TestQueryAPI(t *testing.T) {
+	const form = "Action=CreateUser&UserName=ann"
+	v := testVerifier(testTime)
+	build := func(service, region, body string, headers map[string]string) *http.Request {
+		r, err := http.NewRequest("POST", "http://h.example/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k, value := range headers {
+			r.Header.Set(k, value)
+		}
+		sum := sha256.Sum256([]byte(body))
+		if err := sdkSigner().SignHTTP(context.Background(), sdkCredentials, r, hex.EncodeToString(sum[:]), service, region, testTime); err != nil {
+			t.Fatal(err)
+		}
+		return arrived(t, r, r.URL.String())
+	}
+	for _, c := range []struct {
+		name, service, region, signed string
+		headers                       map[string]string
+		edit                          edit
+		code                          string
+	}{
+		{"iam", "iam", testRegion, form, nil, nil, "OK"},
+		{"sts", "sts", testRegion, form, nil, nil, "OK"},
+		{"the region of global services", "iam", globalRegion, form, nil, nil, "OK"},
+		{"another region", "iam", "mars-1", form, nil, nil, "AuthorizationHeaderMalformed"},
+		{"s3", "s3", testRegion, form, nil, nil, "AuthorizationHeaderMalformed"},
+		{"another body", "iam", testRegion, form + "x", nil, nil, "SignatureDoesNotMatch"},
+		{"a body that is said not to be signed", "iam", testRegion, form, map[string]string{"X-Amz-Content-Sha256": unsignedPayload}, nil, "XAmzContentSHA256Mismatch"},
+		{"no credentials", "iam", testRegion, form, nil, func(r *http.Request) { r.Header.Del("Authorization") }, "AccessDenied"},
+		{"a token of nobody", "iam", testRegion, form, map[string]string{"X-Amz-Security-Token": "t"}, nil, "InvalidToken"},
+		{"an unsigned header", "iam", testRegion, form, nil, setHeader("X-Amz-Security-Token", "t"), "AccessDenied"},
+		{"the other service in the scope", "iam", testRegion, form, nil, auth("/iam/", "/sts/"), "SignatureDoesNotMatch"},
+	} {
+		r := build(c.service, c.region, c.signed, c.headers)
+		if c.edit != nil {
+			c.edit(r)
+		}
+		a, err := v.VerifyQuery(r, []byte(form))
+		if codeOf(err) != c.code {
+			t.Errorf("%s: %v, want %s", c.name, err, c.code)
+		}
+		if err == nil && a.Service != c.service {
+			t.Errorf("%s: signed for %s", c.name, a.Service)
+		}
+	}
+	r := build("iam", testRegion, form, map[string]string{"X-Amz-Content-Sha256": unsignedPayload})
+	if _, err := verify(t, v, r); codeOf(err) != "AuthorizationHeaderMalformed" {
+		t.Error("a signature for IAM opened S3:", err)
 	}
 }
 
@@ -235,7 +339,7 @@ func FuzzAuthorization(f *testing.F) {
 	f.Add("AWS4-HMAC-SHA256 Credential=a/20130524/r/s3/aws4_request, SignedHeaders=host, Signature=")
 	f.Add("AWS a:b")
 	f.Fuzz(func(t *testing.T, header string) {
-		c, err := parseAuthorization(header)
+		c, err := parseAuthorization(header, serviceS3)
 		if err != nil {
 			if codeOf(err) != "AuthorizationHeaderMalformed" {
 				t.Fatalf("%q: %v", header, err)
@@ -283,7 +387,7 @@ func FuzzChunks(f *testing.F) {
 	f.Add([]byte("5\r\nhello\r\n0\r\n\r\n"), byte(5), uint8(2))
 	f.Add([]byte("5;chunk-signature="+strings.Repeat("0", 64)+"\r\nhello\r\n0\r\n\r\n"), byte(5), uint8(0))
 	f.Add([]byte("0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"), byte(0), uint8(2))
-	key := (&keyCache{}).get("k", "s", "20130524", "r")
+	key := (&keyCache{}).get(keyName{"k", "20130524", "r", serviceS3}, "s")
 	f.Fuzz(func(t *testing.T, body []byte, declared byte, kind uint8) {
 		p := &Payload{kind: kindChunksSigned + payloadKind(kind%3), key: key, stamp: docStamp, seed: strings.Repeat("0", 64)}
 		c := NewChunkReader(bytes.NewReader(body), p, int64(declared))

@@ -1,6 +1,7 @@
 package sigv4
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,12 +25,22 @@ var docTime = time.Date(2013, 5, 24, 0, 0, 0, 0, time.UTC)
 
 type keyring map[string]string
 
-func (k keyring) Lookup(key string) (string, string, error) {
+// Lookup gives keys that begin with ASIA a token, "token-of-" and their name.
+func (k keyring) Lookup(_ context.Context, key, token string) (Credential, error) {
 	secret, ok := k[key]
-	if !ok {
-		return "", "", ErrUnknownKey
+	want := ""
+	if strings.HasPrefix(key, "ASIA") {
+		want = "token-of-" + key
 	}
-	return secret, "account-of-" + key, nil
+	switch {
+	case !ok:
+		return Credential{}, ErrUnknownKey
+	case token == "stale":
+		return Credential{}, ErrExpiredToken
+	case token != want:
+		return Credential{}, ErrInvalidToken
+	}
+	return Credential{Secret: secret, Account: "account-of-" + key, Holder: "holder-of-" + key}, nil
 }
 
 func docVerifier() *Verifier {

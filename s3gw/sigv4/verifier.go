@@ -18,6 +18,8 @@
 package sigv4
 
 import (
+	"context"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
@@ -31,21 +33,39 @@ import (
 	"ashlar/s3gw/s3"
 )
 
-// Credentials finds the secret of an access key. Implementations are called
-// concurrently and once per request, so they answer from memory.
+// Credentials finds what an access key stands for. Implementations are called
+// concurrently and once per request, so they answer mostly from memory.
 type Credentials interface {
-	// Lookup returns the secret and the account that the key belongs to. An
-	// unknown key is ErrUnknownKey.
-	Lookup(accessKey string) (secret, account string, err error)
+	// Lookup returns the credential of a key. token is the session token that came
+	// with it, empty if none did. Errors: ErrUnknownKey, ErrInvalidToken (also of a
+	// key that needs a token and has none, or has one and needs none),
+	// ErrExpiredToken; anything else says that it cannot be known now.
+	Lookup(ctx context.Context, accessKey, token string) (Credential, error)
 }
 
-// ErrUnknownKey is what Lookup returns for an access key that does not exist.
-var ErrUnknownKey = errors.New("the access key does not exist")
+// Credential is what an access key stands for.
+type Credential struct {
+	Secret string
+	// Account is the canonical id of the account that it belongs to.
+	Account string
+	// Holder is for whom the key acts, in the words of whoever keeps the keys. It is
+	// handed on in Auth.
+	Holder any
+}
+
+// What Lookup returns for keys and tokens that are not good.
+var (
+	ErrUnknownKey   = errors.New("the access key does not exist")
+	ErrInvalidToken = errors.New("the session token is not that of the access key")
+	ErrExpiredToken = errors.New("the session token has expired")
+)
 
 const (
 	algorithm   = "AWS4-HMAC-SHA256"
 	scopeTail   = "aws4_request"
-	service     = "s3"
+	serviceS3   = "s3"
+	serviceIAM  = "iam"
+	serviceSTS  = "sts"
 	dateLayout  = "20060102"
 	stampLayout = "20060102T150405Z"
 	// skewMax is how far the client's clock may be off.
@@ -74,6 +94,10 @@ func New(c Credentials, region string, now func() time.Time) *Verifier {
 // Auth is a verified request.
 type Auth struct {
 	AccessKey, Account string
+	// Holder is what Credentials said of the key.
+	Holder any
+	// Service is what the request was signed for: s3, iam or sts.
+	Service string
 	// Presigned says that the credentials came in the query.
 	Presigned bool
 	Payload   Payload
@@ -86,6 +110,7 @@ type Auth struct {
 // claim is what a request says about its signature, parsed and not yet believed.
 type claim struct {
 	accessKey, date, region string
+	service                 string
 	signedHeaders           string
 	signature               string
 	stamp                   string // ISO 8601 basic, as signed
@@ -96,7 +121,7 @@ type claim struct {
 }
 
 func (c *claim) scope() string {
-	return c.date + "/" + c.region + "/" + service + "/" + scopeTail
+	return c.date + "/" + c.region + "/" + c.service + "/" + scopeTail
 }
 
 // Verify decides who sent r, whose parsed query is q. Every error is an
@@ -106,36 +131,107 @@ func (v *Verifier) Verify(r *http.Request, q s3.Query) (*Auth, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkSigned(r, c.signedHeaders); err != nil {
-		return nil, err
-	}
-	if err := v.checkTime(c); err != nil {
+	if err := v.check(r, c); err != nil {
 		return nil, err
 	}
 	payload, err := parsePayload(c.payload)
 	if err != nil {
 		return nil, err
 	}
-	secret, account, err := v.credentials.Lookup(c.accessKey)
+	token, err := sessionToken(r, q, c)
+	if err != nil {
+		return nil, err
+	}
+	return v.judge(r, q, c, payload, token)
+}
+
+// VerifyQuery decides who sent a request of the query APIs (IAM and STS), whose
+// body is form. They are signed in a header, for the gateway's region or the one that
+// AWS has for global services, and the signature covers the body. Every error is an
+// *s3.Error.
+func (v *Verifier) VerifyQuery(r *http.Request, form []byte) (*Auth, error) {
+	headers := r.Header["Authorization"]
+	if len(headers) != 1 || headers[0] == "" {
+		return nil, s3.E(s3.AccessDenied, "")
+	}
+	c, err := parseAuthorization(headers[0], serviceIAM, serviceSTS)
+	if err != nil {
+		return nil, err
+	}
+	if c.region != v.region && c.region != globalRegion {
+		return nil, v.malformedRegion(c.region)
+	}
+	if err := c.readTime(r.Header); err != nil {
+		return nil, err
+	}
+	if err := v.check(r, c); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(form)
+	c.payload = hex.EncodeToString(sum[:])
+	if said := r.Header["X-Amz-Content-Sha256"]; len(said) > 1 || len(said) == 1 && said[0] != c.payload {
+		return nil, s3.E(s3.XAmzContentSHA256Mismatch, "")
+	}
+	token, err := sessionToken(r, nil, c)
+	if err != nil {
+		return nil, err
+	}
+	return v.judge(r, nil, c, Payload{}, token)
+}
+
+// globalRegion is what clients of AWS's global services sign for.
+const globalRegion = "us-east-1"
+
+// sessionToken finds the token, which comes where the signature does.
+func sessionToken(r *http.Request, q s3.Query, c *claim) (string, error) {
+	const name = "X-Amz-Security-Token"
+	token, inQuery := q.Get(name)
+	header := r.Header[name]
 	switch {
-	case errors.Is(err, ErrUnknownKey):
-		return nil, s3.E(s3.InvalidAccessKeyID, "").With("AWSAccessKeyId", c.accessKey)
-	case err != nil:
-		return nil, s3.Classify(err)
+	case inQuery && (!c.presigned || len(header) > 0), len(header) > 1:
+		return "", s3.E(s3.InvalidToken, "")
+	case len(header) == 1:
+		return header[0], nil
 	}
-	if r.Header.Get("X-Amz-Security-Token") != "" || q.Has("X-Amz-Security-Token") {
-		return nil, s3.E(s3.InvalidToken, "") // keys are permanent: none has a token
+	return token, nil
+}
+
+// check judges what can be judged without knowing the key.
+func (v *Verifier) check(r *http.Request, c *claim) error {
+	if err := checkSigned(r, c.signedHeaders); err != nil {
+		return err
 	}
-	key := v.keys.get(c.accessKey, secret, c.date, c.region)
+	return v.checkTime(c)
+}
+
+// judge believes a claim or refuses it.
+func (v *Verifier) judge(r *http.Request, q s3.Query, c *claim, payload Payload, token string) (*Auth, error) {
+	found, err := v.credentials.Lookup(r.Context(), c.accessKey, token)
+	if err != nil {
+		return nil, lookupError(err, c.accessKey)
+	}
+	key := v.keys.get(keyName{c.accessKey, c.date, c.region, c.service}, found.Secret)
 	if !v.matches(r, q, c, key) {
 		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", c.accessKey).
 			With("SignatureProvided", c.signature)
 	}
-	a := &Auth{AccessKey: c.accessKey, Account: account, Presigned: c.presigned, Time: c.time, Payload: payload}
+	a := &Auth{AccessKey: c.accessKey, Account: found.Account, Holder: found.Holder, Service: c.service, Presigned: c.presigned, Time: c.time, Payload: payload}
 	if a.Payload.Signed() {
 		a.Payload.key, a.Payload.stamp, a.Payload.scope, a.Payload.seed = key, c.stamp, c.scope(), c.signature
 	}
 	return a, nil
+}
+
+func lookupError(err error, accessKey string) error {
+	switch {
+	case errors.Is(err, ErrUnknownKey):
+		return s3.E(s3.InvalidAccessKeyID, "").With("AWSAccessKeyId", accessKey)
+	case errors.Is(err, ErrInvalidToken):
+		return s3.E(s3.InvalidToken, "")
+	case errors.Is(err, ErrExpiredToken):
+		return s3.E(s3.ExpiredToken, "")
+	}
+	return s3.Classify(err)
 }
 
 // claimOf finds the one place where the request names its credentials.
@@ -178,19 +274,15 @@ func (v *Verifier) claimOfHeader(r *http.Request, header string) (*claim, error)
 		return nil, s3.E(s3.InvalidArgument, why).With("ArgumentName", "Authorization").
 			With("ArgumentValue", strings.ToValidUTF8(header, "?"))
 	}
-	c, err := parseAuthorization(header)
+	c, err := parseAuthorization(header, serviceS3)
 	if err != nil {
 		return nil, err
 	}
 	if c.region != v.region {
-		return nil, s3.E(s3.AuthorizationHeaderMalformed, "The authorization header is malformed; "+v.wrongRegion(c.region)).With("Region", v.region)
+		return nil, v.malformedRegion(c.region)
 	}
-	if c.time, c.stamp, err = requestTime(r.Header); err != nil {
+	if err := c.readTime(r.Header); err != nil {
 		return nil, err
-	}
-	if c.stamp[:len(dateLayout)] != c.date {
-		return nil, s3.E(s3.AuthorizationHeaderMalformed, "The authorization header is malformed; invalid credential date. "+
-			"Date is not the same as X-Amz-Date.")
 	}
 	values := r.Header["X-Amz-Content-Sha256"]
 	if len(values) != 1 || values[0] == "" {
@@ -200,8 +292,24 @@ func (v *Verifier) claimOfHeader(r *http.Request, header string) (*claim, error)
 	return c, nil
 }
 
-// parseAuthorization reads the value of an Authorization header.
-func parseAuthorization(header string) (*claim, error) {
+func (v *Verifier) malformedRegion(region string) error {
+	return s3.E(s3.AuthorizationHeaderMalformed, "The authorization header is malformed; "+v.wrongRegion(region)).With("Region", v.region)
+}
+
+// readTime takes the time of the request from its headers.
+func (c *claim) readTime(h http.Header) (err error) {
+	if c.time, c.stamp, err = requestTime(h); err != nil {
+		return err
+	}
+	if c.stamp[:len(dateLayout)] != c.date {
+		return s3.E(s3.AuthorizationHeaderMalformed, "The authorization header is malformed; invalid credential date. "+
+			"Date is not the same as X-Amz-Date.")
+	}
+	return nil
+}
+
+// parseAuthorization reads the value of an Authorization header for one of the services.
+func parseAuthorization(header string, services ...string) (*claim, error) {
 	bad := func(why string) (*claim, error) {
 		return nil, s3.E(s3.AuthorizationHeaderMalformed, "The authorization header is malformed; "+why)
 	}
@@ -240,7 +348,7 @@ func parseAuthorization(header string) (*claim, error) {
 			return bad("missing " + p.name + ".")
 		}
 	}
-	if why := c.setCredential(credential); why != "" {
+	if why := c.setCredential(credential, services...); why != "" {
 		return bad(why)
 	}
 	if !validSignature(c.signature) {
@@ -251,7 +359,7 @@ func parseAuthorization(header string) (*claim, error) {
 
 // setCredential splits AKID/date/region/service/aws4_request; it returns what is
 // wrong with it, or nothing. The access key itself may hold slashes.
-func (c *claim) setCredential(s string) string {
+func (c *claim) setCredential(s string, services ...string) string {
 	const malformed = `the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".`
 	var tail [4]string
 	for i := 3; i >= 0; i-- {
@@ -265,14 +373,14 @@ func (c *claim) setCredential(s string) string {
 	switch {
 	case s == "":
 		return malformed
-	case tail[2] != service:
-		return "incorrect service " + quoted(tail[2]) + `. This endpoint belongs to "s3".`
+	case !slices.Contains(services, tail[2]):
+		return "incorrect service " + quoted(tail[2]) + ". This endpoint belongs to " + quoted(services[0]) + "."
 	case tail[3] != scopeTail:
 		return "incorrect terminal " + quoted(tail[3]) + `. This endpoint uses "aws4_request".`
 	case err != nil || len(tail[0]) != len(dateLayout):
 		return "incorrect date format " + quoted(tail[0]) + `. This date in the credential must be in the format "yyyyMMdd".`
 	}
-	c.accessKey, c.date, c.region = s, tail[0], tail[1]
+	c.accessKey, c.date, c.region, c.service = s, tail[0], tail[1], tail[2]
 	return ""
 }
 
@@ -354,7 +462,7 @@ func (v *Verifier) claimOfQuery(r *http.Request, q s3.Query) (*claim, error) {
 	if alg != algorithm {
 		return bad(`X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"`)
 	}
-	if why := c.setCredential(credential); why != "" {
+	if why := c.setCredential(credential, serviceS3); why != "" {
 		return bad(parsing + why)
 	}
 	if !validSignature(c.signature) {
