@@ -34,6 +34,7 @@ type access struct {
 	controls  bool   // there are ownership controls
 	unasked   bool   // the mode is the default that nobody chose
 	acl       s3.ACL
+	website   *s3.Website // nil: it is none
 }
 
 // lockedOut denies everything: it stands for a policy that cannot be read.
@@ -59,6 +60,9 @@ func newAccess(a store.Access) *access {
 	out.acl = s3.ACL{{Grantee: a.Owner, Permission: s3.FullControl}}
 	if out.ownership != s3.OwnerEnforced {
 		out.acl = s3.ParseACL(a.Setting(settingACL), a.Owner)
+	}
+	if doc := a.Setting(settingWebsite); doc != nil {
+		out.website, _ = s3.ParseWebsite(doc) // of what was judged when it was put
 	}
 	return out
 }

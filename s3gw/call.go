@@ -37,6 +37,7 @@ type call struct {
 	session *store.Session
 	body    *body     // nil where the route takes none
 	form    *postForm // of an upload by a form, nil otherwise
+	site    *site     // of a request under a website domain, nil otherwise
 	who     *iam.Identity
 
 	doc   *document // the body as a document, once it was read
@@ -215,7 +216,12 @@ func (c *call) fail(err error) {
 		// net/http reads a short rest to keep the connection; not for ever.
 		http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(c.s.limits.BodyStall))
 	}
-	c.sendXML(e.Code.Status(), s3.AppendError(nil, e, c.resource(), c.id, c.s.hostID))
+	if c.site != nil {
+		c.errorHeaders(e)
+		c.sendDocument(e.Code.Status(), "text/html; charset=utf-8", s3.AppendErrorPage(nil, e, c.site.custom, c.id, c.s.hostID))
+	} else {
+		c.sendXML(e.Code.Status(), s3.AppendError(nil, e, c.resource(), c.id, c.s.hostID))
+	}
 	if unread {
 		c.linger()
 	}

@@ -38,6 +38,8 @@ type Config struct {
 	Region    string   `toml:"region"`
 	// Domains are the names under which bucket.name means a bucket.
 	Domains []string `toml:"domains"`
+	// WebsiteDomains are the names under which bucket.name is the bucket's website.
+	WebsiteDomains []string `toml:"website-domains,omitempty"`
 	// RootAccessKey and the secret in RootSecretFile are the bootstrap
 	// credentials. Without them ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY are taken.
 	RootAccessKey  string `toml:"root-access-key"`
@@ -121,6 +123,9 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := cfg.checkDomains(); err != nil {
+		return ashlar.E("s3gw: config", "website-domains", ashlar.Invalid, err)
+	}
 	place, err := placement.New(placement.Config{Members: cfg.Placement, Log: log})
 	if err != nil {
 		return err
@@ -145,7 +150,7 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	return Run(ctx, doors, place.Map, registry, Options{
 		Credentials: root, ObjectOwnership: cfg.ObjectOwnership, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
 		Metrics: prometheus.DefaultRegisterer, LifecycleDay: time.Duration(cfg.LifecycleDay), Keys: keys, PlainKeys: cfg.PlainCustomerKeys,
-		Answers: cfg.Answers, Capacity: place.Capacity,
+		Answers: cfg.Answers, Capacity: place.Capacity, WebsiteDomains: cfg.WebsiteDomains,
 	})
 }
 

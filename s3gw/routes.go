@@ -89,7 +89,9 @@ var routes = []route{
 	{op: "PutPublicAccessBlock", need: "s3:PutBucketPublicAccessBlock", method: "PUT", on: onBucket, sub: "publicAccessBlock", body: xmlBody, serve: putSetting(settingPublicBlock, s3.CheckPublicAccessBlock)},
 	{op: "DeletePublicAccessBlock", need: "s3:PutBucketPublicAccessBlock", method: "DELETE", on: onBucket, sub: "publicAccessBlock", serve: deleteSetting(settingPublicBlock)},
 	{op: "GetBucketReplication", need: "s3:GetReplicationConfiguration", method: "GET", on: onBucket, sub: "replication", serve: notConfigured(s3.ReplicationConfigurationNotFoundError)},
-	{op: "GetBucketWebsite", need: "s3:GetBucketWebsite", method: "GET", on: onBucket, sub: "website", serve: notConfigured(s3.NoSuchWebsiteConfiguration)},
+	{op: "GetBucketWebsite", need: "s3:GetBucketWebsite", method: "GET", on: onBucket, sub: "website", serve: getSetting(settingWebsite, s3.NoSuchWebsiteConfiguration)},
+	{op: "PutBucketWebsite", need: "s3:PutBucketWebsite", method: "PUT", on: onBucket, sub: "website", body: xmlBody, serve: putSetting(settingWebsite, s3.CheckWebsite)},
+	{op: "DeleteBucketWebsite", need: "s3:DeleteBucketWebsite", method: "DELETE", on: onBucket, sub: "website", serve: deleteSetting(settingWebsite)},
 
 	{op: "GetBucketReads", need: "ashlar:GetBucketReads", method: "GET", on: onBucket, sub: subReads, serve: getBucketReads},
 	{op: "PutBucketReads", need: "ashlar:PutBucketReads", method: "PUT", on: onBucket, sub: subReads, serve: putBucketReads},

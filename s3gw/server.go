@@ -21,7 +21,8 @@
 //	          which becomes XML in one place
 //
 // One question comes unsigned, a browser's CORS preflight; it is answered before
-// all this and from the bucket's CORS rules alone.
+// all this and from the bucket's CORS rules alone. And what comes for a host under a
+// website domain leaves after the limits: website.go answers it, as nobody's.
 //
 // Handlers receive a call, and a call is made behind the verifier only.
 package s3gw
@@ -102,6 +103,8 @@ type Options struct {
 	// Domains are the host names under which bucket.domain names a bucket.
 	// Every other host is path-style.
 	Domains []string
+	// WebsiteDomains are those under which bucket.domain is a website.
+	WebsiteDomains []string
 	// ObjectOwnership is the mode of new buckets that ask for none:
 	// BucketOwnerEnforced if empty, as on AWS. ObjectWriter makes buckets as AWS did
 	// before 2023, with ACLs and without ownership controls.
@@ -137,6 +140,7 @@ type Server struct {
 	now      func() time.Time
 	region   string
 	domains  []string
+	websites []string
 	hostID   string
 	// plainKeys allows customers' keys without TLS.
 	plainKeys bool
@@ -187,7 +191,10 @@ func New(o Options) *Server {
 		s.capacity = &capacity{ask: o.Capacity, now: o.Clock}
 	}
 	for _, d := range o.Domains {
-		s.domains = append(s.domains, strings.ToLower(strings.Trim(d, ".")))
+		s.domains = append(s.domains, domain(d))
+	}
+	for _, d := range o.WebsiteDomains {
+		s.websites = append(s.websites, domain(d))
 	}
 	s.metrics = newMetrics(o.Metrics)
 	return s
@@ -279,6 +286,9 @@ func (c *call) run() (err error) {
 	c.continueEmpty()
 	if n := headerBytes(r); n > s.limits.HeaderBytes {
 		return s3.E(s3.RequestHeaderSectionTooLarge, "").With("MaxSizeAllowed", strconv.Itoa(s.limits.HeaderBytes))
+	}
+	if bucket, ok := c.websiteOfHost(); ok {
+		return c.serveWebsite(bucket)
 	}
 	if c.query, err = s3.ParseQuery(r.URL.RawQuery); err != nil {
 		return err

@@ -13,6 +13,7 @@ const (
 	settingTags        = "tagging"
 	settingCORS        = "cors"
 	settingPublicBlock = "public-access-block"
+	settingWebsite     = "website"
 )
 
 // getSetting answers with a configuration as it was put, or with the error that

@@ -92,6 +92,8 @@ const (
 	zonesMax, hostsMax, disksMax = 9, 64, 64
 	diskBytesMin                 = 64 * ashlar.MiB
 	stateFile                    = "dev.json"
+	// websiteDomain ends in what browsers take for this machine without a name server.
+	websiteDomain = "website.localhost"
 )
 
 // Defaults returns the configuration of `ashlar dev` without flags.
