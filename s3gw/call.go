@@ -239,7 +239,7 @@ const (
 // with Expect: 100-continue, and the AWS SDK for Go sends that without waiting.
 func (c *call) linger() {
 	control := http.NewResponseController(c.w)
-	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(lingerTime)) != nil {
+	if control.Flush() != nil || control.SetReadDeadline(time.Now().Add(c.s.linger)) != nil {
 		return
 	}
 	_, _ = io.CopyN(io.Discard, c.r.Body, lingerBytes) // whatever ends it, the connection is done

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -36,6 +37,7 @@ const (
 	unsigned      = "UNSIGNED-PAYLOAD"
 	streamSigned  = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD"
 	streamTrailer = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+	streamBoth    = "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"
 	emptyHash     = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	stampLayout   = "20060102T150405Z"
 )
@@ -120,7 +122,11 @@ var forms = []form{
 	{name: "presigned", payload: unsigned, presign: true},
 	{name: "signed chunks", payload: streamSigned, chunked: true},
 	{name: "unsigned trailer", payload: streamTrailer, chunked: true},
+	{name: "signed chunks and trailer", payload: streamBoth, chunked: true},
 }
+
+// signsChunks reports whether every chunk has a signature.
+func (f *form) signsChunks() bool { return f.payload == streamSigned || f.payload == streamBoth }
 
 // call is one request of a test.
 type testCall struct {
@@ -157,6 +163,10 @@ func (g *gateway) request(t testing.TB, f form, c testCall) *http.Request {
 		case "Host":
 			r.Host = v
 		case "test-trailer": // for frame
+		case "X-Amz-Decoded-Content-Length": // of chunks, empty for none
+			if f.chunked && v != "" {
+				r.Header.Set(k, v)
+			}
 		default:
 			r.Header.Set(k, v)
 		}
@@ -167,8 +177,10 @@ func (g *gateway) request(t testing.TB, f form, c testCall) *http.Request {
 		payload = hex.EncodeToString(sum[:])
 	}
 	if f.chunked {
-		r.Header.Set("X-Amz-Decoded-Content-Length", fmt.Sprint(len(c.body)))
-		r.Header.Set("Content-Encoding", "aws-chunked")
+		if _, given := c.headers["X-Amz-Decoded-Content-Length"]; !given {
+			r.Header.Set("X-Amz-Decoded-Content-Length", fmt.Sprint(len(c.body)))
+		}
+		r.Header.Set("Content-Encoding", strings.TrimPrefix(r.Header.Get("Content-Encoding")+",aws-chunked", ","))
 	}
 	g.sign(t, r, f, c, payload)
 	if f.chunked {
@@ -210,10 +222,15 @@ func (g *gateway) sign(t testing.TB, r *http.Request, f form, c testCall, payloa
 		t.Fatal(err)
 	}
 	host := r.Host
-	if r.URL, err = r.URL.Parse(uri); err != nil {
+	if r.URL, err = url.Parse(uri); err != nil {
 		t.Fatal(err)
 	}
 	r.URL.Host, r.Host = g.addr, host
+	for k := range r.Header { // the signer moved them to the query
+		if strings.HasPrefix(k, "X-Amz-") && len(head[k]) == 0 {
+			delete(r.Header, k)
+		}
+	}
 	for k, v := range head {
 		if !strings.EqualFold(k, "Host") {
 			r.Header[http.CanonicalHeaderKey(k)] = v
@@ -237,7 +254,7 @@ func frame(c testCall, f form, r *http.Request) string {
 	for data := c.body; ; {
 		n := min(len(data), testChunkBytes)
 		fmt.Fprintf(&b, "%x", n)
-		if f.payload == streamSigned {
+		if f.signsChunks() {
 			sum := sha256.Sum256([]byte(data[:n]))
 			previous = hex.EncodeToString(testMAC(key, strings.Join([]string{"AWS4-HMAC-SHA256-PAYLOAD", stamp, scope, previous,
 				emptyHash, hex.EncodeToString(sum[:])}, "\n")))
@@ -250,8 +267,15 @@ func frame(c testCall, f form, r *http.Request) string {
 		b.WriteString(data[:n] + "\r\n")
 		data = data[n:]
 	}
+	signed := ""
 	if trailer := r.Header.Get("X-Amz-Trailer"); trailer != "" {
 		b.WriteString(trailer + ":" + c.headers["test-trailer"] + "\r\n")
+		signed = trailer + ":" + c.headers["test-trailer"] + "\n"
+	}
+	if f.payload == streamBoth {
+		sum := sha256.Sum256([]byte(signed))
+		b.WriteString("x-amz-trailer-signature:" + hex.EncodeToString(testMAC(key, strings.Join([]string{"AWS4-HMAC-SHA256-TRAILER",
+			stamp, scope, previous, hex.EncodeToString(sum[:])}, "\n"))) + "\r\n")
 	}
 	b.WriteString("\r\n")
 	return b.String()

@@ -230,10 +230,12 @@ func (r *refuser) PutObject(_ context.Context, _ *store.PutRequest, body store.B
 }
 
 // TestRefusedHalfway lets a client that is still sending its body read why it
-// was refused, whether it expected 100 Continue, waited for it, or not.
+// was refused, whether it expected 100 Continue, waited for it, or not; and at
+// once, not when the server has done with the connection, which takes an hour here.
 func TestRefusedHalfway(t *testing.T) {
 	r := &refuser{}
 	g := start(t, func(o *Options) { r.memory, o.Backend = o.Backend.(*memory), r }).withBucket(t, "bucket")
+	g.server.linger = time.Hour
 	body := strings.Repeat("x", 8<<20)
 	for _, r.takes = range []int64{0, 100 << 10} {
 		for _, how := range []string{"sends", "waits", "does not wait"} {
@@ -246,11 +248,7 @@ func TestRefusedHalfway(t *testing.T) {
 				if how == "does not wait" {
 					req.ProtoMajor, req.ProtoMinor = 0, 0 // as the AWS SDK for Go leaves them
 				}
-				begin := time.Now()
 				g.send(t, req).want(t, 503, "ServiceUnavailable")
-				if took := time.Since(begin); took > lingerTime {
-					t.Errorf("client that %s, after %d bytes: refused after %v", how, r.takes, took)
-				}
 			}
 		}
 	}

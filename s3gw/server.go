@@ -146,6 +146,7 @@ type Server struct {
 	plainKeys bool
 	log       *slog.Logger
 	limits    Limits
+	linger    time.Duration
 	routes    routeTable
 	metrics   *metrics
 
@@ -184,7 +185,7 @@ func New(o Options) *Server {
 	o.Limits.setDefaults()
 	s := &Server{
 		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
-		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, routes: newRouteTable(routes), idSeed: rand.Uint64(),
+		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, linger: lingerTime, routes: newRouteTable(routes), idSeed: rand.Uint64(),
 		accounts: accounts, ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW,
 	}
 	if o.Capacity != nil {
