@@ -29,6 +29,10 @@ type right struct {
 	// PutObjectTagging that is asked for in a header: an ACL that allows the one
 	// allows the other.
 	with string
+	// arn is the resource of a right that is not about a bucket, and values are condition
+	// keys that only such a right has.
+	arn    string
+	values map[string][]string
 	// probed is the key whose presence is asked for, of a ListBucket that stands for that.
 	probed s3.Key
 }
@@ -37,6 +41,8 @@ const s3ARN = "arn:aws:s3:::"
 
 func (r *right) resource() string {
 	switch {
+	case r.arn != "":
+		return r.arn
 	case r.bucket == "":
 		return s3ARN + "*"
 	case r.key == "":
@@ -233,6 +239,9 @@ func (c *call) demand(r *right) error {
 //	another account              its own policies and (bucket's policy or ACL) allow
 //	nobody                       the bucket's policy or an ACL allows everybody
 //
+// A session never gets more than its own policies and its role's boundary allow,
+// whoever gives it.
+//
 // An object of another account in a bucket where owners are not enforced is its
 // writer's: only its ACL allows access to it.
 func (c *call) judge(r *right) (bool, error) {
@@ -261,7 +270,7 @@ func (c *call) judge(r *right) (bool, error) {
 		return false, nil
 	case said == policy.Deny:
 		return home && c.who.Kind == iam.Root && policyAdministration[r.action], nil
-	case a.block.Restrict && a.public && !home:
+	case a.block.Restrict && a.public && !home, said != policy.None && !c.who.Admits(&q):
 		said = policy.None
 	}
 	if a.ownership != s3.OwnerEnforced && aboutObject[r.action] {

@@ -35,6 +35,9 @@ var queryKeys = map[string]string{"s3:prefix": "prefix", "s3:delimiter": "delimi
 // then no policy has decided anything.
 func (c *call) conditions(r *right, failed *error) func(key string) []string {
 	return func(key string) []string {
+		if v, has := r.values[key]; has {
+			return v
+		}
 		if name := headerKeys[key]; name != "" {
 			if v := c.r.Header[name]; len(v) > 0 {
 				return []string{strings.Join(v, ",")}
@@ -100,6 +103,12 @@ func (c *call) senderKey(key string) []string {
 			return only(policy.AnonymousID)
 		}
 		return only(c.who.ID)
+	case "aws:tokenissuetime":
+		if !c.who.Issued.IsZero() {
+			return only(c.who.Issued.UTC().Format(time.RFC3339))
+		}
+	case "aws:federatedprovider":
+		return only(c.who.Provider)
 	case "aws:principalisawsservice", "aws:viaawsservice":
 		return only("false")
 	case "aws:requestedregion":

@@ -16,6 +16,7 @@ import (
 	placement "ashlar/placement/client"
 	"ashlar/placement/topology"
 	"ashlar/s3gw/iam"
+	"ashlar/s3gw/iam/directory"
 	ring "ashlar/s3gw/keyring"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/store"
@@ -155,12 +156,17 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 }
 
 // Run serves S3 on the doors, which it owns, over the hosts of a cluster until
-// ctx ends, and takes its share of the lifecycle's work. It sets opt.Backend.
+// ctx ends, and takes its share of the lifecycle's work. It sets opt.Backend, and gives
+// the accounts of opt.Credentials the users that the metadata have.
 func Run(ctx context.Context, doors []Door, maps func() *topology.Map, registry *hosts.Hosts, opt Options) error {
-	backend := store.New(hosts.NewMeta(maps, registry.Shards), hosts.NewStripes(maps, registry.Stripes, ""), maps,
+	rows := hosts.NewMeta(maps, registry.Shards)
+	backend := store.New(rows, hosts.NewStripes(maps, registry.Stripes, ""), maps,
 		store.Options{Log: opt.Log, Region: opt.Region, Day: opt.LifecycleDay, Keys: opt.Keys})
 	defer backend.Close()
 	opt.Backend = backend
+	if accounts, ok := opt.Credentials.(*iam.Static); ok {
+		opt.Credentials = directory.New(rows, accounts, directory.Options{Keys: opt.Keys, Log: opt.Log, Clock: opt.Clock})
+	}
 	if opt.Metrics != nil {
 		opt.Metrics.MustRegister(storeMetrics(backend)...)
 	}

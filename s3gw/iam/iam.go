@@ -7,6 +7,7 @@
 //
 // Accounts that are configured (Static) have root keys only: an identity that may
 // do everything in its account. They are for the bootstrap and for test clusters.
+// Users, groups, roles and their keys are in the metadata: package iam/directory.
 //
 // The package does not know requests or buckets; the gateway combines what an
 // identity may with what a bucket allows.
@@ -15,6 +16,7 @@ package iam
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"time"
 
 	"ashlar/s3gw/policy"
 )
@@ -57,10 +59,19 @@ type Identity struct {
 	ARN, Role string
 	// Name and ID are aws:username and aws:userid.
 	Name, ID string
-	// Policies allow; Boundary and Scope, if not nil, bound what they allow. Scope
-	// is the policy that a session was given.
-	Policies        []*policy.Policy
-	Boundary, Scope *policy.Policy
+	// Policies allow; Boundary, if not nil, bounds what they allow, and so does Scope:
+	// the policies that a session was given, which allow together. A Scope that is not
+	// nil and empty allows nothing.
+	Policies []*policy.Policy
+	Boundary *policy.Policy
+	Scope    []*policy.Policy
+	// Issued is when the credentials of a session were made, zero for permanent ones.
+	Issued time.Time
+	// Plain says that a session is only a copy of its maker's rights, from
+	// GetSessionToken: it cannot administer identities.
+	Plain bool
+	// Provider is the ARN of the identity provider that vouched for a session.
+	Provider string
 }
 
 // Nobody is the account of requests without credentials, with the canonical id
@@ -89,30 +100,59 @@ func (id *Identity) Principal() policy.Principal {
 
 // Judge says what the identity's own policies say: Deny, Allow or None. The root
 // of an account is allowed everything, nobody nothing. What a boundary or a
-// session's policy does not allow is not allowed, and what any denies is denied.
+// session's policies do not allow is not allowed, and what any denies is denied.
 func (id *Identity) Judge(r *policy.Request) policy.Decision {
-	switch id.Kind {
-	case Anonymous:
+	if id.Kind == Anonymous {
 		return policy.None
-	case Root:
+	}
+	own := evaluate(id.Policies, r)
+	if id.Kind == Root {
+		own = max(own, policy.Allow)
+	}
+	switch bound := id.bound(r); {
+	case own == policy.Deny, bound == policy.Deny:
+		return policy.Deny
+	case own == policy.Allow && bound == policy.Allow:
 		return policy.Allow
 	}
+	return policy.None
+}
+
+// Admits reports whether the identity may have what somebody else's policy gives it:
+// a session is bounded there too. The boundary of a user is no bound for that, as on AWS.
+func (id *Identity) Admits(r *policy.Request) bool {
+	if id.Kind == User && id.Scope == nil {
+		return true
+	}
+	return id.bound(r) == policy.Allow
+}
+
+// bound says what boundary and scope leave of a right: Allow where there are none.
+func (id *Identity) bound(r *policy.Request) policy.Decision {
+	boundary, scope := policy.Allow, policy.Allow
+	if id.Boundary != nil {
+		boundary = id.Boundary.Evaluate(r)
+	}
+	if id.Scope != nil {
+		scope = evaluate(id.Scope, r)
+	}
+	if boundary == policy.Deny || scope == policy.Deny {
+		return policy.Deny
+	}
+	return min(boundary, scope)
+}
+
+// evaluate returns the strongest judgement of several documents.
+func evaluate(list []*policy.Policy, r *policy.Request) policy.Decision {
 	best := policy.None
-	for _, p := range id.Policies {
+	for _, p := range list {
 		best = max(best, p.Evaluate(r))
 	}
-	for _, bound := range []*policy.Policy{id.Boundary, id.Scope} {
-		if bound == nil {
-			continue
-		}
-		switch bound.Evaluate(r) {
-		case policy.Deny:
-			return policy.Deny
-		case policy.None:
-			if best != policy.Deny {
-				best = policy.None
-			}
-		}
-	}
 	return best
+}
+
+// ARN names something of an account: a user, group, role or policy, whose path begins
+// and ends with a slash.
+func ARN(a *Account, sort, path, name string) string {
+	return "arn:aws:iam::" + a.ID + ":" + sort + path + name
 }

@@ -118,3 +118,6 @@ func (s *Static) Account(canonical string) *Account { return s.byCanonical[canon
 
 // AccountByEmail returns the account of an address, nil if there is none.
 func (s *Static) AccountByEmail(email string) *Account { return s.byEmail[strings.ToLower(email)] }
+
+// AccountByID returns the account of an id as it stands in ARNs, nil if there is none.
+func (s *Static) AccountByID(id string) *Account { return s.byID[id] }

@@ -14,9 +14,12 @@ import (
 const (
 	// BucketBytesMax is AWS's bound of a bucket policy.
 	BucketBytesMax = 20 << 10
-	// IdentityBytesMax is AWS's bound of a managed policy.
-	IdentityBytesMax = 6144
-	depthMax         = 16
+	// IdentityBytesMax bounds the others, without their spaces: AWS's largest bound, that
+	// of a role's own policies.
+	IdentityBytesMax = 10240
+	// spacedBytesMax bounds a document with its spaces.
+	spacedBytesMax = 128 << 10
+	depthMax       = 16
 )
 
 // Kind says what a document is for, and so what must and must not stand in it.
@@ -43,15 +46,25 @@ var (
 // ErrTooLarge says that a document is longer than its bound.
 var ErrTooLarge = errors.New("the policy is larger than allowed")
 
+// Solid counts the bytes of a document that are not spaces: those that IAM counts.
+func Solid(doc []byte) (n int) {
+	for _, c := range doc {
+		if c != ' ' && c != '\t' && c != '\n' && c != '\r' {
+			n++
+		}
+	}
+	return n
+}
+
 // Parse reads a document. bucket is the name of the bucket that a Bucket policy
 // is for. The error says what is wrong in words for the one who wrote it.
 func Parse(doc []byte, kind Kind, bucket string) (*Policy, error) {
-	bound := BucketBytesMax
+	size, bound := len(doc), BucketBytesMax
 	if kind != Bucket {
-		bound = IdentityBytesMax
+		size, bound = Solid(doc), IdentityBytesMax
 	}
-	if len(doc) > bound {
-		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(doc), bound)
+	if size > bound || len(doc) > spacedBytesMax {
+		return nil, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, size, bound)
 	}
 	root, err := parseJSON(doc)
 	if err != nil {

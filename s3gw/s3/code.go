@@ -20,19 +20,27 @@ const (
 	BucketAlreadyOwnedByYou
 	BucketNotEmpty
 	ConditionalRequestConflict
+	DeleteConflict
+	EntityAlreadyExists
 	EntityTooLarge
 	EntityTooSmall
 	ExpiredToken
+	ExpiredTokenException
+	IDPCommunicationError
 	IllegalLocationConstraintException
 	IllegalVersioningConfigurationException
 	IncompleteBody
 	InvalidAccessKeyID
+	InvalidAction
 	InvalidArgument
 	InvalidBucketACLWithObjectOwnership
 	InvalidBucketName
 	InvalidBucketState
+	InvalidClientTokenID
 	InvalidDigest
 	InvalidEncryptionAlgorithmError
+	InvalidIdentityToken
+	InvalidInput
 	InvalidLocationConstraint
 	InvalidPart
 	InvalidPartNumber
@@ -49,6 +57,8 @@ const (
 	IncorrectNumberOfFilesInPostRequest
 	KMSNotFoundException
 	KeyTooLongError
+	LimitExceeded
+	MalformedPolicyDocument
 	MalformedPOSTRequest
 	MalformedPolicy
 	MalformedACLError
@@ -57,12 +67,14 @@ const (
 	MalformedXML
 	MetadataTooLarge
 	MethodNotAllowed
+	MissingAuthenticationToken
 	MissingContentLength
 	MissingRequestBodyError
 	MissingSecurityHeader
 	NoSuchBucket
 	NoSuchBucketPolicy
 	NoSuchCORSConfiguration
+	NoSuchEntity
 	NoSuchKey
 	NoSuchLifecycleConfiguration
 	NoSuchObjectLockConfiguration
@@ -76,6 +88,7 @@ const (
 	ObjectLockConfigurationNotFoundError
 	OperationAborted
 	OwnershipControlsNotFoundError
+	PackedPolicyTooLarge
 	PreconditionFailed
 	QuotaExceeded
 	ReplicationConfigurationNotFoundError
@@ -86,8 +99,10 @@ const (
 	ServiceUnavailable
 	SignatureDoesNotMatch
 	SlowDown
+	Throttling
 	UnexpectedContent
 	UnresolvableGrantByEmailAddress
+	ValidationError
 	XAmzContentSHA256Mismatch
 )
 
@@ -183,6 +198,21 @@ var codes = [...]codeInfo{
 	UnexpectedContent:               {"UnexpectedContent", 400, "This request does not support content."},
 	UnresolvableGrantByEmailAddress: {"UnresolvableGrantByEmailAddress", 400, "No account has the email address that you gave."},
 	XAmzContentSHA256Mismatch:       {"XAmzContentSHA256Mismatch", 400, "The provided 'x-amz-content-sha256' header does not match what was computed."},
+	DeleteConflict:                  {"DeleteConflict", 409, "The request was rejected because it attempted to delete a resource that has attached subordinate entities."},
+	EntityAlreadyExists:             {"EntityAlreadyExists", 409, "The request was rejected because it attempted to create a resource that already exists."},
+	ExpiredTokenException:           {"ExpiredTokenException", 400, "The web identity token that was passed is expired."},
+	IDPCommunicationError:           {"IDPCommunicationError", 400, "The identity provider could not be reached to verify the token."},
+	InvalidAction:                   {"InvalidAction", 400, "The action or operation requested is invalid."},
+	InvalidClientTokenID:            {"InvalidClientTokenId", 403, "The security token included in the request is invalid."},
+	InvalidIdentityToken:            {"InvalidIdentityToken", 400, "The web identity token that was passed could not be validated."},
+	InvalidInput:                    {"InvalidInput", 400, "The request was rejected because an invalid or out-of-range value was supplied."},
+	LimitExceeded:                   {"LimitExceeded", 409, "The request was rejected because it attempted to create resources beyond the limits of the account."},
+	MalformedPolicyDocument:         {"MalformedPolicyDocument", 400, "The policy document was malformed."},
+	MissingAuthenticationToken:      {"MissingAuthenticationToken", 403, "Request is missing Authentication Token"},
+	NoSuchEntity:                    {"NoSuchEntity", 404, "The request was rejected because it referenced a resource that does not exist."},
+	PackedPolicyTooLarge:            {"PackedPolicyTooLarge", 400, "The session policies are larger than allowed."},
+	Throttling:                      {"Throttling", 400, "Rate exceeded"},
+	ValidationError:                 {"ValidationError", 400, "The input fails to satisfy the constraints."},
 }
 
 // String returns the code as it stands in the XML.

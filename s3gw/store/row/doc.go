@@ -42,6 +42,7 @@
 //	'v'   H 4                                     LifecycleMark
 //	'a'   'a' due(8) what(1) bucket(16) slot(1) subject  Agenda  every shard
 //	'e'   'e' name                                Lease     every shard
+//	'i'   see s3gw/iam/directory                  its own   shard 0
 //	't'   see daemon/meta/trash                   its own   every shard
 //	'g'   see daemon/orphan (reports of hosts)    its own   shard 0
 //

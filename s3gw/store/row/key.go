@@ -25,6 +25,8 @@ const (
 	KindMark     = 'v'
 	KindAgenda   = 'a'
 	KindLease    = 'e'
+	// KindIdentity is the first byte of the rows of package iam/directory.
+	KindIdentity = 'i'
 )
 
 // The counters of a slot.
