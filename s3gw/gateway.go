@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +20,9 @@ import (
 	"ashlar/s3gw/iam/directory"
 	ring "ashlar/s3gw/keyring"
 	"ashlar/s3gw/s3"
+	"ashlar/s3gw/sse"
 	"ashlar/s3gw/store"
+	"ashlar/s3gw/transit"
 	"ashlar/systemd/notify"
 )
 
@@ -42,11 +45,15 @@ type Config struct {
 	// WebsiteDomains are the names under which bucket.name is the bucket's website.
 	WebsiteDomains []string `toml:"website-domains,omitempty"`
 	// RootAccessKey and the secret in RootSecretFile are the bootstrap
-	// credentials. Without them ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY are taken.
+	// credentials. A file of secrets that is named credential:NAME is the one that the
+	// service manager opened for us under that name. Without them ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY are taken.
 	RootAccessKey  string `toml:"root-access-key"`
 	RootSecretFile string `toml:"root-secret-file"`
 	// KeyringFile holds the keys of SSE-S3 and SSE-KMS; see ashlar/s3gw/keyring.
 	KeyringFile string `toml:"keyring-file"`
+	// Vault seals the keys of SSE-S3 and SSE-KMS with a server of its own. The keys of
+	// KeyringFile then only open what was sealed with them before.
+	Vault *transit.Config `toml:"vault,omitempty"`
 	// PlainCustomerKeys takes the keys of SSE-C over plain HTTP too: for tests.
 	PlainCustomerKeys bool `toml:"plain-customer-keys"`
 	// ObjectOwnership is the mode of new buckets that ask for none.
@@ -80,7 +87,7 @@ func (c *Config) credentials() (*iam.Static, error) {
 	const op = "s3gw: config"
 	root := iam.KeyConfig{AccessKey: c.RootAccessKey}
 	if c.RootSecretFile != "" {
-		b, err := os.ReadFile(c.RootSecretFile)
+		b, err := os.ReadFile(secretPath(c.RootSecretFile))
 		if err != nil {
 			return nil, ashlar.E(op, "root-secret-file", ashlar.Invalid, err)
 		}
@@ -101,16 +108,56 @@ func (c *Config) credentials() (*iam.Static, error) {
 	return iam.NewStatic(root, c.Accounts)
 }
 
-// keys reads the keyring, nil if none is configured.
-func (c *Config) keys() (store.Keys, error) {
-	if c.KeyringFile == "" {
-		return nil, nil
+// secretPath finds what the service manager keeps sealed and opens for the
+// service alone: see systemd-creds(1).
+func secretPath(path string) string {
+	name, ok := strings.CutPrefix(path, "credential:")
+	if !ok {
+		return path
 	}
-	r, err := ring.Read(c.KeyringFile)
+	return filepath.Join(os.Getenv("CREDENTIALS_DIRECTORY"), filepath.Base(name))
+}
+
+// keys returns what seals data keys, nil if nothing is configured.
+func (c *Config) keys(ctx context.Context, log *slog.Logger) (store.Keys, error) {
+	var before store.Keys
+	if c.KeyringFile != "" {
+		r, err := ring.Read(secretPath(c.KeyringFile))
+		if err != nil {
+			return nil, err
+		}
+		before = r
+	}
+	if c.Vault == nil {
+		return before, nil
+	}
+	server := *c.Vault
+	server.TokenFile = secretPath(server.TokenFile)
+	v, err := transit.New(server)
 	if err != nil {
 		return nil, err
 	}
-	return r, nil
+	go func() { // not waited for: what needs no keys is served without
+		if err := v.Check(ctx); err != nil {
+			log.Error("the key server does not seal and open: encrypted objects cannot be written or read",
+				"code", "s3gw-key-server", "address", c.Vault.Address, "error", err)
+		}
+	}()
+	return vaultKeys{v, before}, nil
+}
+
+// vaultKeys seals with a Vault and opens also what another seal closed before.
+type vaultKeys struct {
+	*transit.Vault
+	before store.Keys // nil if there was none
+}
+
+// Open implements store.Keys.
+func (k vaultKeys) Open(ctx context.Context, mode store.EncryptionMode, name string, sealed, aad []byte) (sse.Key, error) {
+	if k.before != nil && !transit.Sealed(sealed) {
+		return k.before.Open(ctx, mode, name, sealed, aad)
+	}
+	return k.Vault.Open(ctx, mode, name, sealed, aad)
 }
 
 // Main runs a gateway until ctx ends. It serves as soon as it listens; until
@@ -120,7 +167,9 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	keys, err := cfg.keys()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	keys, err := cfg.keys(ctx, log)
 	if err != nil {
 		return err
 	}
@@ -132,8 +181,6 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return err
 	}
 	defer place.Close()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	go place.Run(ctx) // ends with ctx
 
 	doors, err := cfg.open(log)

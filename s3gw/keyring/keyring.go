@@ -12,7 +12,13 @@
 // BASE64 is 32 random bytes, for example of `head -c 32 /dev/urandom | base64`.
 // All gateways need the same file. A name must keep its key for as long as there
 // are objects that were sealed with it: without the key they cannot be read by
-// anybody. The file is as secret as what it protects; it is not sealed itself.
+// anybody. The file is as secret as what it protects. It is not sealed by us; systemd
+// seals it with the host's TPM and opens it for the gateway alone:
+//
+//	systemd-creds encrypt --name=keyring keyring.txt /etc/ashlar/keyring.cred
+//
+// with keyring-file = "credential:keyring" in gateway.toml, and in a drop-in of the unit
+// LoadCredentialEncrypted=keyring:/etc/ashlar/keyring.cred.
 package keyring
 
 import (
