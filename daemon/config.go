@@ -52,6 +52,9 @@ type Config struct {
 	SmartDir string `toml:"smart-dir"`
 	// BufferBytes bounds the memory of bodies on their way. 0 means BufferBytesDefault.
 	BufferBytes int64 `toml:"buffer-bytes"`
+	// MetadataCache bounds the memory in which blocks of the metadata are kept; what is
+	// being written takes up to as much again, at most 128 MiB. 0 means MetadataCacheDefault.
+	MetadataCache int64 `toml:"metadata-cache-bytes"`
 	// TrashGrace is how long the pieces of a deleted object are kept. 0 means TrashGraceDefault.
 	TrashGrace duration `toml:"trash-grace"`
 	// MissingAfter is the age from which a stripe is asked about after somebody
@@ -75,8 +78,9 @@ type Config struct {
 
 // Defaults of Config.
 const (
-	BufferBytesDefault = 512 * ashlar.MiB
-	TrashGraceDefault  = 15 * time.Minute
+	BufferBytesDefault   = 512 * ashlar.MiB
+	MetadataCacheDefault = 256 * ashlar.MiB
+	TrashGraceDefault    = 15 * time.Minute
 	// orphanMin leaves room behind the longest upload. Test clusters may have less.
 	orphanMin = stripe.UploadMax + 2*time.Hour
 )
@@ -121,6 +125,9 @@ func (c *Config) Check() error {
 		return ashlar.E("daemon: config", "writers", ashlar.Invalid,
 			fmt.Errorf("writers = %d: want 0, which chooses by the kind of disk, to %d", c.Writers, segment.WritersMax))
 	}
+	if c.MetadataCache < 0 {
+		return ashlar.E("daemon: config", "metadata-cache-bytes", ashlar.Invalid, fmt.Errorf("metadata-cache-bytes must not be negative"))
+	}
 	if c.ScrubPeriod < 0 || c.ScrubBytes < 0 {
 		return ashlar.E("daemon: config", "scrub", ashlar.Invalid, fmt.Errorf("scrub-period and scrub-bytes-per-second must not be negative"))
 	}
@@ -138,6 +145,9 @@ func (c *Config) Check() error {
 	}
 	if c.BufferBytes == 0 {
 		c.BufferBytes = BufferBytesDefault
+	}
+	if c.MetadataCache == 0 {
+		c.MetadataCache = MetadataCacheDefault
 	}
 	if c.TrashGrace == 0 {
 		c.TrashGrace = duration(TrashGraceDefault)

@@ -295,6 +295,7 @@ func (h *Host) assemble(run context.Context) (err error) {
 	h.metaDir = metaDir(m)
 	h.shards, err = replica.Open(replica.Config{
 		Host: h.id, Dir: filepath.Join(h.cfg.Dir, h.metaDir), Transport: h.link, Map: m, Log: h.log,
+		CacheBytes: h.cfg.MetadataCache,
 	})
 	if err != nil {
 		return err

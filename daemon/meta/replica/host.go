@@ -57,7 +57,7 @@ type Config struct {
 	// starts after 10 to 20 without a beat. Zero means 100 ms.
 	Tick time.Duration
 	// CacheBytes bounds Pebble's block cache; its memtables take at most twice as
-	// much again. Zero means 32 MiB.
+	// much again, up to 128 MiB. Zero means 32 MiB.
 	CacheBytes int64
 
 	// For tests.
