@@ -1,4 +1,9 @@
-// Package transittest answers as a Transit engine does, for tests of what talks to one.
+// Package transittest answers as the Transit engine of a Vault server does, for
+// tests of what talks to one.
+//
+// It knows keys of an AEAD type: it seals with AES-256-GCM and associated data, and
+// refuses, in the words of the engine, what was sealed for something else, keys that
+// are not there, and tokens that are not the one it wants.
 package transittest
 
 import (
