@@ -284,7 +284,7 @@ func (c *call) token(name string) (string, error) {
 	if !given {
 		return "", nil
 	}
-	raw, err := base64.URLEncoding.DecodeString(text)
+	raw, err := base64.URLEncoding.Strict().DecodeString(text)
 	if err != nil || len(raw) <= len(tokenMark) || string(raw[:len(tokenMark)]) != tokenMark {
 		return "", invalidArgument(name, text, "The continuation token provided is incorrect")
 	}
