@@ -186,42 +186,23 @@ func postObject(c *call) error {
 		return s3.E(s3.MalformedPOSTRequest, "")
 	}
 	c.key = f.key
-	own, err := c.ownedBy()
-	if err != nil {
-		return err
-	}
-	attr, err := c.attributes()
+	w, err := c.newWrite()
 	if err != nil {
 		return err
 	}
 	if doc := f.fields["tagging"]; doc != "" {
-		if attr.Tags, err = s3.ParseTagging([]byte(doc), s3.ObjectTagsMax); err != nil {
+		if w.Tags, err = s3.ParseTagging([]byte(doc), s3.ObjectTagsMax); err != nil {
 			return err
 		}
-	}
-	lock, err := c.lock()
-	if err != nil {
-		return err
-	}
-	enc, err := c.encryption()
-	if err != nil {
-		return err
 	}
 	body, err := newFormBody(c.r.Header, f)
 	if err != nil {
 		return err
 	}
-	o, err := c.s.backend.PutObject(c.ctx, &store.PutRequest{
-		Bucket: string(c.bucket), Key: string(c.key), Owner: own.owner, ACL: own.acl, Attributes: attr, Lock: lock, Encryption: enc,
-	}, body)
+	o, err := c.storeBody(w, body)
 	if err != nil {
-		return c.withKey(err)
+		return err
 	}
-	c.set("ETag", `"`+o.ETag+`"`)
-	c.versionHeader(o.Version)
-	c.expiryHeader(&o)
-	c.encryptionHeaders(o.Encryption)
-	c.checksumHeaders(o.Checksum)
 	return c.formAnswer(f.fields, &o)
 }
 

@@ -14,21 +14,11 @@ import (
 )
 
 func createUpload(c *call) error {
-	attr, err := c.attributes()
+	w, err := c.newWrite()
 	if err != nil {
 		return err
 	}
-	own, err := c.ownedBy()
-	if err != nil {
-		return err
-	}
-	u := store.Upload{Bucket: string(c.bucket), Key: string(c.key), Owner: own.owner, ACL: own.acl, Attributes: attr}
-	if u.Lock, err = c.lock(); err != nil {
-		return err
-	}
-	if u.Encryption, err = c.encryption(); err != nil {
-		return err
-	}
+	u := store.Upload{Bucket: w.Bucket, Key: w.Key, Owner: w.Owner, ACL: w.ACL, Attributes: w.Attributes, Lock: w.Lock, Encryption: w.Encryption}
 	alg, err := s3.RequestedAlgorithm(c.r.Header, "X-Amz-Checksum-Algorithm")
 	if err != nil {
 		return err
@@ -438,9 +428,7 @@ func completeUpload(c *call) error {
 	if err != nil {
 		return c.withKey(err)
 	}
-	c.versionHeader(o.Version)
-	c.expiryHeader(&o)
-	c.encryptionHeaders(o.Encryption)
+	c.writtenHeaders(&o)
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.Begin("CompleteMultipartUploadResult")
 		w.Text("Location", c.location())

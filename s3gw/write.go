@@ -45,38 +45,59 @@ func (c *call) writeConditions() store.Conditions {
 	return store.Conditions{IfMatch: cond.IfMatch, IfNoneMatch: cond.IfNoneMatch}
 }
 
-func putObject(c *call) error {
-	attr, err := c.attributes()
-	if err != nil {
-		return err
+// newWrite reads all that a request says of the object that it makes: of the key of
+// the call, or of an upload that will be one. Forms have no conditions: nobody signs
+// the headers that say them.
+func (c *call) newWrite() (*store.PutRequest, error) {
+	w := &store.PutRequest{Bucket: string(c.bucket), Key: string(c.key)}
+	if c.form == nil {
+		w.Conditions = c.writeConditions()
 	}
-	lock, err := c.lock()
-	if err != nil {
-		return err
+	var err error
+	if w.Attributes, err = c.attributes(); err != nil {
+		return nil, err
 	}
-	enc, err := c.encryption()
-	if err != nil {
-		return err
+	if w.Lock, err = c.lock(); err != nil {
+		return nil, err
 	}
-	if lock != (store.Lock{}) && !c.body.hasDigest() {
-		return s3.E(s3.InvalidRequest, "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters")
+	if w.Encryption, err = c.encryption(); err != nil {
+		return nil, err
 	}
 	own, err := c.ownedBy()
+	w.Owner, w.ACL = own.owner, own.acl
+	return w, err
+}
+
+// writtenHeaders tell about an object that was made.
+func (c *call) writtenHeaders(o *store.Object) {
+	c.versionHeader(o.Version)
+	c.expiryHeader(o)
+	c.encryptionHeaders(o.Encryption)
+}
+
+// storeBody makes an object of a body.
+func (c *call) storeBody(w *store.PutRequest, body store.Body) (store.Object, error) {
+	o, err := c.s.backend.PutObject(c.ctx, w, body)
+	if err != nil {
+		return o, c.withKey(err)
+	}
+	c.set("ETag", `"`+o.ETag+`"`)
+	c.writtenHeaders(&o)
+	c.checksumHeaders(o.Checksum)
+	return o, nil
+}
+
+func putObject(c *call) error {
+	w, err := c.newWrite()
 	if err != nil {
 		return err
 	}
-	o, err := c.s.backend.PutObject(c.ctx, &store.PutRequest{
-		Bucket: string(c.bucket), Key: string(c.key), Owner: own.owner, ACL: own.acl, Attributes: attr, Conditions: c.writeConditions(), Lock: lock,
-		Encryption: enc,
-	}, c.body)
-	if err != nil {
-		return c.withKey(err)
+	if w.Lock != (store.Lock{}) && !c.body.hasDigest() {
+		return s3.E(s3.InvalidRequest, "Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters")
 	}
-	c.set("ETag", `"`+o.ETag+`"`)
-	c.versionHeader(o.Version)
-	c.expiryHeader(&o)
-	c.encryptionHeaders(o.Encryption)
-	c.checksumHeaders(o.Checksum)
+	if _, err := c.storeBody(w, c.body); err != nil {
+		return err
+	}
 	return c.empty(http.StatusOK)
 }
 
@@ -285,28 +306,16 @@ func copyObject(c *call) error {
 	if alg != nil {
 		req.ChecksumAlgorithm = alg.Name
 	}
-	attr, err := c.attributes()
+	w, err := c.newWrite()
 	if err != nil {
 		return err
 	}
-	lock, err := c.lock()
-	if err != nil {
-		return err
-	}
-	enc, err := c.encryption()
-	if err != nil {
-		return err
-	}
+	req.Put = *w
 	if req.SourceKey, err = c.customerKey(true); err != nil {
 		return err
 	}
-	own, err := c.ownedBy()
-	if err != nil {
-		return err
-	}
-	req.Put = store.PutRequest{Bucket: string(c.bucket), Key: string(c.key), Owner: own.owner, ACL: own.acl, Attributes: attr, Conditions: c.writeConditions(), Lock: lock, Encryption: enc}
 	same := srcBucket == c.bucket && srcKey == c.key && version == ""
-	if same && enc == nil && req.SourceKey == nil && !req.Replace && attr.WebsiteRedirect == "" && c.header("X-Amz-Storage-Class") == "" {
+	if same && w.Encryption == nil && req.SourceKey == nil && !req.Replace && w.WebsiteRedirect == "" && c.header("X-Amz-Storage-Class") == "" {
 		return s3.E(s3.InvalidRequest, "This copy request is illegal because it is trying to copy an object to itself without changing "+
 			"the object's metadata, storage class, website redirect location or encryption attributes.")
 	}
@@ -318,9 +327,7 @@ func copyObject(c *call) error {
 	if err != nil {
 		return sourceError(err)
 	}
-	c.versionHeader(o.Version)
-	c.expiryHeader(&o)
-	c.encryptionHeaders(o.Encryption)
+	c.writtenHeaders(&o)
 	if version != "" {
 		c.set("X-Amz-Copy-Source-Version-Id", version)
 	}
