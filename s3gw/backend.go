@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"ashlar/s3gw/lifecycle"
+	"ashlar/s3gw/notify"
 	"ashlar/s3gw/store"
 )
 
@@ -16,6 +17,7 @@ type Backend interface {
 	Objects
 	Locks
 	Lifecycles
+	Notifications
 	Encrypted
 	Uploads
 }
@@ -87,6 +89,12 @@ type Encrypted interface {
 type Lifecycles interface {
 	Lifecycle(ctx context.Context, bucket string) (*lifecycle.Config, error)
 	SetLifecycle(ctx context.Context, bucket string, c *lifecycle.Config) error
+}
+
+// Notifications keep who is told of what happens in a bucket, nil for nobody.
+type Notifications interface {
+	Notification(ctx context.Context, bucket string) (*notify.Config, error)
+	SetNotification(ctx context.Context, bucket string, c *notify.Config) error
 }
 
 // Uploads runs multipart uploads.

@@ -199,6 +199,7 @@ func postObject(c *call) error {
 	if err != nil {
 		return err
 	}
+	w.Posted = true
 	o, err := c.storeBody(w, body)
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package s3gw
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -19,6 +20,7 @@ import (
 	"ashlar/s3gw/iam"
 	"ashlar/s3gw/iam/directory"
 	ring "ashlar/s3gw/keyring"
+	"ashlar/s3gw/notify/courier"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sse"
 	"ashlar/s3gw/store"
@@ -63,6 +65,11 @@ type Config struct {
 	// Accounts besides that of the root key, for the bootstrap and for test clusters.
 	// An account that lists the root key among its own is the root key's.
 	Accounts []iam.AccountConfig `toml:"accounts,omitempty"`
+	// Notify declares whom clients may want told of events, and NotifyQueueMax how
+	// many events of each a shard keeps while it is away: 100,000 if zero. They must
+	// be the same on all gateways.
+	Notify         []courier.Config `toml:"notify,omitempty"`
+	NotifyQueueMax int              `toml:"notify-queue-max,omitempty"`
 	// LifecycleDay is how long the lifecycle worker takes a day to be: for test
 	// clusters. 24 hours, due at midnight, if zero.
 	LifecycleDay Duration `toml:"lifecycle-day"`
@@ -176,6 +183,9 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := cfg.checkDomains(); err != nil {
 		return ashlar.E("s3gw: config", "website-domains", ashlar.Invalid, err)
 	}
+	for i := range cfg.Notify {
+		cfg.Notify[i].TokenFile = secretPath(cfg.Notify[i].TokenFile)
+	}
 	place, err := placement.New(placement.Config{Members: cfg.Placement, Log: log})
 	if err != nil {
 		return err
@@ -199,27 +209,38 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 		Credentials: root, ObjectOwnership: cfg.ObjectOwnership, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
 		Metrics: prometheus.DefaultRegisterer, LifecycleDay: time.Duration(cfg.LifecycleDay), Keys: keys, PlainKeys: cfg.PlainCustomerKeys,
 		Answers: cfg.Answers, Capacity: place.Capacity, WebsiteDomains: cfg.WebsiteDomains,
+		Targets: cfg.Notify, QueueMax: cfg.NotifyQueueMax,
 	})
 }
 
 // Run serves S3 on the doors, which it owns, over the hosts of a cluster until
-// ctx ends, and takes its share of the lifecycle's work. It sets opt.Backend, and gives
+// ctx ends, and takes its share of the lifecycle's work and of sending events. It sets opt.Backend, and gives
 // the accounts of opt.Credentials the users that the metadata have.
 func Run(ctx context.Context, doors []Door, maps func() *topology.Map, registry *hosts.Hosts, opt Options) error {
 	rows := hosts.NewMeta(maps, registry.Shards)
 	backend := store.New(rows, hosts.NewStripes(maps, registry.Stripes, ""), maps,
-		store.Options{Log: opt.Log, Region: opt.Region, Day: opt.LifecycleDay, Keys: opt.Keys})
+		store.Options{Log: opt.Log, Region: opt.Region, Day: opt.LifecycleDay, Keys: opt.Keys, QueueMax: opt.QueueMax})
 	defer backend.Close()
+	targets, closeTargets, err := openTargets(opt.Targets, cmp.Or(opt.Region, usEast1))
+	if err != nil {
+		closeDoors(doors)
+		return err
+	}
+	defer closeTargets()
 	opt.Backend = backend
 	if accounts, ok := opt.Credentials.(*iam.Static); ok {
 		opt.Credentials = directory.New(rows, accounts, directory.Options{Keys: opt.Keys, Log: opt.Log, Clock: opt.Clock})
 	}
 	if opt.Metrics != nil {
 		opt.Metrics.MustRegister(storeMetrics(backend)...)
+		for name := range targets {
+			opt.Metrics.MustRegister(queueMetrics(backend, name)...)
+		}
 	}
 	var work sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	work.Go(func() { backend.RunLifecycle(ctx, lifecycleEvery(opt.LifecycleDay)) })
+	work.Go(func() { backend.RunQueues(ctx, targets) })
 	defer work.Wait()
 	defer cancel()
 	return New(opt).Serve(ctx, doors...)

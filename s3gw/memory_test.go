@@ -17,6 +17,7 @@ import (
 
 	"ashlar"
 	"ashlar/s3gw/lifecycle"
+	"ashlar/s3gw/notify"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/store"
 )
@@ -40,6 +41,7 @@ type memory struct {
 type memBucket struct {
 	store.Bucket
 	life    *lifecycle.Config
+	notes   *notify.Config
 	objects map[string]*memObject
 	uploads map[string]*memUpload
 
@@ -123,6 +125,26 @@ func (m *memory) SetLifecycle(_ context.Context, name string, c *lifecycle.Confi
 	b, err := m.bucket(name)
 	if err == nil {
 		b.life = c
+	}
+	return err
+}
+
+func (m *memory) Notification(_ context.Context, name string) (*notify.Config, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.bucket(name)
+	if err != nil {
+		return nil, err
+	}
+	return b.notes, nil
+}
+
+func (m *memory) SetNotification(_ context.Context, name string, c *notify.Config) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b, err := m.bucket(name)
+	if err == nil {
+		b.notes = c
 	}
 	return err
 }

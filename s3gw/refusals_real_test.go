@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"ashlar/s3gw/iam"
+	"ashlar/s3gw/notify/courier"
 )
 
 // world is a gateway over the real store with something of everything in it: the
@@ -46,7 +47,9 @@ func newWorld(t *testing.T) *world {
 	who := cast(t)
 	who["AKIDDELETER"] = &iam.Identity{Kind: iam.User, Account: homeAccount, Name: "deleter", ARN: "arn:aws:iam::111:user/deleter", Policies: identityPolicy(t,
 		`{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["s3:DeleteObject","s3:DeleteObjectVersion","s3:PutObjectRetention"],"Resource":"*"}}`)}
-	w := &world{gateway: startReal(t, "plain", func(o *Options) { o.Credentials, o.ObjectOwnership = known{who}, "ObjectWriter" })}
+	w := &world{gateway: startReal(t, "plain", func(o *Options) {
+		o.Credentials, o.ObjectOwnership, o.Targets = known{who}, "ObjectWriter", []courier.Config{{Name: "hook", Kind: courier.KindWebhook}}
+	})}
 	put := func(key, target, body string, headers ...string) answer {
 		t.Helper()
 		c := testCall{method: "PUT", target: target, body: body, key: key, secret: testSecret, headers: map[string]string{}}
@@ -136,7 +139,9 @@ var documents = map[string]string{
 	"PutPublicAccessBlock":       "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls></PublicAccessBlockConfiguration>",
 	"PutObjectRetention":         "<Retention><Mode>GOVERNANCE</Mode><RetainUntilDate>2099-01-01T00:00:00Z</RetainUntilDate></Retention>",
 	"PutBucketWebsite":           "<WebsiteConfiguration><IndexDocument><Suffix>index.html</Suffix></IndexDocument></WebsiteConfiguration>",
-	"PutObjectLegalHold":         "<LegalHold><Status>OFF</Status></LegalHold>",
+	"PutBucketNotificationConfiguration": "<NotificationConfiguration><QueueConfiguration><Queue>arn:ashlar:sqs::hook:webhook</Queue>" +
+		"<Event>s3:ObjectCreated:*</Event></QueueConfiguration></NotificationConfiguration>",
+	"PutObjectLegalHold": "<LegalHold><Status>OFF</Status></LegalHold>",
 }
 
 const ownerACL = `<AccessControlPolicy><Owner><ID>` + testAccount + `</ID></Owner><AccessControlList><Grant><Grantee xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser"><ID>` +

@@ -45,6 +45,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"ashlar"
+	"ashlar/s3gw/notify/courier"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sigv4"
 	"ashlar/s3gw/store"
@@ -128,6 +129,10 @@ type Options struct {
 	// Capacity returns how many bytes of user data the cluster holds and can hold,
 	// for clients that ask by SOSAPI. Nil has none answered.
 	Capacity func(context.Context) (used, total uint64, err error)
+	// Targets are those whom clients may want told of events. Run sends to them.
+	Targets []courier.Config
+	// QueueMax is how many events of a target a shard keeps; 100,000 if zero.
+	QueueMax int
 	// LifecycleDay is how long the lifecycle worker of Run takes a day to be; 24
 	// hours if zero.
 	LifecycleDay time.Duration
@@ -155,6 +160,7 @@ type Server struct {
 	rgw       bool // answers as RGW's
 	accesses  accessCache
 	capacity  *capacity // nil: it is not known
+	targets   []courier.Config
 
 	inflight atomic.Int64
 	idSeed   uint64
@@ -187,6 +193,7 @@ func New(o Options) *Server {
 		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
 		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, linger: lingerTime, routes: newRouteTable(routes), idSeed: rand.Uint64(),
 		accounts: accounts, ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW,
+		targets: o.Targets,
 	}
 	if o.Capacity != nil {
 		s.capacity = &capacity{ask: o.Capacity, now: o.Clock}
@@ -318,6 +325,7 @@ func (c *call) run() (err error) {
 	if err = c.openSession(); err != nil {
 		return err
 	}
+	c.originate()
 	if err = c.authorize(); err != nil {
 		return err
 	}

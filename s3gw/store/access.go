@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 
+	"ashlar/s3gw/notify"
 	"ashlar/s3gw/store/row"
 )
 
@@ -57,9 +58,9 @@ func (b *bucket) access() Access {
 // SetACL replaces the grants of a version of an object; an empty version is the
 // current one. It returns the version. Errors: those of HeadObject.
 func (s *Store) SetACL(ctx context.Context, bucketName, key, version string, acl []byte) (string, error) {
-	v, err := s.changeVersion(ctx, bucketName, key, version, func(_ *change, m *row.Object) error {
+	v, err := s.changeVersion(ctx, bucketName, key, version, func(ch *change, m *row.Object) error {
 		m.Acl = acl
-		return nil
+		return ch.tell(ctx, notify.ACLPut, m)
 	})
 	return v, fail("set acl", named(bucketName, key), err)
 }

@@ -14,6 +14,7 @@ import (
 	"ashlar"
 	"ashlar/daemon/meta"
 	"ashlar/s3gw/lifecycle"
+	"ashlar/s3gw/notify"
 	"ashlar/s3gw/store/row"
 )
 
@@ -40,6 +41,7 @@ type bucket struct {
 	rec     *row.Bucket
 	version uint64
 	life    *lifecycle.Config // nil: none is set
+	notes   *notify.Config    // nil: nobody is told of events
 }
 
 // slot is one slot of a bucket and the shard that it lies on.
@@ -128,7 +130,7 @@ func decodeBucket(name string, r *meta.Row) (*bucket, error) {
 	if err := row.Decode(r.Key, r.Value, rec); err != nil {
 		return nil, err
 	}
-	b := &bucket{rec: rec, version: r.Version, life: lifecycleConfig(rec.Lifecycle)}
+	b := &bucket{rec: rec, version: r.Version, life: lifecycleConfig(rec.Lifecycle), notes: notification(rec.Notification)}
 	if len(rec.Id) != len(b.ID) || len(rec.Slots) < 1 || len(rec.Slots) > row.SlotsMax {
 		return nil, ashlar.E("store: directory", name, ashlar.Corrupt,
 			fmt.Errorf("id of %d bytes, %d slots", len(rec.Id), len(rec.Slots)))
@@ -397,9 +399,16 @@ type Usage struct {
 	Others, OtherBytes int64
 }
 
-// counterOf decodes a counter's row.
+// counterOf decodes the row of a slot's counter.
 func counterOf(r *meta.Row) (int64, error) {
-	if len(r.Value) != 8 || len(r.Key) != row.HeaderBytes+1 {
+	if len(r.Key) != row.HeaderBytes+1 {
+		return 0, ashlar.E("store: counter", fmt.Sprintf("key=%x", r.Key), ashlar.Corrupt, nil)
+	}
+	return counter(r)
+}
+
+func counter(r *meta.Row) (int64, error) {
+	if len(r.Value) != 8 {
 		return 0, ashlar.E("store: counter", fmt.Sprintf("key=%x", r.Key), ashlar.Corrupt, nil)
 	}
 	return int64(binary.LittleEndian.Uint64(r.Value)), nil

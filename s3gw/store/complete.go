@@ -9,6 +9,7 @@ import (
 
 	"ashlar"
 	"ashlar/daemon/meta"
+	"ashlar/s3gw/notify"
 	"ashlar/s3gw/store/row"
 )
 
@@ -233,6 +234,9 @@ func (s *Store) commitUpload(ctx context.Context, b *bucket, a *assembled, cond 
 			Bytes: a.object.Bytes, ModifiedNs: a.object.ModifiedNs, EtagMd5: a.object.EtagMd5,
 			EtagParts: a.object.EtagParts, Checksum: a.object.Checksum, Owner: a.object.Owner,
 			Version: a.object.Version, NullVersion: a.object.NullVersion, Encryption: a.object.Encryption,
+		}
+		if err := ch.tell(ctx, notify.Complete, a.object); err != nil {
+			return err
 		}
 		return ch.endUpload(up, &row.Done{Object: memory})
 	})

@@ -10,6 +10,7 @@ import (
 	"io"
 
 	"ashlar"
+	"ashlar/s3gw/notify"
 	"ashlar/s3gw/store/row"
 )
 
@@ -134,7 +135,10 @@ func (s *Store) rewriteObject(ctx context.Context, req *CopyRequest) (o Object, 
 			o = object(b.ID, key, m, ch.cur.extents)
 			o.Modified = ch.at
 			foretell(b, &o)
-			return ch.rewrite(m)
+			if err := ch.rewrite(m); err != nil {
+				return err
+			}
+			return ch.tell(ctx, notify.Copy, m)
 		})
 		if err == errNothing {
 			return s.absent(ctx, b.slotOf(key), ErrNoSuchKey)
@@ -164,7 +168,7 @@ func (s *Store) copyContent(ctx context.Context, req *CopyRequest, source *Objec
 	body := &copyBody{r: r, source: source, md5: md5.New(), sum: NewHash(algorithm), algorithm: algorithm}
 	put := req.Put
 	put.Attributes = req.attributes(source.Attributes)
-	return s.putObject(ctx, &put, body)
+	return s.putObject(ctx, &put, body, notify.Copy)
 }
 
 // copyBody is the content of the source on its way to the destination.

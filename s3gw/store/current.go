@@ -11,6 +11,7 @@ import (
 	"ashlar"
 	"ashlar/daemon/meta"
 	"ashlar/daemon/meta/trash"
+	"ashlar/s3gw/notify"
 	"ashlar/s3gw/store/row"
 )
 
@@ -118,6 +119,10 @@ type change struct {
 	bounded    bool           // a quota holds it
 	visited    bool           // next says when the key must be looked at
 	next       soonest
+	notes      *notify.Config // the bucket's notifications
+	owner      string         // of the bucket
+	byRule     bool           // a rule of the bucket wants it, and no client
+	told       []string       // the targets that it queues events for
 }
 
 // The positions of the first conditions of every change.
@@ -170,7 +175,7 @@ func (s *Store) mutateFrom(ctx context.Context, b *bucket, key string, cur curre
 		return err
 	}
 	for n := range attemptsMax {
-		ch := &change{s: s, bucket: b.Name, sl: sl, key: key, cur: cur, versioning: state, life: life, at: s.now()}
+		ch := &change{s: s, bucket: b.Name, sl: sl, key: key, cur: cur, versioning: state, life: life, at: s.now(), notes: b.notes, owner: b.Owner}
 		cond := meta.Cond{Key: sl.Object(key), Kind: meta.CondAbsent}
 		if cur.row != nil {
 			cond.Kind, cond.Version = meta.CondVersion, cur.version
@@ -184,7 +189,9 @@ func (s *Store) mutateFrom(ctx context.Context, b *bucket, key string, cur curre
 			if ch.bounded {
 				quota = s.limited.hold(&ch.Txn, sl)
 			}
-			err = s.commit(ctx, sl.shard, &ch.Txn)
+			if err = s.commit(ctx, sl.shard, &ch.Txn); err == nil {
+				s.woken(sl.shard, ch.told)
+			}
 		}
 		at, _, refused := conditionAt(err)
 		switch {

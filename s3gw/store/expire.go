@@ -85,7 +85,7 @@ func (s *Store) expireShard(ctx context.Context, shard ashlar.ShardID, lease tim
 		if err != nil || len(page.Rows) == 0 {
 			return err
 		}
-		if mine, err := s.takeLease(ctx, shard, lease); err != nil || !mine {
+		if mine, err := s.takeLease(ctx, shard, leaseName, lease); err != nil || !mine {
 			return err
 		}
 		if first, ok := row.ParseAgenda(page.Rows[0].Key); ok {
@@ -110,10 +110,10 @@ func (s *Store) expireShard(ctx context.Context, shard ashlar.ShardID, lease tim
 	return ctx.Err()
 }
 
-// takeLease takes or extends the lease of a shard. It reports false if another
+// takeLease takes or extends a lease of a shard. It reports false if another
 // holds it. It only saves work: nothing that is done under it relies on it.
-func (s *Store) takeLease(ctx context.Context, shard ashlar.ShardID, length time.Duration) (bool, error) {
-	key, now := row.LeaseKey(leaseName), s.now()
+func (s *Store) takeLease(ctx context.Context, shard ashlar.ShardID, name string, length time.Duration) (bool, error) {
+	key, now := row.LeaseKey(name), s.now()
 	r, err := s.get(ctx, shard, key)
 	if err != nil {
 		return false, err
@@ -232,6 +232,7 @@ func (s *Store) visitKey(ctx context.Context, b *bucket, key string, due int64) 
 			if ch.cur.row == nil || due != anyDue && ch.cur.row.DueNs != due {
 				return errNothing
 			}
+			ch.byRule = true
 			did, err = ch.expire(ctx)
 			return err
 		})
@@ -284,6 +285,9 @@ func (ch *change) expire(ctx context.Context) (did visit, err error) {
 		case old.drops > 0:
 			did.more = true // alone from the next transaction on
 		default:
+			if err := ch.tellRemoved(ctx, cur, false); err != nil {
+				return did, err
+			}
 			return visit{drops: 1}, ch.remove(ctx)
 		}
 	}
@@ -368,7 +372,10 @@ func (ch *change) expireOne(ctx context.Context, r *meta.Row, m *row.Object, due
 	ch.expect(r)
 	x.drops++
 	x.nullGone = x.nullGone || m.NullVersion
-	return true, ch.dropOther(old, r.Key)
+	if err := ch.dropOther(old, r.Key); err != nil {
+		return false, err
+	}
+	return true, ch.tellRemoved(ctx, m, false)
 }
 
 // visitUpload ends an upload if that is due, or enters when it will be.

@@ -323,6 +323,7 @@ func (r *rig) audit(t tester) {
 	r.background.Wait()
 	refs, thrown := map[ashlar.WriteID]int{}, map[ashlar.WriteID]bool{}
 	got, wantCount := map[string]int64{}, map[string]int64{}
+	queued, queuedSays := map[string]int64{}, map[string]int64{}
 	manifests, manifestRefs := 0, 0
 	add := func(k []byte, what byte, n int64) {
 		wantCount[string(k[1:row.HeaderBytes])+string(what)] += n
@@ -364,6 +365,19 @@ func (r *rig) audit(t tester) {
 				n := int64(rw.Value[0]) | int64(rw.Value[1])<<8 | int64(rw.Value[2])<<16 | int64(rw.Value[3])<<24 |
 					int64(rw.Value[4])<<32 | int64(rw.Value[5])<<40 | int64(rw.Value[6])<<48 | int64(rw.Value[7])<<56
 				got[string(rw.Key[1:row.HeaderBytes])+string(rw.Key[row.HeaderBytes])] += n
+			case row.KindEvent:
+				at, ok := row.ParseEvent(rw.Key)
+				if !ok {
+					t.Fatalf("key of an event %x", rw.Key)
+				}
+				_, err = event(&rw)
+				queued[string(row.Queued(at.Target, row.CountEvents))+numbered(int(shard))]++
+			case row.KindQueued:
+				n, bad := counter(&rw)
+				err = bad
+				if rw.Key[len(rw.Key)-1] == row.CountEvents && n != 0 {
+					queuedSays[string(rw.Key)+numbered(int(shard))] = n
+				}
 			case trash.Kind:
 				var e trash.Entry
 				e, err = trash.Decode(rw)
@@ -381,6 +395,9 @@ func (r *rig) audit(t tester) {
 				}
 			}
 		}
+	}
+	if !maps.Equal(queued, queuedSays) {
+		t.Fatalf("queues hold %v, their counters say %v", queued, queuedSays)
 	}
 	if manifests != manifestRefs {
 		t.Fatalf("%d manifests, %d objects that refer to one", manifests, manifestRefs)

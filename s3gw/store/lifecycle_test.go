@@ -287,7 +287,7 @@ func TestLeases(t *testing.T) {
 			want bool
 		}{{r.Store, 0, true}, {other, 0, false}, {r.Store, 40 * time.Second, true}, {other, 40 * time.Second, false}, {other, time.Minute, true}, {r.Store, 0, false}} {
 			r.clock.advance(step.wait)
-			if got, err := step.s.takeLease(r.ctx, shard, time.Minute); err != nil || got != step.want {
+			if got, err := step.s.takeLease(r.ctx, shard, leaseName, time.Minute); err != nil || got != step.want {
 				t.Fatalf("step %d: %t, %v", i, got, err)
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"ashlar"
 	"ashlar/daemon/wire"
+	"ashlar/s3gw/notify"
 	"ashlar/s3gw/store/row"
 )
 
@@ -26,11 +27,16 @@ const (
 // an object), ErrEntityTooLarge, ErrConflict, the body's own; kinds besides:
 // Full, Unavailable (it may have been stored or not), Invalid.
 func (s *Store) PutObject(ctx context.Context, req *PutRequest, body Body) (Object, error) {
-	o, err := s.putObject(ctx, req, body)
+	name := notify.Put
+	if req.Posted {
+		name = notify.Post
+	}
+	o, err := s.putObject(ctx, req, body, name)
 	return o, fail("put object", named(req.Bucket, req.Key), err)
 }
 
-func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Object, error) {
+// putObject is PutObject, told under the given name.
+func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body, name string) (Object, error) {
 	if err := checkKey(req.Key); err != nil {
 		return Object{}, err
 	}
@@ -66,7 +72,10 @@ func (s *Store) putObject(ctx context.Context, req *PutRequest, body Body) (Obje
 		if err := r.fresh(); err != nil {
 			return err
 		}
-		return ch.put(ctx, m, r.extents, nil, r.salt)
+		if err := ch.put(ctx, m, r.extents, nil, r.salt); err != nil {
+			return err
+		}
+		return ch.tell(ctx, name, m)
 	})
 	if err != nil {
 		s.release(ctx, b, req.Key, r.extents, err)

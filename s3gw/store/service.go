@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -46,6 +47,8 @@ type Options struct {
 	Keys Keys
 	// Day is how long the lifecycle worker takes a day to be; 24 hours if zero.
 	Day time.Duration
+	// QueueMax is how many events of a target a shard keeps; 100,000 if zero.
+	QueueMax int
 }
 
 // Store carries out S3 requests. Its methods may be called from many
@@ -67,6 +70,9 @@ type Store struct {
 	days    lifecycle.Clock
 	id      [16]byte // names this Store in leases
 	trouble trouble
+
+	queues   queues
+	queueMax int64
 
 	stats struct {
 		unknown, discarded, orphaned                 atomic.Uint64
@@ -105,6 +111,7 @@ func New(m meta.Store, stripes wire.Stripes, maps func() *topology.Map, opt Opti
 	if s.clock == nil {
 		s.clock = time.Now
 	}
+	s.queueMax = int64(cmp.Or(opt.QueueMax, queueMaxDefault))
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"ashlar/s3gw/notify"
 	"ashlar/s3gw/store/row"
 )
 
@@ -64,12 +65,16 @@ func (s *Store) ChangeSetting(ctx context.Context, name, setting string, fn func
 // current one. It returns the version. Nothing else of the object changes, not
 // even its time. Errors: those of HeadObject.
 func (s *Store) SetTags(ctx context.Context, bucketName, key, version string, tags map[string]string) (string, error) {
-	v, err := s.changeVersion(ctx, bucketName, key, version, func(_ *change, m *row.Object) error {
+	name := notify.TagsPut
+	if len(tags) == 0 {
+		name = notify.TagsDeleted
+	}
+	v, err := s.changeVersion(ctx, bucketName, key, version, func(ch *change, m *row.Object) error {
 		if m.Attributes == nil {
 			m.Attributes = &row.Attributes{}
 		}
 		m.Attributes.Tags = rowTags(tags)
-		return nil
+		return ch.tell(ctx, name, m)
 	})
 	return v, fail("set tags", named(bucketName, key), err)
 }

@@ -205,6 +205,8 @@ type PutRequest struct {
 	Lock Lock
 	// ACL are the grants of the object, in the gateway's words; nil for none.
 	ACL []byte
+	// Posted says that it is the file of a form.
+	Posted bool
 }
 
 // CopyRequest describes a CopyObject; the destination may be the source.

@@ -246,7 +246,10 @@ func (s *Store) slotVersioning(ctx context.Context, sl slot) (row.Bucket_Version
 func (ch *change) deleteCurrent(ctx context.Context, owner string) (Deleted, error) {
 	if ch.versioning == row.Bucket_NEVER && (ch.cur.row == nil || ch.cur.row.NullVersion) {
 		if ch.cur.row != nil {
-			return Deleted{}, ch.remove(ctx)
+			if err := ch.remove(ctx); err != nil {
+				return Deleted{}, err
+			}
+			return Deleted{}, ch.tellRemoved(ctx, ch.cur.row, false)
 		}
 		// Nothing will be committed, so nothing else would judge the belief.
 		state, err := ch.s.slotVersioning(ctx, ch.sl)
@@ -259,6 +262,9 @@ func (ch *change) deleteCurrent(ctx context.Context, owner string) (Deleted, err
 	}
 	m := &row.Object{DeleteMarker: true, Owner: owner}
 	err := ch.put(ctx, m, nil, nil, nil)
+	if err == nil {
+		err = ch.tellRemoved(ctx, m, true)
+	}
 	return Deleted{Version: versionOf(m), Marker: true}, err
 }
 
@@ -272,7 +278,10 @@ func (ch *change) deleteVersion(ctx context.Context, version string, cond Condit
 		if err := judgeVersion(cond, cur); err != nil {
 			return Deleted{}, err
 		}
-		return Deleted{Version: versionIn(ch.versioning, cur), Marker: cur.DeleteMarker}, ch.remove(ctx)
+		if err := ch.remove(ctx); err != nil {
+			return Deleted{}, err
+		}
+		return Deleted{Version: versionIn(ch.versioning, cur), Marker: cur.DeleteMarker}, ch.tellRemoved(ctx, cur, false)
 	}
 	at := otherKey(ch.sl, ch.key, cur, version)
 	if at == nil {
@@ -295,6 +304,9 @@ func (ch *change) deleteVersion(ctx context.Context, version string, cond Condit
 	// A delete marker that is alone now may be due.
 	if old.row.NullVersion || cur.DeleteMarker && ch.life.Touches(ch.key) {
 		err = ch.storeCurrent(next)
+	}
+	if err == nil {
+		err = ch.tellRemoved(ctx, old.row, false)
 	}
 	return Deleted{Version: version, Marker: old.row.DeleteMarker}, err
 }

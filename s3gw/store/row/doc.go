@@ -40,6 +40,8 @@
 //	'd'   H upload(16)                            Done
 //	'v'   H mark(1)                               Mark      versioning, lock and lifecycle marks
 //	'v'   H 4                                     LifecycleMark
+//	'q'   'q' target 0x00 bucket(16) slot(1) key 0x00 id(16)  Event  the key's shard
+//	'k'   'k' target 0x00 which(1)                counter   every shard
 //	'a'   'a' due(8) what(1) bucket(16) slot(1) subject  Agenda  every shard
 //	'e'   'e' name                                Lease     every shard
 //	'i'   see s3gw/iam/directory                  its own   shard 0
@@ -125,6 +127,24 @@
 // The agenda of a bucket that is gone is thrown away when it is due. If agenda
 // rows are lost, setting the lifecycle again builds them anew. Leases only keep
 // two workers from doing the same work twice; correctness needs none.
+//
+// # Events
+//
+// What happens to an object and is asked for by a notification of its bucket is a
+// queue row, written in the transaction in which it happens. The queue of a target,
+// which the operator named, lies on every shard; the rows of a key lie together,
+// their ids are version ids (time first), and the version of a row, which is the
+// index of its transaction in the shard's log, is its place among the events of the
+// key. A row is deleted when the target has acknowledged it, so an event may be sent
+// again, but is not lost. It says all that the target is told, and outlives its
+// bucket.
+//
+// Two counters go with each queue of a shard, whatever the bucket: 'n' its rows, 'l'
+// the events that were not kept: because there were too many rows, or none could be
+// sent for too long. Both are exact.
+//
+// Which notifications a bucket has is in its directory row alone: a gateway follows a
+// change within the time for which it keeps that row.
 //
 // # Extents
 //

@@ -27,6 +27,8 @@ const (
 	KindLease    = 'e'
 	// KindIdentity is the first byte of the rows of package iam/directory.
 	KindIdentity = 'i'
+	KindEvent    = 'q'
+	KindQueued   = 'k'
 )
 
 // The counters of a slot.
@@ -222,6 +224,51 @@ func UploadSubject(key string, id VersionID) string { return key + "\x00" + stri
 
 // LeaseKey is the key of a shard's lease of the given name.
 func LeaseKey(name string) []byte { return append([]byte{KindLease}, name...) }
+
+// The counters of a queue.
+const (
+	CountEvents = 'n' // its rows
+	CountLost   = 'l' // events that were not kept
+)
+
+// Queue is the prefix of the rows of a target's queue.
+func Queue(target string) []byte { return append(append([]byte{KindEvent}, target...), 0) }
+
+// Queued is the key of a counter of a queue.
+func Queued(target string, which byte) []byte {
+	return append(append([]byte{KindQueued}, target...), 0, which)
+}
+
+// Event is the key of a queue row.
+func (s Slot) Event(target, key string, id VersionID) []byte {
+	b := append(append(Queue(target), s.Bucket[:]...), s.Slot)
+	return append(append(append(b, key...), 0), id[:]...)
+}
+
+// QueueEntry is what the key of a queue row says.
+type QueueEntry struct {
+	Slot
+	Target, Key string
+	ID          VersionID
+}
+
+// ParseEvent reads the key of a queue row.
+func ParseEvent(rowKey []byte) (e QueueEntry, ok bool) {
+	if len(rowKey) == 0 || rowKey[0] != KindEvent {
+		return e, false
+	}
+	target, rest, ok := bytes.Cut(rowKey[1:], []byte{0})
+	const head, tail = len(e.Bucket) + 1, 1 + len(e.ID)
+	if !ok || len(target) == 0 || len(rest) <= head+tail || rest[len(rest)-tail] != 0 {
+		return e, false
+	}
+	e.Target = string(target)
+	copy(e.Bucket[:], rest)
+	e.Slot.Slot = rest[head-1]
+	e.Key = string(rest[head : len(rest)-tail])
+	copy(e.ID[:], rest[len(rest)-len(e.ID):])
+	return e, true
+}
 
 // UserKey returns the object key inside the key of an object or upload row,
 // and what follows the terminator.

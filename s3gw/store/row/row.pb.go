@@ -335,6 +335,56 @@ func (Encryption_Mode) EnumDescriptor() ([]byte, []int) {
 	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{11, 0}
 }
 
+// Kind is how S3 calls the target.
+type NotificationRule_Kind int32
+
+const (
+	NotificationRule_QUEUE    NotificationRule_Kind = 0
+	NotificationRule_TOPIC    NotificationRule_Kind = 1
+	NotificationRule_FUNCTION NotificationRule_Kind = 2
+)
+
+// Enum value maps for NotificationRule_Kind.
+var (
+	NotificationRule_Kind_name = map[int32]string{
+		0: "QUEUE",
+		1: "TOPIC",
+		2: "FUNCTION",
+	}
+	NotificationRule_Kind_value = map[string]int32{
+		"QUEUE":    0,
+		"TOPIC":    1,
+		"FUNCTION": 2,
+	}
+)
+
+func (x NotificationRule_Kind) Enum() *NotificationRule_Kind {
+	p := new(NotificationRule_Kind)
+	*p = x
+	return p
+}
+
+func (x NotificationRule_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NotificationRule_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_s3gw_store_row_row_proto_enumTypes[6].Descriptor()
+}
+
+func (NotificationRule_Kind) Type() protoreflect.EnumType {
+	return &file_s3gw_store_row_row_proto_enumTypes[6]
+}
+
+func (x NotificationRule_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NotificationRule_Kind.Descriptor instead.
+func (NotificationRule_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{13, 0}
+}
+
 // Bucket is the value of a directory row.
 type Bucket struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -352,6 +402,7 @@ type Bucket struct {
 	Lifecycle         *Lifecycle             `protobuf:"bytes,12,opt,name=lifecycle,proto3" json:"lifecycle,omitempty"`                                          // what was set last; the slots' marks decide
 	DefaultEncryption *Encryption            `protobuf:"bytes,13,opt,name=default_encryption,json=defaultEncryption,proto3" json:"default_encryption,omitempty"` // of objects that ask for none: mode and key_id
 	Quota             *Quota                 `protobuf:"bytes,14,opt,name=quota,proto3" json:"quota,omitempty"`                                                  // unset: none; the slots' limits enforce it
+	Notification      *Notification          `protobuf:"bytes,15,opt,name=notification,proto3" json:"notification,omitempty"`                                    // unset: nobody is told of events
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -480,6 +531,13 @@ func (x *Bucket) GetDefaultEncryption() *Encryption {
 func (x *Bucket) GetQuota() *Quota {
 	if x != nil {
 		return x.Quota
+	}
+	return nil
+}
+
+func (x *Bucket) GetNotification() *Notification {
+	if x != nil {
+		return x.Notification
 	}
 	return nil
 }
@@ -1208,6 +1266,278 @@ func (x *Encryption) GetSealed() []byte {
 	return nil
 }
 
+// Notification says which events of a bucket are told to whom.
+type Notification struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rules         []*NotificationRule    `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"` // in the order in which they were given
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Notification) Reset() {
+	*x = Notification{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Notification) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Notification) ProtoMessage() {}
+
+func (x *Notification) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Notification.ProtoReflect.Descriptor instead.
+func (*Notification) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Notification) GetRules() []*NotificationRule {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+// NotificationRule is one of them. At most one is for an event of a key.
+type NotificationRule struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Kind          NotificationRule_Kind  `protobuf:"varint,2,opt,name=kind,proto3,enum=ashlar.row.NotificationRule_Kind" json:"kind,omitempty"`
+	Arn           string                 `protobuf:"bytes,3,opt,name=arn,proto3" json:"arn,omitempty"`       // names the target
+	Events        []string               `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"` // as S3 names them
+	Prefix        string                 `protobuf:"bytes,5,opt,name=prefix,proto3" json:"prefix,omitempty"` // of keys
+	Suffix        string                 `protobuf:"bytes,6,opt,name=suffix,proto3" json:"suffix,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NotificationRule) Reset() {
+	*x = NotificationRule{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NotificationRule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NotificationRule) ProtoMessage() {}
+
+func (x *NotificationRule) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NotificationRule.ProtoReflect.Descriptor instead.
+func (*NotificationRule) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *NotificationRule) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *NotificationRule) GetKind() NotificationRule_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return NotificationRule_QUEUE
+}
+
+func (x *NotificationRule) GetArn() string {
+	if x != nil {
+		return x.Arn
+	}
+	return ""
+}
+
+func (x *NotificationRule) GetEvents() []string {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *NotificationRule) GetPrefix() string {
+	if x != nil {
+		return x.Prefix
+	}
+	return ""
+}
+
+func (x *NotificationRule) GetSuffix() string {
+	if x != nil {
+		return x.Suffix
+	}
+	return ""
+}
+
+// Event is the value of a queue row: what happened to the object whose key is in
+// the row's own key.
+type Event struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"` // as S3 names it
+	AtNs          int64                  `protobuf:"varint,3,opt,name=at_ns,json=atNs,proto3" json:"at_ns,omitempty"`
+	Rule          string                 `protobuf:"bytes,4,opt,name=rule,proto3" json:"rule,omitempty"`       // the id of the rule
+	Bucket        string                 `protobuf:"bytes,5,opt,name=bucket,proto3" json:"bucket,omitempty"`   // its name
+	Owner         string                 `protobuf:"bytes,6,opt,name=owner,proto3" json:"owner,omitempty"`     // of the bucket
+	Version       string                 `protobuf:"bytes,7,opt,name=version,proto3" json:"version,omitempty"` // as clients name it; empty: the bucket has none
+	Etag          string                 `protobuf:"bytes,8,opt,name=etag,proto3" json:"etag,omitempty"`       // empty: there is none
+	Bytes         uint64                 `protobuf:"varint,9,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Principal     string                 `protobuf:"bytes,10,opt,name=principal,proto3" json:"principal,omitempty"` // who did it
+	Source        string                 `protobuf:"bytes,11,opt,name=source,proto3" json:"source,omitempty"`       // the address that the request came from
+	Request       string                 `protobuf:"bytes,12,opt,name=request,proto3" json:"request,omitempty"`     // its id, and that of the gateway
+	Host          string                 `protobuf:"bytes,13,opt,name=host,proto3" json:"host,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Event) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *Event) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Event) GetAtNs() int64 {
+	if x != nil {
+		return x.AtNs
+	}
+	return 0
+}
+
+func (x *Event) GetRule() string {
+	if x != nil {
+		return x.Rule
+	}
+	return ""
+}
+
+func (x *Event) GetBucket() string {
+	if x != nil {
+		return x.Bucket
+	}
+	return ""
+}
+
+func (x *Event) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *Event) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Event) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *Event) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Event) GetPrincipal() string {
+	if x != nil {
+		return x.Principal
+	}
+	return ""
+}
+
+func (x *Event) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *Event) GetRequest() string {
+	if x != nil {
+		return x.Request
+	}
+	return ""
+}
+
+func (x *Event) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
 // Marker is the value of an open or a closed marker.
 type Marker struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1219,7 +1549,7 @@ type Marker struct {
 
 func (x *Marker) Reset() {
 	*x = Marker{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1231,7 +1561,7 @@ func (x *Marker) String() string {
 func (*Marker) ProtoMessage() {}
 
 func (x *Marker) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[12]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1244,7 +1574,7 @@ func (x *Marker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Marker.ProtoReflect.Descriptor instead.
 func (*Marker) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{12}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Marker) GetFormat() uint32 {
@@ -1288,7 +1618,7 @@ type Object struct {
 
 func (x *Object) Reset() {
 	*x = Object{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1630,7 @@ func (x *Object) String() string {
 func (*Object) ProtoMessage() {}
 
 func (x *Object) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[13]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1643,7 @@ func (x *Object) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Object.ProtoReflect.Descriptor instead.
 func (*Object) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{13}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Object) GetFormat() uint32 {
@@ -1453,7 +1783,7 @@ type Manifest struct {
 
 func (x *Manifest) Reset() {
 	*x = Manifest{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1465,7 +1795,7 @@ func (x *Manifest) String() string {
 func (*Manifest) ProtoMessage() {}
 
 func (x *Manifest) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[14]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1478,7 +1808,7 @@ func (x *Manifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Manifest.ProtoReflect.Descriptor instead.
 func (*Manifest) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{14}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Manifest) GetFormat() uint32 {
@@ -1514,7 +1844,7 @@ type Upload struct {
 
 func (x *Upload) Reset() {
 	*x = Upload{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1526,7 +1856,7 @@ func (x *Upload) String() string {
 func (*Upload) ProtoMessage() {}
 
 func (x *Upload) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[15]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1539,7 +1869,7 @@ func (x *Upload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Upload.ProtoReflect.Descriptor instead.
 func (*Upload) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{15}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Upload) GetFormat() uint32 {
@@ -1628,7 +1958,7 @@ type Part struct {
 
 func (x *Part) Reset() {
 	*x = Part{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1970,7 @@ func (x *Part) String() string {
 func (*Part) ProtoMessage() {}
 
 func (x *Part) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[16]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1983,7 @@ func (x *Part) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Part.ProtoReflect.Descriptor instead.
 func (*Part) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{16}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Part) GetFormat() uint32 {
@@ -1719,7 +2049,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1731,7 +2061,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[17]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1744,7 +2074,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{17}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Done) GetFormat() uint32 {
@@ -1793,7 +2123,7 @@ type Checksum struct {
 
 func (x *Checksum) Reset() {
 	*x = Checksum{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +2135,7 @@ func (x *Checksum) String() string {
 func (*Checksum) ProtoMessage() {}
 
 func (x *Checksum) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[18]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +2148,7 @@ func (x *Checksum) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Checksum.ProtoReflect.Descriptor instead.
 func (*Checksum) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{18}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Checksum) GetAlgorithm() string {
@@ -1861,7 +2191,7 @@ type Attributes struct {
 
 func (x *Attributes) Reset() {
 	*x = Attributes{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2203,7 @@ func (x *Attributes) String() string {
 func (*Attributes) ProtoMessage() {}
 
 func (x *Attributes) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[19]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2216,7 @@ func (x *Attributes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Attributes.ProtoReflect.Descriptor instead.
 func (*Attributes) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{19}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Attributes) GetContentType() []byte {
@@ -1969,7 +2299,7 @@ type Tag struct {
 
 func (x *Tag) Reset() {
 	*x = Tag{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1981,7 +2311,7 @@ func (x *Tag) String() string {
 func (*Tag) ProtoMessage() {}
 
 func (x *Tag) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[20]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1994,7 +2324,7 @@ func (x *Tag) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tag.ProtoReflect.Descriptor instead.
 func (*Tag) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{20}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Tag) GetKey() []byte {
@@ -2029,7 +2359,7 @@ type Extents struct {
 
 func (x *Extents) Reset() {
 	*x = Extents{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[21]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2371,7 @@ func (x *Extents) String() string {
 func (*Extents) ProtoMessage() {}
 
 func (x *Extents) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[21]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2384,7 @@ func (x *Extents) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Extents.ProtoReflect.Descriptor instead.
 func (*Extents) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{21}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Extents) GetLayouts() []*Layout {
@@ -2120,7 +2450,7 @@ type Layout struct {
 
 func (x *Layout) Reset() {
 	*x = Layout{}
-	mi := &file_s3gw_store_row_row_proto_msgTypes[22]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2132,7 +2462,7 @@ func (x *Layout) String() string {
 func (*Layout) ProtoMessage() {}
 
 func (x *Layout) ProtoReflect() protoreflect.Message {
-	mi := &file_s3gw_store_row_row_proto_msgTypes[22]
+	mi := &file_s3gw_store_row_row_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2145,7 +2475,7 @@ func (x *Layout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Layout.ProtoReflect.Descriptor instead.
 func (*Layout) Descriptor() ([]byte, []int) {
-	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{22}
+	return file_s3gw_store_row_row_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Layout) GetStripeBytes() uint32 {
@@ -2195,7 +2525,7 @@ var File_s3gw_store_row_row_proto protoreflect.FileDescriptor
 const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\n" +
 	"\x18s3gw/store/row/row.proto\x12\n" +
-	"ashlar.row\"\xb5\x05\n" +
+	"ashlar.row\"\xf3\x05\n" +
 	"\x06Bucket\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\fR\x02id\x12\x14\n" +
@@ -2216,7 +2546,8 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\fdefault_lock\x18\v \x01(\v2\x17.ashlar.row.DefaultLockR\vdefaultLock\x123\n" +
 	"\tlifecycle\x18\f \x01(\v2\x15.ashlar.row.LifecycleR\tlifecycle\x12E\n" +
 	"\x12default_encryption\x18\r \x01(\v2\x16.ashlar.row.EncryptionR\x11defaultEncryption\x12'\n" +
-	"\x05quota\x18\x0e \x01(\v2\x11.ashlar.row.QuotaR\x05quota\">\n" +
+	"\x05quota\x18\x0e \x01(\v2\x11.ashlar.row.QuotaR\x05quota\x12<\n" +
+	"\fnotification\x18\x0f \x01(\v2\x18.ashlar.row.NotificationR\fnotification\">\n" +
 	"\x05State\x12\n" +
 	"\n" +
 	"\x06ACTIVE\x10\x00\x12\f\n" +
@@ -2307,7 +2638,35 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"\x05SSE_C\x10\x01\x12\n" +
 	"\n" +
 	"\x06SSE_S3\x10\x02\x12\v\n" +
-	"\aSSE_KMS\x10\x03\"@\n" +
+	"\aSSE_KMS\x10\x03\"B\n" +
+	"\fNotification\x122\n" +
+	"\x05rules\x18\x01 \x03(\v2\x1c.ashlar.row.NotificationRuleR\x05rules\"\xdf\x01\n" +
+	"\x10NotificationRule\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x125\n" +
+	"\x04kind\x18\x02 \x01(\x0e2!.ashlar.row.NotificationRule.KindR\x04kind\x12\x10\n" +
+	"\x03arn\x18\x03 \x01(\tR\x03arn\x12\x16\n" +
+	"\x06events\x18\x04 \x03(\tR\x06events\x12\x16\n" +
+	"\x06prefix\x18\x05 \x01(\tR\x06prefix\x12\x16\n" +
+	"\x06suffix\x18\x06 \x01(\tR\x06suffix\"*\n" +
+	"\x04Kind\x12\t\n" +
+	"\x05QUEUE\x10\x00\x12\t\n" +
+	"\x05TOPIC\x10\x01\x12\f\n" +
+	"\bFUNCTION\x10\x02\"\xb2\x02\n" +
+	"\x05Event\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x13\n" +
+	"\x05at_ns\x18\x03 \x01(\x03R\x04atNs\x12\x12\n" +
+	"\x04rule\x18\x04 \x01(\tR\x04rule\x12\x16\n" +
+	"\x06bucket\x18\x05 \x01(\tR\x06bucket\x12\x14\n" +
+	"\x05owner\x18\x06 \x01(\tR\x05owner\x12\x18\n" +
+	"\aversion\x18\a \x01(\tR\aversion\x12\x12\n" +
+	"\x04etag\x18\b \x01(\tR\x04etag\x12\x14\n" +
+	"\x05bytes\x18\t \x01(\x04R\x05bytes\x12\x1c\n" +
+	"\tprincipal\x18\n" +
+	" \x01(\tR\tprincipal\x12\x16\n" +
+	"\x06source\x18\v \x01(\tR\x06source\x12\x18\n" +
+	"\arequest\x18\f \x01(\tR\arequest\x12\x12\n" +
+	"\x04host\x18\r \x01(\tR\x04host\"@\n" +
 	"\x06Marker\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x1e\n" +
 	"\n" +
@@ -2422,75 +2781,82 @@ func file_s3gw_store_row_row_proto_rawDescGZIP() []byte {
 	return file_s3gw_store_row_row_proto_rawDescData
 }
 
-var file_s3gw_store_row_row_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
+var file_s3gw_store_row_row_proto_enumTypes = make([]protoimpl.EnumInfo, 7)
+var file_s3gw_store_row_row_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_s3gw_store_row_row_proto_goTypes = []any{
-	(Bucket_State)(0),       // 0: ashlar.row.Bucket.State
-	(Bucket_Versioning)(0),  // 1: ashlar.row.Bucket.Versioning
-	(Lock_Mode)(0),          // 2: ashlar.row.Lock.Mode
-	(Lock_Hold)(0),          // 3: ashlar.row.Lock.Hold
-	(LifecycleRule_Form)(0), // 4: ashlar.row.LifecycleRule.Form
-	(Encryption_Mode)(0),    // 5: ashlar.row.Encryption.Mode
-	(*Bucket)(nil),          // 6: ashlar.row.Bucket
-	(*Quota)(nil),           // 7: ashlar.row.Quota
-	(*DefaultLock)(nil),     // 8: ashlar.row.DefaultLock
-	(*Lock)(nil),            // 9: ashlar.row.Lock
-	(*Setting)(nil),         // 10: ashlar.row.Setting
-	(*Mark)(nil),            // 11: ashlar.row.Mark
-	(*LifecycleMark)(nil),   // 12: ashlar.row.LifecycleMark
-	(*Agenda)(nil),          // 13: ashlar.row.Agenda
-	(*Lease)(nil),           // 14: ashlar.row.Lease
-	(*Lifecycle)(nil),       // 15: ashlar.row.Lifecycle
-	(*LifecycleRule)(nil),   // 16: ashlar.row.LifecycleRule
-	(*Encryption)(nil),      // 17: ashlar.row.Encryption
-	(*Marker)(nil),          // 18: ashlar.row.Marker
-	(*Object)(nil),          // 19: ashlar.row.Object
-	(*Manifest)(nil),        // 20: ashlar.row.Manifest
-	(*Upload)(nil),          // 21: ashlar.row.Upload
-	(*Part)(nil),            // 22: ashlar.row.Part
-	(*Done)(nil),            // 23: ashlar.row.Done
-	(*Checksum)(nil),        // 24: ashlar.row.Checksum
-	(*Attributes)(nil),      // 25: ashlar.row.Attributes
-	(*Tag)(nil),             // 26: ashlar.row.Tag
-	(*Extents)(nil),         // 27: ashlar.row.Extents
-	(*Layout)(nil),          // 28: ashlar.row.Layout
+	(Bucket_State)(0),          // 0: ashlar.row.Bucket.State
+	(Bucket_Versioning)(0),     // 1: ashlar.row.Bucket.Versioning
+	(Lock_Mode)(0),             // 2: ashlar.row.Lock.Mode
+	(Lock_Hold)(0),             // 3: ashlar.row.Lock.Hold
+	(LifecycleRule_Form)(0),    // 4: ashlar.row.LifecycleRule.Form
+	(Encryption_Mode)(0),       // 5: ashlar.row.Encryption.Mode
+	(NotificationRule_Kind)(0), // 6: ashlar.row.NotificationRule.Kind
+	(*Bucket)(nil),             // 7: ashlar.row.Bucket
+	(*Quota)(nil),              // 8: ashlar.row.Quota
+	(*DefaultLock)(nil),        // 9: ashlar.row.DefaultLock
+	(*Lock)(nil),               // 10: ashlar.row.Lock
+	(*Setting)(nil),            // 11: ashlar.row.Setting
+	(*Mark)(nil),               // 12: ashlar.row.Mark
+	(*LifecycleMark)(nil),      // 13: ashlar.row.LifecycleMark
+	(*Agenda)(nil),             // 14: ashlar.row.Agenda
+	(*Lease)(nil),              // 15: ashlar.row.Lease
+	(*Lifecycle)(nil),          // 16: ashlar.row.Lifecycle
+	(*LifecycleRule)(nil),      // 17: ashlar.row.LifecycleRule
+	(*Encryption)(nil),         // 18: ashlar.row.Encryption
+	(*Notification)(nil),       // 19: ashlar.row.Notification
+	(*NotificationRule)(nil),   // 20: ashlar.row.NotificationRule
+	(*Event)(nil),              // 21: ashlar.row.Event
+	(*Marker)(nil),             // 22: ashlar.row.Marker
+	(*Object)(nil),             // 23: ashlar.row.Object
+	(*Manifest)(nil),           // 24: ashlar.row.Manifest
+	(*Upload)(nil),             // 25: ashlar.row.Upload
+	(*Part)(nil),               // 26: ashlar.row.Part
+	(*Done)(nil),               // 27: ashlar.row.Done
+	(*Checksum)(nil),           // 28: ashlar.row.Checksum
+	(*Attributes)(nil),         // 29: ashlar.row.Attributes
+	(*Tag)(nil),                // 30: ashlar.row.Tag
+	(*Extents)(nil),            // 31: ashlar.row.Extents
+	(*Layout)(nil),             // 32: ashlar.row.Layout
 }
 var file_s3gw_store_row_row_proto_depIdxs = []int32{
 	0,  // 0: ashlar.row.Bucket.state:type_name -> ashlar.row.Bucket.State
 	1,  // 1: ashlar.row.Bucket.versioning:type_name -> ashlar.row.Bucket.Versioning
-	10, // 2: ashlar.row.Bucket.settings:type_name -> ashlar.row.Setting
-	8,  // 3: ashlar.row.Bucket.default_lock:type_name -> ashlar.row.DefaultLock
-	15, // 4: ashlar.row.Bucket.lifecycle:type_name -> ashlar.row.Lifecycle
-	17, // 5: ashlar.row.Bucket.default_encryption:type_name -> ashlar.row.Encryption
-	7,  // 6: ashlar.row.Bucket.quota:type_name -> ashlar.row.Quota
-	2,  // 7: ashlar.row.DefaultLock.mode:type_name -> ashlar.row.Lock.Mode
-	2,  // 8: ashlar.row.Lock.mode:type_name -> ashlar.row.Lock.Mode
-	3,  // 9: ashlar.row.Lock.hold:type_name -> ashlar.row.Lock.Hold
-	15, // 10: ashlar.row.LifecycleMark.lifecycle:type_name -> ashlar.row.Lifecycle
-	16, // 11: ashlar.row.Lifecycle.rules:type_name -> ashlar.row.LifecycleRule
-	26, // 12: ashlar.row.LifecycleRule.tags:type_name -> ashlar.row.Tag
-	4,  // 13: ashlar.row.LifecycleRule.form:type_name -> ashlar.row.LifecycleRule.Form
-	5,  // 14: ashlar.row.Encryption.mode:type_name -> ashlar.row.Encryption.Mode
-	24, // 15: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
-	25, // 16: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
-	27, // 17: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
-	9,  // 18: ashlar.row.Object.lock:type_name -> ashlar.row.Lock
-	17, // 19: ashlar.row.Object.encryption:type_name -> ashlar.row.Encryption
-	27, // 20: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
-	25, // 21: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
-	9,  // 22: ashlar.row.Upload.lock:type_name -> ashlar.row.Lock
-	17, // 23: ashlar.row.Upload.encryption:type_name -> ashlar.row.Encryption
-	24, // 24: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
-	27, // 25: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
-	19, // 26: ashlar.row.Done.object:type_name -> ashlar.row.Object
-	26, // 27: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
-	26, // 28: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
-	28, // 29: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	11, // 2: ashlar.row.Bucket.settings:type_name -> ashlar.row.Setting
+	9,  // 3: ashlar.row.Bucket.default_lock:type_name -> ashlar.row.DefaultLock
+	16, // 4: ashlar.row.Bucket.lifecycle:type_name -> ashlar.row.Lifecycle
+	18, // 5: ashlar.row.Bucket.default_encryption:type_name -> ashlar.row.Encryption
+	8,  // 6: ashlar.row.Bucket.quota:type_name -> ashlar.row.Quota
+	19, // 7: ashlar.row.Bucket.notification:type_name -> ashlar.row.Notification
+	2,  // 8: ashlar.row.DefaultLock.mode:type_name -> ashlar.row.Lock.Mode
+	2,  // 9: ashlar.row.Lock.mode:type_name -> ashlar.row.Lock.Mode
+	3,  // 10: ashlar.row.Lock.hold:type_name -> ashlar.row.Lock.Hold
+	16, // 11: ashlar.row.LifecycleMark.lifecycle:type_name -> ashlar.row.Lifecycle
+	17, // 12: ashlar.row.Lifecycle.rules:type_name -> ashlar.row.LifecycleRule
+	30, // 13: ashlar.row.LifecycleRule.tags:type_name -> ashlar.row.Tag
+	4,  // 14: ashlar.row.LifecycleRule.form:type_name -> ashlar.row.LifecycleRule.Form
+	5,  // 15: ashlar.row.Encryption.mode:type_name -> ashlar.row.Encryption.Mode
+	20, // 16: ashlar.row.Notification.rules:type_name -> ashlar.row.NotificationRule
+	6,  // 17: ashlar.row.NotificationRule.kind:type_name -> ashlar.row.NotificationRule.Kind
+	28, // 18: ashlar.row.Object.checksum:type_name -> ashlar.row.Checksum
+	29, // 19: ashlar.row.Object.attributes:type_name -> ashlar.row.Attributes
+	31, // 20: ashlar.row.Object.extents:type_name -> ashlar.row.Extents
+	10, // 21: ashlar.row.Object.lock:type_name -> ashlar.row.Lock
+	18, // 22: ashlar.row.Object.encryption:type_name -> ashlar.row.Encryption
+	31, // 23: ashlar.row.Manifest.extents:type_name -> ashlar.row.Extents
+	29, // 24: ashlar.row.Upload.attributes:type_name -> ashlar.row.Attributes
+	10, // 25: ashlar.row.Upload.lock:type_name -> ashlar.row.Lock
+	18, // 26: ashlar.row.Upload.encryption:type_name -> ashlar.row.Encryption
+	28, // 27: ashlar.row.Part.checksum:type_name -> ashlar.row.Checksum
+	31, // 28: ashlar.row.Part.extents:type_name -> ashlar.row.Extents
+	23, // 29: ashlar.row.Done.object:type_name -> ashlar.row.Object
+	30, // 30: ashlar.row.Attributes.user:type_name -> ashlar.row.Tag
+	30, // 31: ashlar.row.Attributes.tags:type_name -> ashlar.row.Tag
+	32, // 32: ashlar.row.Extents.layouts:type_name -> ashlar.row.Layout
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_s3gw_store_row_row_proto_init() }
@@ -2503,8 +2869,8 @@ func file_s3gw_store_row_row_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_s3gw_store_row_row_proto_rawDesc), len(file_s3gw_store_row_row_proto_rawDesc)),
-			NumEnums:      6,
-			NumMessages:   23,
+			NumEnums:      7,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

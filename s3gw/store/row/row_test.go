@@ -131,6 +131,12 @@ func golden(t *testing.T) string {
 	value("upload due", &Upload{Format: 1, StartedNs: 1e18, DueNs: 2e18})
 	value("acl", &Object{Format: 1, Version: v[:], ModifiedNs: 1e18, EtagMd5: md5, Acl: []byte("READ all\n")})
 	value("upload acl", &Upload{Format: 1, StartedNs: 1e18, Acl: []byte("READ all\n")})
+	key("event", s.Event("lake", "a/b", v))
+	key("queued", Queued("lake", CountEvents))
+	value("event", &Event{Format: 1, Name: "s3:ObjectCreated:Put", AtNs: 1e18, Rule: "r", Bucket: "photos", Owner: "me", Version: "v", Etag: "e", Bytes: 5,
+		Principal: "p", Source: "127.0.0.1", Request: "q", Host: "h"})
+	value("notify", &Bucket{Format: 1, Id: id[:], Slots: []uint32{0}, Notification: &Notification{Rules: []*NotificationRule{
+		{Id: "r", Kind: NotificationRule_FUNCTION, Arn: "arn", Events: []string{"s3:ObjectCreated:*"}, Prefix: "a", Suffix: "b"}}}})
 	fmt.Fprintf(&out, "slot of a/b: %d of 4, %d of 64; slots on 5 shards: %v\n",
 		SlotOf(id, "a/b", 4), SlotOf(id, "a/b", 64), SpreadSlots(id, 4, 5))
 	return out.String()
@@ -155,7 +161,7 @@ func TestGolden(t *testing.T) {
 }
 
 func TestUnknownFormatsAreRefused(t *testing.T) {
-	for _, m := range []Message{&Bucket{}, &Marker{}, &Object{}, &Manifest{}, &Upload{}, &Part{}, &Done{}, &Mark{}, &LifecycleMark{}, &Agenda{}, &Lease{}} {
+	for _, m := range []Message{&Bucket{}, &Marker{}, &Object{}, &Manifest{}, &Upload{}, &Part{}, &Done{}, &Mark{}, &LifecycleMark{}, &Agenda{}, &Lease{}, &Event{}} {
 		if _, err := Encode(m); err == nil {
 			t.Errorf("%T without a format was encoded", m)
 		}
@@ -246,6 +252,27 @@ func TestKeyOrder(t *testing.T) {
 			t.Fatal("beyond the slot")
 		}
 	})
+}
+
+func TestEventKeys(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		at := QueueEntry{Target: rapid.StringMatching(`[a-z0-9-]{1,64}`).Draw(t, "target"), Key: rapid.StringMatching(`[^\x00]{1,40}`).Draw(t, "key")}
+		at.Slot.Slot = rapid.Uint8().Draw(t, "slot")
+		copy(at.Bucket[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "bucket"))
+		copy(at.ID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
+		k := at.Event(at.Target, at.Key, at.ID)
+		if got, ok := ParseEvent(k); !ok || got != at {
+			t.Fatalf("%x is %+v, want %+v", k, got, at)
+		}
+		if !bytes.HasPrefix(k, Queue(at.Target)) {
+			t.Fatalf("%x is not in the queue of %q", k, at.Target)
+		}
+	})
+	for _, k := range []string{"", "q", "qlake", "q\x00", "qlake\x00short", "x" + strings.Repeat("a", 60)} {
+		if _, ok := ParseEvent([]byte(k)); ok {
+			t.Errorf("%q is the key of an event", k)
+		}
+	}
 }
 
 func TestSuccessor(t *testing.T) {

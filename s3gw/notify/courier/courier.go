@@ -1,0 +1,177 @@
+// Package courier carries events to those whom an operator wants told: over HTTP, and
+// through the brokers that others read from.
+//
+// A target is declared in the configuration of the gateways, with its address and
+// what proves who we are; a client names it by its ARN and can give no address. Send
+// returns nil when the target has taken the event for good:
+//
+//	webhook   any answer of the 200s. Redirects are not followed
+//
+// It does not know queues, nor when to try again: who calls it does.
+package courier
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"ashlar"
+	"ashlar/s3gw/notify"
+)
+
+// SendTimeout bounds one attempt to send an event.
+const SendTimeout = 8 * time.Second
+
+// The kinds of targets.
+const (
+	KindWebhook = "webhook"
+)
+
+// Config declares a target.
+type Config struct {
+	// Name is what clients call it, in its ARN: 1 to 64 of a-z, 0-9 and "-".
+	Name string `toml:"name"`
+	// Kind is webhook.
+	Kind string `toml:"kind"`
+	// Address is the URL of a webhook.
+	Address string `toml:"address"`
+	// TokenFile holds what is sent to a webhook as a bearer token.
+	TokenFile string `toml:"token-file,omitempty"`
+	// CAFile holds the certificates, in PEM, that a target's own must lead to; empty
+	// takes those of the system.
+	CAFile string `toml:"ca-file,omitempty"`
+}
+
+// ARN is how clients name the target.
+func (c *Config) ARN() string { return notify.ARN(c.Name, c.Kind) }
+
+// Target takes events. It may be called from many goroutines.
+type Target interface {
+	// Send sends an event with its record. An error says that the target may not have
+	// it: it is to be sent again.
+	Send(ctx context.Context, e *notify.Event, record []byte) error
+	Close()
+}
+
+var open = map[string]func(*Config) (Target, error){
+	KindWebhook: openWebhook,
+}
+
+// Open returns a target; it does not have to be there yet. Errors have kind Invalid.
+func Open(c Config) (Target, error) {
+	err := notify.CheckName(c.Name)
+	var t Target
+	if f := open[c.Kind]; err == nil && f != nil {
+		t, err = f(&c)
+	} else if err == nil {
+		err = fmt.Errorf("kind %q: want webhook", c.Kind)
+	}
+	if err != nil {
+		return nil, ashlar.E("notify: target", c.Name, ashlar.Invalid, err)
+	}
+	return t, nil
+}
+
+// secret reads a file that holds one word; an empty path is no word.
+func secret(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(path)
+	if err == nil && len(bytes.TrimSpace(b)) == 0 {
+		err = fmt.Errorf("%s is empty", path)
+	}
+	return string(bytes.TrimSpace(b)), err
+}
+
+// tlsConfig trusts what the target's configuration says.
+func (c *Config) tlsConfig() (*tls.Config, error) {
+	t := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.CAFile == "" {
+		return t, nil
+	}
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, err
+	}
+	t.RootCAs = x509.NewCertPool()
+	if !t.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM", c.CAFile)
+	}
+	return t, nil
+}
+
+// webhook sends events as POST.
+type webhook struct {
+	url, bearer string
+	client      *http.Client
+}
+
+// webhookConns bounds the connections to one webhook.
+const webhookConns = 64
+
+func openWebhook(c *Config) (Target, error) {
+	u, err := url.Parse(c.Address)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return nil, errors.New("address: want an http or https URL without a user")
+	}
+	w := &webhook{url: c.Address}
+	token, err := secret(c.TokenFile)
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		w.bearer = "Bearer " + token
+	}
+	trust, err := c.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	w.client = &http.Client{
+		Transport: &http.Transport{
+			TLSClientConfig: trust, MaxConnsPerHost: webhookConns, MaxIdleConnsPerHost: webhookConns, IdleConnTimeout: time.Minute,
+			Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	return w, nil
+}
+
+// answerBytesMax is what is read of a webhook's answer, to use the connection again.
+const answerBytesMax = 64 << 10
+
+// Send implements Target.
+func (w *webhook) Send(ctx context.Context, e *notify.Event, record []byte) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, w.url, bytes.NewReader(record))
+	if err != nil {
+		return ashlar.E("webhook: send", "", ashlar.Internal, err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("User-Agent", "Ashlar")
+	r.Header.Set("X-Ashlar-Event-Id", e.ID)
+	if w.bearer != "" {
+		r.Header.Set("Authorization", w.bearer)
+	}
+	resp, err := w.client.Do(r)
+	if err != nil {
+		return ashlar.E("webhook: send", "", ashlar.Unavailable, err)
+	}
+	defer resp.Body.Close()
+	_, _ = io.CopyN(io.Discard, resp.Body, answerBytesMax) // its status is all that counts
+	if resp.StatusCode/100 != 2 {
+		return ashlar.E("webhook: send", "", ashlar.Unavailable, errors.New("the target answered "+strings.ToLower(resp.Status)))
+	}
+	return nil
+}
+
+// Close implements Target.
+func (w *webhook) Close() { w.client.CloseIdleConnections() }
