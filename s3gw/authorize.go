@@ -109,6 +109,11 @@ func (c *call) rights() ([]right, error) {
 	case "GetObjectAttributes":
 		list = append(list, right{action: actionOn("s3:GetObject", first.version), bucket: first.bucket, key: first.key, version: first.version})
 	case "CopyObject", "UploadPartCopy":
+		if c.route.sub == "uploadId" {
+			if _, _, err := c.part(); err != nil { // before anything is said of the source
+				return nil, err
+			}
+		}
 		bucket, key, version, err := c.copySource()
 		if err != nil {
 			return nil, err

@@ -516,7 +516,7 @@ func (m *memory) CreateUpload(_ context.Context, u *store.Upload) (string, error
 		return "", err
 	}
 	m.nextID++
-	id := fmt.Sprintf("upload-%06d", m.nextID)
+	id := fmt.Sprintf("%032x", m.nextID)
 	kept := *u
 	kept.ID, kept.Started = id, m.now()
 	b.uploads[id] = &memUpload{Upload: kept, parts: map[int]*memPart{}}

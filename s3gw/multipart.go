@@ -326,8 +326,11 @@ func listUploads(c *call) error {
 	}
 	prefix, delimiter := c.query.Value("prefix"), c.query.Value("delimiter")
 	keyAfter, idAfter := c.query.Value("key-marker"), c.query.Value("upload-id-marker")
-	if keyAfter == "" {
+	switch {
+	case keyAfter == "":
 		idAfter = "" // without a key the id means nothing
+	case idAfter != "" && !store.IsUploadID(idAfter):
+		return invalidArgument("upload-id-marker", idAfter, "Invalid uploadId marker")
 	}
 	var uploads []store.Upload
 	var prefixes []string

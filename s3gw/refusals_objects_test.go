@@ -86,6 +86,9 @@ var nameRefusals = []refusal{
 	{row: 24, name: "a long source", routes: copies, spoil: sending(sources, "bucket/"+longKey), status: 400, code: "KeyTooLongError"},
 	{row: 24, name: "a long key of a batch", routes: ofOps("DeleteObjects"), spoil: deleting(longKey), status: 400, code: "KeyTooLongError"},
 	{row: 27, name: "a source that may not be read", routes: copies, spoil: sending(sources, "other-bucket/secret"), status: 403, code: "AccessDenied"},
+	{row: 27, name: "a part that cannot be, before its source", routes: ofOps("UploadPartCopy"), spoil: func(c *testCall, _ *route) {
+		c.target, c.headers[sources] = strings.Replace(c.target, "partNumber=1&", "partNumber=0&", 1), "no-bucket/k"
+	}, status: 400, code: "InvalidArgument"},
 	{row: 27, name: "a range beyond the source", routes: ofOps("UploadPartCopy"), spoil: sending("X-Amz-Copy-Source-Range", "bytes=0-10"), status: 400, code: "InvalidArgument"},
 	{row: 27, name: "a range of the source that is none", routes: ofOps("UploadPartCopy"), spoil: sending("X-Amz-Copy-Source-Range", "bytes=9-0"), status: 400, code: "InvalidArgument"},
 	{row: 34, name: "metadata above 2 KB", routes: ofOps("PutObject", "CopyObject", "CreateMultipartUpload"), spoil: func(c *testCall, _ *route) {
@@ -97,6 +100,9 @@ var nameRefusals = []refusal{
 	{row: 44, name: "the key is there", routes: ofOps("PutObject", "CopyObject", "CompleteMultipartUpload"), spoil: sending("If-None-Match", "*"), status: 412, code: "PreconditionFailed"},
 	{row: 44, name: "another ETag", routes: ofOps("PutObject", "CopyObject", "CompleteMultipartUpload", "DeleteObject"),
 		spoil: sending("If-Match", `"0123456789abcdef0123456789abcdef"`), status: 412, code: "PreconditionFailed"},
+	{row: 38, name: "a marker of uploads that is none", routes: ofOps("ListMultipartUploads"), spoil: func(c *testCall, _ *route) {
+		c.target += "&key-marker=k&upload-id-marker=none"
+	}, status: 400, code: "InvalidArgument"},
 	{row: 51, name: "a bucket that is not empty", routes: ofOps("DeleteBucket"), spoil: func(*testCall, *route) {}, status: 409, code: "BucketNotEmpty"},
 }
 

@@ -156,13 +156,14 @@ func RequestedAlgorithm(h http.Header, canonical string) (*Algorithm, error) {
 		"[CRC32, CRC32C, CRC64NVME, MD5, SHA1, SHA256, SHA512, XXHASH128, XXHASH3, XXHASH64]")
 }
 
-// ParseMD5 reads Content-MD5; ok is false if the header is absent.
+// ParseMD5 reads Content-MD5; ok is false if the header is absent. As on S3, bits that
+// base64 has over may be anything.
 func ParseMD5(h http.Header) (sum [16]byte, ok bool, err error) {
 	values := h["Content-Md5"]
 	if len(values) == 0 {
 		return sum, false, nil
 	}
-	v, err := base64.StdEncoding.Strict().DecodeString(values[0])
+	v, err := base64.StdEncoding.DecodeString(values[0])
 	if err != nil || len(v) != len(sum) {
 		return sum, false, E(InvalidDigest, "")
 	}

@@ -36,6 +36,7 @@ const (
 	InvalidBucketACLWithObjectOwnership
 	InvalidBucketName
 	InvalidBucketState
+	InvalidChunkSizeError
 	InvalidClientTokenID
 	InvalidDigest
 	InvalidEncryptionAlgorithmError
@@ -138,6 +139,7 @@ var codes = [...]codeInfo{
 	InvalidBucketACLWithObjectOwnership:     {"InvalidBucketAclWithObjectOwnership", 400, "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting"},
 	InvalidBucketName:                       {"InvalidBucketName", 400, "The specified bucket is not valid."},
 	InvalidBucketState:                      {"InvalidBucketState", 409, "The request is not valid for the current state of the bucket."},
+	InvalidChunkSizeError:                   {"InvalidChunkSizeError", 400, "Only the last chunk is allowed to have a size less than 8192 bytes"},
 	InvalidDigest:                           {"InvalidDigest", 400, "The Content-Md5 you specified is not valid."},
 	InvalidEncryptionAlgorithmError:         {"InvalidEncryptionAlgorithmError", 400, "The encryption request that you specified is not valid. The valid value is AES256."},
 	InvalidLocationConstraint:               {"InvalidLocationConstraint", 400, "The specified location-constraint is not valid"},

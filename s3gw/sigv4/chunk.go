@@ -2,12 +2,14 @@ package sigv4
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"hash"
 	"io"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -26,6 +28,8 @@ const (
 	trailerAlgorithm   = "AWS4-HMAC-SHA256-TRAILER"
 	emptySHA256        = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 	signatureHexDigits = 64
+	// chunkBytesMin is S3's bound of every chunk but the last one.
+	chunkBytesMin      = 8192
 	chunkSizeDigitsMax = 16
 )
 
@@ -48,6 +52,9 @@ type ChunkReader struct {
 	declared int64 // x-amz-decoded-content-length, -1 if unknown
 	seen     int64
 
+	bytesMin  int64 // of every chunk but the last one
+	number    int   // of the current chunk, from 1
+	size      int64 // of the current chunk
 	remaining int64 // of the current chunk
 	inChunk   bool
 	previous  string // signature that the next one is chained to
@@ -61,7 +68,7 @@ type ChunkReader struct {
 func NewChunkReader(src io.Reader, p *Payload, decodedBytes int64) *ChunkReader {
 	b := chunkBuffers.Get().(*bufio.Reader)
 	b.Reset(src)
-	c := &ChunkReader{src: b, payload: p, declared: decodedBytes, previous: p.seed}
+	c := &ChunkReader{src: b, payload: p, declared: decodedBytes, previous: p.seed, bytesMin: chunkBytesMin}
 	if p.Signed() {
 		c.sum = sha256.New()
 	}
@@ -117,7 +124,7 @@ func (c *ChunkReader) nextChunk() error {
 			return err
 		}
 	}
-	line, err := c.line()
+	line, err := c.line(true)
 	if err != nil {
 		return err
 	}
@@ -130,7 +137,11 @@ func (c *ChunkReader) nextChunk() error {
 		if c.declared >= 0 && size > c.declared-c.seen {
 			return s3.E(s3.IncompleteBody, "")
 		}
-		c.remaining, c.inChunk = size, true
+		if c.number > 0 && c.size < c.bytesMin {
+			return s3.E(s3.InvalidChunkSizeError, "").With("Chunk", strconv.Itoa(c.number)).With("BadChunkSize", strconv.FormatInt(c.size, 10))
+		}
+		c.number++
+		c.size, c.remaining, c.inChunk = size, size, true
 		return nil
 	}
 	return c.finish()
@@ -209,7 +220,7 @@ func (c *ChunkReader) readTrailers() error {
 	signature := ""
 	blank := 0
 	for {
-		line, err := c.line()
+		line, err := c.line(false)
 		if err != nil {
 			return err
 		}
@@ -247,14 +258,17 @@ func (c *ChunkReader) readTrailers() error {
 	return c.check(hex.AppendEncode(c.appendChain(b), sum[:]), signature)
 }
 
-// line reads one line without its end.
-func (c *ChunkReader) line() (string, error) {
+// line reads one line without its end, CRLF; only some clients' trailers may end otherwise.
+func (c *ChunkReader) line(strict bool) (string, error) {
 	raw, err := c.src.ReadSlice('\n')
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull) || len(raw) > chunkLineMax:
 		return "", broken("a line is too long")
 	case err != nil:
 		return "", truncated(err)
+	}
+	if strict && !bytes.HasSuffix(raw, []byte("\r\n")) {
+		return "", broken("the line of a chunk does not end in CRLF")
 	}
 	return strings.TrimRight(string(raw), "\r\n"), nil
 }

@@ -304,6 +304,7 @@ func TestUnsignedChunks(t *testing.T) {
 	const good = "5\r\nhello\r\n1\r\n!\r\n0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n"
 	for _, src := range []io.Reader{strings.NewReader(good), iotest.OneByteReader(strings.NewReader(good)), iotest.DataErrReader(strings.NewReader(good))} {
 		c := NewChunkReader(src, p, 6)
+		c.bytesMin = 5
 		got, err := io.ReadAll(iotest.OneByteReader(c))
 		if err != nil || string(got) != "hello!" || c.Trailers()["x-amz-checksum-crc32"] != "AAAAAA==" {
 			t.Fatalf("%q %v %v", got, c.Trailers(), err)
@@ -314,6 +315,8 @@ func TestUnsignedChunks(t *testing.T) {
 		"5\r\nhello\r\n0\r\n\r\n":                  "IncompleteBody", // fewer than declared
 		"7\r\nhello!!\r\n0\r\n\r\n":                "IncompleteBody", // more than declared
 		"6\r\nhello!\r\n":                          "IncompleteBody",
+		"6\nhello!\r\n0\r\n\r\n":                   "IncompleteBody",
+		"5\r\nhello\r\n1\r\n!\r\n0\r\n\r\n":        "InvalidChunkSizeError",
 		"6\r\nhello!\r\n0\r\na:b\n\r\n\r\n":        "OK", // minio-go's spelling
 		"6\r\nhello!\r\n0\r\na:b\n\r\n\r\n\r\n":    "IncompleteBody",
 		"6\r\nhello!\r\n0\r\n\r\n\r\n":             "IncompleteBody",

@@ -28,6 +28,12 @@ func (s *Store) CreateUpload(ctx context.Context, up *Upload) (id string, err er
 	return id, fail("create upload", named(up.Bucket, up.Key), err)
 }
 
+// IsUploadID reports whether an id has the form of those that CreateUpload makes.
+func IsUploadID(id string) bool {
+	_, ok := row.ParseVersionID(id)
+	return ok
+}
+
 func (s *Store) createUpload(ctx context.Context, up *Upload) (string, error) {
 	if err := checkKey(up.Key); err != nil {
 		return "", err
