@@ -37,6 +37,7 @@ type call struct {
 	session *store.Session
 	body    *body     // nil where the route takes none
 	form    *postForm // of an upload by a form, nil otherwise
+	api     *query    // of a request to IAM or STS, nil otherwise
 	site    *site     // of a request under a website domain, nil otherwise
 	who     *iam.Identity
 
@@ -49,6 +50,7 @@ type call struct {
 		of map[subjectOf]*store.Object
 	}
 
+	formRead bool      // the form of a query was read whole
 	wrote    bool      // the status line was written
 	cut      bool      // the answer broke off: the connection must go
 	status   int       // 0 until then
@@ -190,6 +192,9 @@ func (c *call) sendDocument(status int, contentType string, doc []byte) {
 // a short body and not a wrong one.
 func (c *call) fail(err error) {
 	e := c.s.toClient(s3.Classify(err))
+	if c.api != nil {
+		e = queryError(e)
+	}
 	c.failed = e
 	if e.Code == s3.InternalError {
 		c.s.log.LogAttrs(c.ctx, slog.LevelError, "request failed", slog.String("id", c.id), slog.Any("cause", e.Err))
@@ -216,10 +221,13 @@ func (c *call) fail(err error) {
 		// net/http reads a short rest to keep the connection; not for ever.
 		http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(c.s.limits.BodyStall))
 	}
-	if c.site != nil {
+	switch {
+	case c.api != nil:
+		c.sendQueryError(e)
+	case c.site != nil:
 		c.errorHeaders(e)
 		c.sendDocument(e.Code.Status(), "text/html; charset=utf-8", s3.AppendErrorPage(nil, e, c.site.custom, c.id, c.s.hostID))
-	} else {
+	default:
 		c.sendXML(e.Code.Status(), s3.AppendError(nil, e, c.resource(), c.id, c.s.hostID))
 	}
 	if unread {
@@ -248,7 +256,7 @@ func (c *call) linger() {
 // unreadBody reports whether the client may still be sending a body that
 // nobody will read.
 func (c *call) unreadBody() bool {
-	return c.r.ContentLength != 0 && (c.body == nil || !c.body.ended())
+	return c.r.ContentLength != 0 && (c.body == nil || !c.body.ended()) && !c.formRead
 }
 
 // resource returns the path for the error document, fit for any XML parser.

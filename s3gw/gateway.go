@@ -19,6 +19,7 @@ import (
 	"ashlar/placement/topology"
 	"ashlar/s3gw/iam"
 	"ashlar/s3gw/iam/directory"
+	"ashlar/s3gw/iam/oidc"
 	ring "ashlar/s3gw/keyring"
 	"ashlar/s3gw/notify/courier"
 	"ashlar/s3gw/s3"
@@ -70,6 +71,10 @@ type Config struct {
 	// be the same on all gateways.
 	Notify         []courier.Config `toml:"notify,omitempty"`
 	NotifyQueueMax int              `toml:"notify-queue-max,omitempty"`
+	// OIDCIssuers are the URLs of identity providers whose tokens AssumeRoleWithWebIdentity
+	// takes. The gateways fetch the keys from there, and from nowhere else; an account
+	// accepts a provider by CreateOpenIDConnectProvider.
+	OIDCIssuers []string `toml:"oidc-issuers,omitempty"`
 	// LifecycleDay is how long the lifecycle worker takes a day to be: for test
 	// clusters. 24 hours, due at midnight, if zero.
 	LifecycleDay Duration `toml:"lifecycle-day"`
@@ -111,6 +116,11 @@ func (c *Config) credentials() (*iam.Static, error) {
 	}
 	if err := CheckAnswers(c.Answers); err != nil {
 		return nil, ashlar.E(op, "answers", ashlar.Invalid, err)
+	}
+	for _, u := range c.OIDCIssuers {
+		if err := oidc.CheckURL(u); err != nil {
+			return nil, ashlar.E(op, "oidc-issuers", ashlar.Invalid, err)
+		}
 	}
 	return iam.NewStatic(root, c.Accounts)
 }
@@ -229,7 +239,7 @@ func Run(ctx context.Context, doors []Door, maps func() *topology.Map, registry 
 	defer closeTargets()
 	opt.Backend = backend
 	if accounts, ok := opt.Credentials.(*iam.Static); ok {
-		opt.Credentials = directory.New(rows, accounts, directory.Options{Keys: opt.Keys, Log: opt.Log, Clock: opt.Clock})
+		opt.Credentials = directory.New(rows, accounts, directory.Options{Keys: opt.Keys, Clock: opt.Clock})
 	}
 	if opt.Metrics != nil {
 		opt.Metrics.MustRegister(storeMetrics(backend)...)

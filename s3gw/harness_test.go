@@ -134,6 +134,7 @@ type testCall struct {
 	headers        map[string]string
 	body           string
 	key, secret    string // testKey and testSecret if empty
+	token          string
 	region         string
 	at             time.Time
 	// tamper changes the signed request before it is sent.
@@ -204,7 +205,7 @@ func (g *gateway) request(t testing.TB, f form, c testCall) *http.Request {
 func (g *gateway) sign(t testing.TB, r *http.Request, f form, c testCall, payload string) {
 	t.Helper()
 	signer := v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true })
-	cred := aws.Credentials{AccessKeyID: c.key, SecretAccessKey: c.secret}
+	cred := aws.Credentials{AccessKeyID: c.key, SecretAccessKey: c.secret, SessionToken: c.token}
 	if !f.presign {
 		r.Header.Set("X-Amz-Content-Sha256", payload)
 		if err := signer.SignHTTP(context.Background(), cred, r, payload, "s3", c.region, c.at); err != nil {

@@ -20,6 +20,9 @@
 //	handler   calls the backend and writes the answer, or returns an error,
 //	          which becomes XML in one place
 //
+// Requests to IAM and STS, which are forms, go a way of their own with the same
+// stations (query.go).
+//
 // One question comes unsigned, a browser's CORS preflight; it is answered before
 // all this and from the bucket's CORS rules alone. And what comes for a host under a
 // website domain leaves after the limits: website.go answers it, as nobody's.
@@ -45,6 +48,8 @@ import (
 	"golang.org/x/net/netutil"
 
 	"ashlar"
+	"ashlar/s3gw/iam/directory"
+	"ashlar/s3gw/iam/oidc"
 	"ashlar/s3gw/notify/courier"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sigv4"
@@ -98,7 +103,7 @@ func setDefault[T int | time.Duration](v *T, to T) {
 // Options are what a gateway is made of.
 type Options struct {
 	Backend     Backend           // required
-	Credentials sigv4.Credentials // required
+	Credentials sigv4.Credentials // required; a *directory.Directory serves IAM and STS too
 	// Region is the one that clients must sign for. us-east-1 if empty.
 	Region string
 	// Domains are the host names under which bucket.domain names a bucket.
@@ -120,6 +125,9 @@ type Options struct {
 	// Clock judges signatures. Nil is time.Now.
 	Clock  func() time.Time
 	Limits Limits
+	// Issuers are the identity providers whose tokens AssumeRoleWithWebIdentity may be
+	// given, by URL. An account must accept a provider too.
+	Issuers []string
 	// Metrics receives the gateway's collectors. Nil keeps them private.
 	Metrics prometheus.Registerer
 	// Keys seals the data keys of SSE-S3 and SSE-KMS, for Run. Nil has none.
@@ -155,7 +163,10 @@ type Server struct {
 	routes    routeTable
 	metrics   *metrics
 
-	accounts  Accounts // nil: every key is the root of its account
+	accounts  Accounts             // nil: every key is the root of its account
+	directory *directory.Directory // nil: there are no users
+	tokens    *oidc.Verifier       // of identity providers
+	failures  failures             // of tokens that were refused
 	ownership string
 	rgw       bool // answers as RGW's
 	accesses  accessCache
@@ -188,11 +199,12 @@ func New(o Options) *Server {
 		o.ObjectOwnership = s3.OwnerEnforced
 	}
 	accounts, _ := o.Credentials.(Accounts)
+	users, _ := o.Credentials.(*directory.Directory)
 	o.Limits.setDefaults()
 	s := &Server{
 		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
 		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, linger: lingerTime, routes: newRouteTable(routes), idSeed: rand.Uint64(),
-		accounts: accounts, ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW,
+		accounts: accounts, directory: users, tokens: oidc.New(o.Issuers, o.Clock), ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW,
 		targets: o.Targets,
 	}
 	if o.Capacity != nil {
@@ -304,6 +316,8 @@ func (c *call) run() (err error) {
 	switch {
 	case r.Method == http.MethodOptions:
 		return c.preflight()
+	case c.isQuery():
+		return c.runQuery()
 	case isForm(r, c.query):
 		err = c.openForm()
 	default:

@@ -11,7 +11,7 @@ import (
 
 const (
 	xmlHeader = `<?xml version="1.0" encoding="UTF-8"?>` + "\n"
-	namespace = `xmlns="http://s3.amazonaws.com/doc/2006-03-01/"`
+	namespace = "http://s3.amazonaws.com/doc/2006-03-01/"
 )
 
 // Writer builds an XML document by appending. It never fails; the bytes belong
@@ -26,13 +26,16 @@ type Writer struct {
 }
 
 // Begin writes the declaration and opens the root in S3's namespace.
-func (w *Writer) Begin(root string) {
+func (w *Writer) Begin(root string) { w.BeginIn(root, namespace) }
+
+// BeginIn writes the declaration and opens the root in a namespace.
+func (w *Writer) BeginIn(root, space string) {
 	w.B = append(w.B, xmlHeader...)
 	w.B = append(w.B, '<')
 	w.B = append(w.B, root...)
-	w.B = append(w.B, ' ')
-	w.B = append(w.B, namespace...)
-	w.B = append(w.B, '>')
+	w.B = append(w.B, ` xmlns="`...)
+	w.B = append(w.B, space...)
+	w.B = append(w.B, '"', '>')
 }
 
 // BeginPlain writes the declaration and opens a root that AWS puts into no

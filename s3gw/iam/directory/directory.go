@@ -49,7 +49,6 @@ package directory
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -69,8 +68,6 @@ type Options struct {
 	Clock func() time.Time
 	// Keys seals the secrets of access keys. Nil leaves them as they are.
 	Keys store.Keys
-	// Log discards if nil.
-	Log *slog.Logger
 }
 
 // Directory answers for the accounts of a configuration: their root keys and all that
@@ -80,7 +77,6 @@ type Directory struct {
 	meta  meta.Store
 	clock func() time.Time
 	keys  store.Keys
-	log   *slog.Logger
 	cache cache
 	texts parsed
 	vault vault
@@ -88,12 +84,9 @@ type Directory struct {
 
 // New returns the directory of the accounts in the metadata.
 func New(m meta.Store, accounts *iam.Static, opt Options) *Directory {
-	d := &Directory{Static: accounts, meta: m, clock: opt.Clock, keys: opt.Keys, log: opt.Log}
+	d := &Directory{Static: accounts, meta: m, clock: opt.Clock, keys: opt.Keys}
 	if d.clock == nil {
 		d.clock = time.Now
-	}
-	if d.log == nil {
-		d.log = slog.New(slog.DiscardHandler)
 	}
 	d.cache.loads = make(chan struct{}, loadsMax)
 	return d

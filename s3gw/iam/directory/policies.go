@@ -42,8 +42,8 @@ func builtinPolicy(name string) *Policy {
 		Versions: []*PolicyVersion{{Number: 1, Text: builtin[name]}}}
 }
 
-// IsBuiltin reports whether an ARN is of a policy that every account has.
-func IsBuiltin(arn string) bool { return strings.HasPrefix(arn, builtinARN) }
+// BuiltinARN names a policy that every account has.
+func BuiltinARN(p *Policy) string { return builtinARN + p.Name }
 
 // PolicyARN returns the ARN of a policy as it stands in Attached or Boundary. It reads
 // the policy's path where it has one of its own; a policy that is gone has none.
