@@ -194,7 +194,8 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 		return ashlar.E("s3gw: config", "website-domains", ashlar.Invalid, err)
 	}
 	for i := range cfg.Notify {
-		cfg.Notify[i].TokenFile = secretPath(cfg.Notify[i].TokenFile)
+		t := &cfg.Notify[i]
+		t.TokenFile, t.PasswordFile = secretPath(t.TokenFile), secretPath(t.PasswordFile)
 	}
 	place, err := placement.New(placement.Config{Members: cfg.Placement, Log: log})
 	if err != nil {

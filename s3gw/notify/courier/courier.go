@@ -6,6 +6,8 @@
 // returns nil when the target has taken the event for good:
 //
 //	webhook   any answer of the 200s. Redirects are not followed
+//	kafka     all in-sync replicas of the partition have the record
+//	nats      a stream of JetStream has the message
 //
 // It does not know queues, nor when to try again: who calls it does.
 package courier
@@ -34,18 +36,31 @@ const SendTimeout = 8 * time.Second
 // The kinds of targets.
 const (
 	KindWebhook = "webhook"
+	KindKafka   = "kafka"
+	KindNATS    = "nats"
 )
 
 // Config declares a target.
 type Config struct {
 	// Name is what clients call it, in its ARN: 1 to 64 of a-z, 0-9 and "-".
 	Name string `toml:"name"`
-	// Kind is webhook.
+	// Kind is webhook, kafka or nats.
 	Kind string `toml:"kind"`
-	// Address is the URL of a webhook.
+	// Address is the URL of a webhook; the brokers of Kafka as HOST:PORT, or the
+	// servers of NATS as URLs, with commas in between.
 	Address string `toml:"address"`
-	// TokenFile holds what is sent to a webhook as a bearer token.
+	// Topic is the topic of Kafka, or the subject of NATS, which a stream must listen
+	// to.
+	Topic string `toml:"topic,omitempty"`
+	// TokenFile holds what is sent to a webhook as a bearer token, or to NATS.
 	TokenFile string `toml:"token-file,omitempty"`
+	// User and what PasswordFile holds are for Kafka and NATS. SASL is Kafka's
+	// mechanism: scram-sha-512 if empty, scram-sha-256 or plain.
+	User         string `toml:"user,omitempty"`
+	PasswordFile string `toml:"password-file,omitempty"`
+	SASL         string `toml:"sasl,omitempty"`
+	// TLS has Kafka and NATS reached by TLS; a CAFile does too.
+	TLS bool `toml:"tls,omitempty"`
 	// CAFile holds the certificates, in PEM, that a target's own must lead to; empty
 	// takes those of the system.
 	CAFile string `toml:"ca-file,omitempty"`
@@ -63,7 +78,7 @@ type Target interface {
 }
 
 var open = map[string]func(*Config) (Target, error){
-	KindWebhook: openWebhook,
+	KindWebhook: openWebhook, KindKafka: openKafka, KindNATS: openNATS,
 }
 
 // Open returns a target; it does not have to be there yet. Errors have kind Invalid.
@@ -73,7 +88,7 @@ func Open(c Config) (Target, error) {
 	if f := open[c.Kind]; err == nil && f != nil {
 		t, err = f(&c)
 	} else if err == nil {
-		err = fmt.Errorf("kind %q: want webhook", c.Kind)
+		err = fmt.Errorf("kind %q: want webhook, kafka or nats", c.Kind)
 	}
 	if err != nil {
 		return nil, ashlar.E("notify: target", c.Name, ashlar.Invalid, err)
