@@ -41,6 +41,10 @@ type call struct {
 	site    *site     // of a request under a website domain, nil otherwise
 	who     *iam.Identity
 
+	// user is by whose rate the request is counted, admitted that it is being served.
+	user     string
+	admitted bool
+
 	doc   *document // the body as a document, once it was read
 	known map[s3.Bucket]*access
 	// subjects are the objects that rights were judged by. The keys of a
@@ -144,6 +148,7 @@ func (c *call) identify() {
 // writeHead sends the status line. Every answer passes here once.
 func (c *call) writeHead(status int) {
 	c.status, c.wrote = status, true
+	c.chargeAnswer()
 	c.sessionHeaders()
 	c.extendWrite(time.Now())
 	c.w.WriteHeader(status)

@@ -75,6 +75,8 @@ type Config struct {
 	// takes. The gateways fetch the keys from there, and from nowhere else; an account
 	// accepts a provider by CreateOpenIDConnectProvider.
 	OIDCIssuers []string `toml:"oidc-issuers,omitempty"`
+	// Rates bound what each user and each bucket may ask of this gateway.
+	Rates *Rates `toml:"rates,omitempty"`
 	// LifecycleDay is how long the lifecycle worker takes a day to be: for test
 	// clusters. 24 hours, due at midnight, if zero.
 	LifecycleDay Duration `toml:"lifecycle-day"`
@@ -193,6 +195,9 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	if err := cfg.checkDomains(); err != nil {
 		return ashlar.E("s3gw: config", "website-domains", ashlar.Invalid, err)
 	}
+	if err := cfg.Rates.check(); err != nil {
+		return ashlar.E("s3gw: config", "rates", ashlar.Invalid, err)
+	}
 	for i := range cfg.Notify {
 		t := &cfg.Notify[i]
 		t.TokenFile, t.PasswordFile = secretPath(t.TokenFile), secretPath(t.PasswordFile)
@@ -220,7 +225,7 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 		Credentials: root, ObjectOwnership: cfg.ObjectOwnership, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
 		Metrics: prometheus.DefaultRegisterer, LifecycleDay: time.Duration(cfg.LifecycleDay), Keys: keys, PlainKeys: cfg.PlainCustomerKeys,
 		Answers: cfg.Answers, Capacity: place.Capacity, WebsiteDomains: cfg.WebsiteDomains,
-		Targets: cfg.Notify, QueueMax: cfg.NotifyQueueMax,
+		Targets: cfg.Notify, QueueMax: cfg.NotifyQueueMax, Rates: cfg.Rates,
 	})
 }
 

@@ -4,7 +4,9 @@
 //
 // A request goes one way and only this way:
 //
-//	limits    too many requests → 503 SlowDown; header block too large → 400
+//	limits    too many requests → 503 SlowDown; header block too large → 400.
+//	          A user's rate is judged when it is known who asks, a bucket's when
+//	          it is known that he may (rates.go)
 //	verify    sigv4 yields who sent it, or an error; a request that brings no
 //	          credentials at all is nobody's. The
 //	          signature of a POST form is in its fields (form.go): they are read,
@@ -128,6 +130,8 @@ type Options struct {
 	// Issuers are the identity providers whose tokens AssumeRoleWithWebIdentity may be
 	// given, by URL. An account must accept a provider too.
 	Issuers []string
+	// Rates bounds what users and buckets may ask for. Nil has no bounds.
+	Rates *Rates
 	// Metrics receives the gateway's collectors. Nil keeps them private.
 	Metrics prometheus.Registerer
 	// Keys seals the data keys of SSE-S3 and SSE-KMS, for Run. Nil has none.
@@ -160,8 +164,10 @@ type Server struct {
 	log       *slog.Logger
 	limits    Limits
 	linger    time.Duration
-	routes    routeTable
-	metrics   *metrics
+	// userRates and bucketRates are nil without bounds.
+	userRates, bucketRates *limiter
+	routes                 routeTable
+	metrics                *metrics
 
 	accounts  Accounts             // nil: every key is the root of its account
 	directory *directory.Directory // nil: there are no users
@@ -206,6 +212,9 @@ func New(o Options) *Server {
 		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, linger: lingerTime, routes: newRouteTable(routes), idSeed: rand.Uint64(),
 		accounts: accounts, directory: users, tokens: oidc.New(o.Issuers, o.Clock), ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW,
 		targets: o.Targets,
+	}
+	if o.Rates != nil {
+		s.userRates, s.bucketRates = newLimiter(o.Rates.User, o.Rates.Users), newLimiter(o.Rates.Bucket, o.Rates.Buckets)
 	}
 	if o.Capacity != nil {
 		s.capacity = &capacity{ask: o.Capacity, now: o.Clock}
@@ -330,6 +339,9 @@ func (c *call) run() (err error) {
 	if err = c.identifySender(); err != nil {
 		return err
 	}
+	if err = c.admitUser(); err != nil {
+		return err
+	}
 	if c.route, err = s.routes.find(c); err != nil {
 		return err
 	}
@@ -341,6 +353,9 @@ func (c *call) run() (err error) {
 	}
 	c.originate()
 	if err = c.authorize(); err != nil {
+		return err
+	}
+	if err = c.admitBucket(); err != nil {
 		return err
 	}
 	if c.body == nil { // a condition of a policy may have asked for a document
