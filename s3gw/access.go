@@ -35,6 +35,7 @@ type access struct {
 	unasked   bool   // the mode is the default that nobody chose
 	acl       s3.ACL
 	website   *s3.Website // nil: it is none
+	logging   *s3.Logging // nil: there is no access log
 }
 
 // lockedOut denies everything: it stands for a policy that cannot be read.
@@ -63,6 +64,9 @@ func newAccess(a store.Access) *access {
 	}
 	if doc := a.Setting(settingWebsite); doc != nil {
 		out.website, _ = s3.ParseWebsite(doc) // of what was judged when it was put
+	}
+	if doc := a.Setting(settingLogging); doc != nil {
+		out.logging, _ = s3.ParseLogging(doc)
 	}
 	return out
 }

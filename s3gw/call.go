@@ -60,9 +60,12 @@ type call struct {
 	status   int       // 0 until then
 	failed   *s3.Error // what the client was told
 	bytesOut int64
-	cors     []s3.Field // headers for a page of another origin
-	writeBy  time.Time  // the write deadline, if we set one
-	values   []string   // of response headers
+	// objectBytes is the size of the object that was read or written, if one was.
+	objectBytes int64
+	answered    time.Time  // the status line was written
+	cors        []s3.Field // headers for a page of another origin
+	writeBy     time.Time  // the write deadline, if we set one
+	values      []string   // of response headers
 }
 
 // parseTarget finds bucket and key in the host and the escaped path. Each is
@@ -147,10 +150,10 @@ func (c *call) identify() {
 
 // writeHead sends the status line. Every answer passes here once.
 func (c *call) writeHead(status int) {
-	c.status, c.wrote = status, true
+	c.status, c.wrote, c.answered = status, true, time.Now()
 	c.chargeAnswer()
 	c.sessionHeaders()
-	c.extendWrite(time.Now())
+	c.extendWrite(c.answered)
 	c.w.WriteHeader(status)
 }
 
@@ -297,6 +300,7 @@ func (c *call) finish() {
 	took := time.Since(c.started)
 	s.metrics.observe(op, code, took)
 	c.logLine(op, code, took)
+	s.accessLog.note(c)
 	if c.cut {
 		panic(http.ErrAbortHandler)
 	}

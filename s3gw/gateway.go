@@ -259,5 +259,9 @@ func Run(ctx context.Context, doors []Door, maps func() *topology.Map, registry 
 	work.Go(func() { backend.RunQueues(ctx, targets) })
 	defer work.Wait()
 	defer cancel()
-	return New(opt).Serve(ctx, doors...)
+	gateway := New(opt)
+	served, end := context.WithCancel(context.WithoutCancel(ctx))
+	work.Go(func() { gateway.RunAccessLog(served) })
+	defer end() // when the last request is in the log
+	return gateway.Serve(ctx, doors...)
 }

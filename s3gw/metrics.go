@@ -26,6 +26,7 @@ func storeMetrics(s *store.Store) (list []prometheus.Collector) {
 type metrics struct {
 	requests *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
+	unlogged prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) *metrics {
@@ -37,9 +38,12 @@ func newMetrics(r prometheus.Registerer) *metrics {
 			Name: "ashlar_s3_request_seconds", Help: "Time from the header to the end of the answer.",
 			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
 		}, []string{"operation"}),
+		unlogged: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "ashlar_access_log_lost_total", Help: "Records of access logs of buckets that were not delivered.",
+		}),
 	}
 	if r != nil {
-		r.MustRegister(m.requests, m.seconds)
+		r.MustRegister(m.requests, m.seconds, m.unlogged)
 	}
 	return m
 }

@@ -116,6 +116,7 @@ func getObject(c *call) error {
 // yields its bytes.
 func (c *call) answerObject(o *store.Object, open func(s3.Range) (io.ReadCloser, error)) error {
 	cond := s3.Conditions(c.r.Header, "")
+	c.objectBytes = int64(o.Bytes)
 	c.objectHeaders(o)
 	c.encryptionHeaders(o.Encryption)
 	c.expiryHeader(o)

@@ -141,6 +141,7 @@ var documents = map[string]string{
 	"PutBucketWebsite":           "<WebsiteConfiguration><IndexDocument><Suffix>index.html</Suffix></IndexDocument></WebsiteConfiguration>",
 	"PutBucketNotificationConfiguration": "<NotificationConfiguration><QueueConfiguration><Queue>arn:ashlar:sqs::hook:webhook</Queue>" +
 		"<Event>s3:ObjectCreated:*</Event></QueueConfiguration></NotificationConfiguration>",
+	"PutBucketLogging":   "<BucketLoggingStatus></BucketLoggingStatus>",
 	"PutObjectLegalHold": "<LegalHold><Status>OFF</Status></LegalHold>",
 }
 

@@ -178,6 +178,7 @@ type Server struct {
 	accesses  accessCache
 	capacity  *capacity // nil: it is not known
 	targets   []courier.Config
+	accessLog *accessLog
 
 	inflight atomic.Int64
 	idSeed   uint64
@@ -226,6 +227,7 @@ func New(o Options) *Server {
 		s.websites = append(s.websites, domain(d))
 	}
 	s.metrics = newMetrics(o.Metrics)
+	s.accessLog = newAccessLog(s)
 	return s
 }
 

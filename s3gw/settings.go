@@ -14,6 +14,7 @@ const (
 	settingCORS        = "cors"
 	settingPublicBlock = "public-access-block"
 	settingWebsite     = "website"
+	settingLogging     = "logging"
 )
 
 // getSetting answers with a configuration as it was put, or with the error that

@@ -81,6 +81,7 @@ func (c *call) storeBody(w *store.PutRequest, body store.Body) (store.Object, er
 	if err != nil {
 		return o, c.withKey(err)
 	}
+	c.objectBytes = int64(o.Bytes)
 	c.set("ETag", `"`+o.ETag+`"`)
 	c.writtenHeaders(&o)
 	c.checksumHeaders(o.Checksum)

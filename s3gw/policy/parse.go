@@ -318,6 +318,7 @@ func (p *principals) add(kind, name string, of Kind) bool {
 		p.accounts[name] = true
 		return len(name) == canonicalDigits && strings.Trim(name, "0123456789abcdef") == ""
 	case "Service":
+		p.arns[name] = true
 		host := strings.TrimSuffix(name, ".amazonaws.com")
 		return host != name && host != "" && strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789.-") == ""
 	case "Federated":

@@ -53,6 +53,7 @@ const (
 	InvalidRetentionPeriod
 	InvalidStorageClass
 	InvalidTag
+	InvalidTargetBucketForLogging
 	InvalidToken
 	InvalidURI
 	IncorrectNumberOfFilesInPostRequest
@@ -157,6 +158,7 @@ var codes = [...]codeInfo{
 	InvalidRequest:                          {"InvalidRequest", 400, "Invalid request."},
 	InvalidRetentionPeriod:                  {"InvalidRetentionPeriod", 400, "The retention period is not valid."},
 	InvalidStorageClass:                     {"InvalidStorageClass", 400, "The storage class is not valid."},
+	InvalidTargetBucketForLogging:           {"InvalidTargetBucketForLogging", 400, "The target bucket for logging does not exist, is not owned by you, or does not have the appropriate grants for the log-delivery group."},
 	InvalidTag:                              {"InvalidTag", 400, "A tag is not valid."},
 	InvalidToken:                            {"InvalidToken", 400, "The session token is malformed or not valid."},
 	InvalidURI:                              {"InvalidURI", 400, "Couldn't parse the specified URI."},
