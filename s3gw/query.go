@@ -133,6 +133,9 @@ func (c *call) runQuery() error {
 	if err = c.identifySender(); err != nil {
 		return err
 	}
+	if err = c.admitUser(); err != nil {
+		return err
+	}
 	q := c.api
 	if err = q.parse(form); err != nil {
 		return err

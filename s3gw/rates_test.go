@@ -72,6 +72,21 @@ func TestRequestsOfUsers(t *testing.T) {
 	}
 }
 
+// The requests of IAM and STS count too.
+func TestQueriesOfUsers(t *testing.T) {
+	w := startRated(t, Rates{User: Rate{RequestsPerSecond: 2}})
+	for i, limited := range []bool{false, false, false, true} {
+		resp, err := w.http.Post(w.url, "application/x-www-form-urlencoded", strings.NewReader("Action=GetCallerIdentity&Version=2011-06-15"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if (resp.StatusCode == 503) != limited || limited && resp.Header.Get("Retry-After") != "1" {
+			t.Errorf("query %d: %s %v", i, resp.Status, resp.Header)
+		}
+	}
+}
+
 func TestBytesOfBuckets(t *testing.T) {
 	w := startRated(t, Rates{Bucket: Rate{BytesPerSecond: 1000}, Buckets: map[string]Rate{"quiet": {}}})
 	want := func(method, target, body string, status int, retry string) {

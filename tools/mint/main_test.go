@@ -1,0 +1,79 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"ashlar/tools/acceptance"
+)
+
+// kept and free are names of either side of the rule.
+const kept, free, broken = "test_0", "test_2", "test_3"
+
+// TestRun runs a script as mint writes them: what is kept is neither run nor there, what
+// fails does not end the rest, and each result is counted.
+func TestRun(t *testing.T) {
+	if !acceptance.Keeps(kept) || acceptance.Keeps(free) || acceptance.Keeps(broken) {
+		t.Fatal("the names are on the wrong sides")
+	}
+	script := `#!/bin/bash
+function log() {
+	echo "{\"status\": \"$1\"}"
+}
+function ` + broken + `() {
+	log FAIL
+	exit 3
+}
+` + kept + `() {
+	touch was-run
+}
+function ` + free + `() {
+	[ "$SERVER_ENDPOINT" = 127.0.0.1:1 ] && [ -s "$MINT_DATA_DIR/datafile-1-b" ] && [ ! -e touched ]
+}
+main() {
+	` + kept + ` &&
+	` + broken + ` &&
+		# a comment
+		` + free + ` &&
+		` + broken + `
+	if [ "$ENABLE_HTTPS" = 1 ]; then
+		` + kept + `
+	fi
+	if [ "$ENABLE_HTTPS" = 1 ]; then
+		` + free + `
+	fi
+	return $?
+}
+main
+`
+	dir := t.TempDir()
+	path := filepath.Join(dir, "test.sh")
+	if err := os.WriteFile(path, []byte(script), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, tests, err := rewrite([]byte(script))
+	if err != nil || tests != 4 || bytes.Contains(out, []byte(kept)) || bytes.Contains(out, []byte("was-run")) {
+		t.Fatalf("%d tests, %v:\n%s", tests, err, out)
+	}
+	t.Setenv("TMPDIR", dir)
+	c := config{script: path, endpoint: "127.0.0.1:1", accessKey: "k", secretKey: "s", failures: true, timeout: 1 << 36}
+	var report bytes.Buffer
+	if err := c.run(&report); err != nil {
+		t.Fatal(err)
+	}
+	if got := report.String(); !strings.Contains(got, "1 passed, 2 failed of 4\n1 were not run\n") || !strings.Contains(got, `FAILED `+broken+`: {"status": "FAIL"}`) {
+		t.Error(got)
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "ashlar-mint-*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+	if err := os.WriteFile(path, []byte("echo nothing\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.run(&report); err == nil {
+		t.Error("a script without tests is taken")
+	}
+}
