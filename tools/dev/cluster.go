@@ -270,7 +270,7 @@ func (c *Cluster) serve(run context.Context) {
 		if err := s3gw.Run(run, c.doors, c.place.Map, c.registry, s3gw.Options{
 			Credentials: accounts, ObjectOwnership: c.cfg.ObjectOwnership, Answers: c.cfg.Answers,
 			HostID: "dev", Log: c.log, Keys: c.keys, LifecycleDay: c.cfg.LifecycleDay, Capacity: c.place.Capacity,
-			WebsiteDomains: []string{websiteDomain},
+			WebsiteDomains: []string{websiteDomain}, Targets: c.cfg.targets(),
 		}); err != nil {
 			c.log.Error("gateway", "cause", err)
 		}

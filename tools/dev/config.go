@@ -33,6 +33,8 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/s3gw/notify"
+	"ashlar/s3gw/notify/courier"
 	"ashlar/tools/network"
 )
 
@@ -85,6 +87,21 @@ type Config struct {
 	ObjectOwnership string
 	// Answers is aws or rgw, as in gateway.toml; empty is aws.
 	Answers string
+	// Webhook is the URL of a target of notifications, WebhookARN; empty: there is none.
+	Webhook string
+}
+
+// WebhookARN is how clients name the target at Config.Webhook.
+var WebhookARN = notify.ARN(webhookName, courier.KindWebhook)
+
+const webhookName = "dev"
+
+// targets declares what Webhook says.
+func (c *Config) targets() []courier.Config {
+	if c.Webhook == "" {
+		return nil
+	}
+	return []courier.Config{{Name: webhookName, Kind: courier.KindWebhook, Address: c.Webhook}}
 }
 
 // Bounds of a dev cluster: it is for one machine.
