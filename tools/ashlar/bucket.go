@@ -29,10 +29,9 @@ func (e *endpointFlags) add(cmd *cobra.Command) {
 }
 
 func (e *endpointFlags) client() (*s3.Client, error) {
-	access := cmp.Or(e.accessKey, os.Getenv("ASHLAR_ACCESS_KEY"), os.Getenv("AWS_ACCESS_KEY_ID"))
-	secret := cmp.Or(e.secretKey, os.Getenv("ASHLAR_SECRET_KEY"), os.Getenv("AWS_SECRET_ACCESS_KEY"))
-	if access == "" || secret == "" {
-		return nil, withCode(exitUsage, fmt.Errorf("no keys: set ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY, or --access-key and --secret-key"))
+	access, secret, err := e.keys()
+	if err != nil {
+		return nil, err
 	}
 	return s3.NewClient(e.url, access, secret, e.region, bucketTimeout)
 }
