@@ -53,7 +53,7 @@ type Config struct {
 	// BufferBytes bounds the memory of bodies on their way. 0 means BufferBytesDefault.
 	BufferBytes int64 `toml:"buffer-bytes"`
 	// MetadataCache bounds the memory in which blocks of the metadata are kept; what is
-	// being written takes up to as much again, at most 128 MiB. 0 means MetadataCacheDefault.
+	// being written takes up to twice as much again, at most 256 MiB. 0 means MetadataCacheDefault.
 	MetadataCache int64 `toml:"metadata-cache-bytes"`
 	// TrashGrace is how long the pieces of a deleted object are kept. 0 means TrashGraceDefault.
 	TrashGrace duration `toml:"trash-grace"`

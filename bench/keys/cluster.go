@@ -33,6 +33,9 @@ type cluster struct {
 	SecretKey string `json:"secret_key"`
 }
 
+// metadataCache is for 10,000,000 keys on a host of some 8 GiB.
+const metadataCache = "512MiB"
+
 // goneMax bounds the wait for processes that were killed.
 const goneMax = 30 * time.Second
 
@@ -41,7 +44,8 @@ const goneMax = 30 * time.Second
 func start(ctx context.Context, o *Options) (*cluster, error) {
 	o.Progress("starting the cluster")
 	c := &cluster{dir: filepath.Join(o.Dir, "cluster"), ended: make(chan struct{}), errors: &bytes.Buffer{}}
-	args := []string{"dev", "--json", "--dir", c.dir, "--s3", "127.0.0.1:0", "--admin", "127.0.0.1:0"}
+	args := []string{"dev", "--json", "--dir", c.dir, "--s3", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+		"--metadata-cache", metadataCache}
 	if _, err := os.Stat(c.dir); err != nil {
 		args = append(args, "--zones", "3", "--hosts", "1", "--disks", "2", "--members", "1", "--disk-size", "1GiB")
 	}

@@ -80,6 +80,7 @@ ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY; a new cluster makes its own otherwise.`
 	f.IntVar(&cfg.Disks, "disks", cfg.Disks, "disks per host")
 	f.IntVar(&cfg.Members, "members", cfg.Members, "members of the placement quorum: 1, 3, 5 or 7")
 	f.IntVar(&cfg.Gateways, "gateways", 2, "gateways; only with --processes")
+	f.Var(sizeFlag{&cfg.MetadataCache}, "metadata-cache", "what each host keeps of its metadata in memory, for example 1GiB")
 	f.Var(sizeFlag{&cfg.DiskBytes}, "disk-size", "size of each disk that is a file, for example 4GiB")
 	f.StringSliceVar(&cfg.Devices, "devices", nil, "devices to use instead of files, zones × hosts × disks of them")
 	f.DurationVar(&cfg.ScrubPeriod, "scrub-period", 0, "time in which every byte of a disk is verified, for example 1m (default 336h)")

@@ -482,7 +482,7 @@ func prepareDisks(cfg *Config, spec hostSpec) error {
 func hostConfig(cfg *Config, spec hostSpec, members []string, bytes, rpc string) daemon.Config {
 	h := daemon.Config{
 		Name: spec.Name, Zone: spec.Zone, Rack: spec.Name, Dir: filepath.Join(cfg.hostDir(spec.Name), "state"),
-		Listen: bytes, ListenRPC: rpc, Placement: members, BufferBytes: hostBufferBytes, MetadataCache: hostCacheBytes,
+		Listen: bytes, ListenRPC: rpc, Placement: members, BufferBytes: hostBufferBytes, MetadataCache: cfg.MetadataCache,
 		ClaimBlank: true, FaultDir: cfg.faultDir(),
 	}
 	if cfg.TrashGrace > 0 {
@@ -509,6 +509,3 @@ func hostConfig(cfg *Config, spec hostSpec, members []string, bytes, rpc string)
 
 // hostBufferBytes bounds the bodies on their way in one host of a dev cluster.
 const hostBufferBytes = 256 * ashlar.MiB
-
-// hostCacheBytes is what one host of a dev cluster remembers of its metadata.
-const hostCacheBytes = 64 * ashlar.MiB

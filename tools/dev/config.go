@@ -51,6 +51,8 @@ type Config struct {
 	Gateways int
 	// DiskBytes is the size of each file that stands for a disk.
 	DiskBytes int64
+	// MetadataCache bounds what each host remembers of its metadata, in bytes.
+	MetadataCache int64
 	// Devices, if given, are used instead of files: Zones × Hosts × Disks of
 	// them, in the order of the hosts.
 	Devices []string
@@ -118,7 +120,7 @@ func Defaults() Config {
 	return Config{
 		Dir: "ashlar-dev", Profile: ashlar.Code{K: 4, M: 2},
 		Zones: 3, Hosts: 2, Disks: 4, Members: 5, Gateways: 1,
-		DiskBytes: 4 * ashlar.GiB, S3: "127.0.0.1:9000", Admin: "127.0.0.1:9001",
+		DiskBytes: 4 * ashlar.GiB, MetadataCache: 64 * ashlar.MiB, S3: "127.0.0.1:9000", Admin: "127.0.0.1:9001",
 	}
 }
 

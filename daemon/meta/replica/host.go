@@ -31,8 +31,13 @@ const (
 	defaultCacheBytes = 32 * ashlar.MiB
 	// memTableBytesMax bounds one of Pebble's memtables, of which up to
 	// memTables exist.
-	memTableBytesMax = 32 * ashlar.MiB
+	memTableBytesMax = 64 * ashlar.MiB
 	memTables        = 4
+	// baseLevelBytes is the size up to which Pebble keeps one level below its newest
+	// files. A listing with a delimiter is all seeks, and a seek pays for each level.
+	baseLevelBytes = 2 * ashlar.GiB
+	// newestMax is how many overlapping newest files are left alone.
+	newestMax = 2
 	// proposingBytesMax bounds the transactions under way on this host; more are
 	// refused as Busy.
 	proposingBytesMax = 256 * ashlar.MiB
@@ -57,7 +62,7 @@ type Config struct {
 	// starts after 10 to 20 without a beat. Zero means 100 ms.
 	Tick time.Duration
 	// CacheBytes bounds Pebble's block cache; its memtables take at most twice as
-	// much again, up to 128 MiB. Zero means 32 MiB.
+	// much again, up to 256 MiB. Zero means 32 MiB.
 	CacheBytes int64
 
 	// For tests.
@@ -161,8 +166,9 @@ func (h *Host) openPebble() error {
 	h.cache = pebble.NewCache(h.cfg.CacheBytes + memTables*memTable)
 	opts := &pebble.Options{
 		Cache: h.cache, FS: h.cfg.fs, MemTableSize: uint64(memTable),
-		MemTableStopWritesThreshold: memTables, FormatMajorVersion: pebble.FormatNewest,
-		Logger: pebbleLog{h.log},
+		MemTableStopWritesThreshold: memTables, LBaseMaxBytes: baseLevelBytes, L0CompactionThreshold: newestMax,
+		FormatMajorVersion: pebble.FormatNewest,
+		Logger:             pebbleLog{h.log},
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
