@@ -29,6 +29,7 @@ func (s *suite) checkRclone() {
 	}
 	s.rcloneExample(bucket + "/example")
 	s.rcloneSync(bucket + "/tree")
+	s.rcloneVersions(remote + s.bucket("v"))
 	_, err = s.rcloneRun("purge", bucket)
 	s.check("purge", err)
 	out, err := s.rcloneRun("lsf", remote)
@@ -112,6 +113,70 @@ func (s *suite) rcloneExample(folder string) {
 		}
 	}
 	s.check("delete", err)
+}
+
+// rcloneVersions overwrites and deletes a file of a bucket with versions, reads the
+// old ones back, and removes them.
+func (s *suite) rcloneVersions(bucket string) {
+	defer s.undisturbed().rcloneRun("purge", bucket)
+	listed := func(arguments ...string) ([]string, error) {
+		out, err := s.rcloneRun(append([]string{"lsf", bucket}, arguments...)...)
+		return strings.Fields(out), err
+	}
+	_, err := s.rcloneRun("mkdir", bucket)
+	if err == nil {
+		_, err = s.rcloneRun("backend", "versioning", bucket, "Enabled")
+	}
+	s.check("backend versioning", err)
+	if err != nil {
+		return
+	}
+	source := filepath.Join(s.dir, "versions.txt")
+	for _, text := range []string{"first", "second"} {
+		if err == nil {
+			err = os.WriteFile(source, []byte(text), 0o644)
+		}
+		if err == nil {
+			_, err = s.rcloneRun("copyto", "--ignore-times", source, bucket+"/note.txt")
+		}
+	}
+	var names []string
+	if err == nil {
+		names, err = listed("--s3-versions")
+	}
+	old := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "note.txt" })
+	if err == nil && (len(names) != 2 || len(old) != 1 || !strings.HasPrefix(old[0], "note-v")) {
+		err = fmt.Errorf("listed: %q", names)
+	}
+	s.check("lsf --s3-versions", err)
+	if err != nil {
+		return
+	}
+	out, err := s.rcloneRun("cat", "--s3-versions", bucket+"/"+old[0])
+	if err == nil && out != "first" {
+		err = fmt.Errorf("it holds %q", out)
+	}
+	s.check("cat of an old version", err)
+	if _, err = s.rcloneRun("deletefile", bucket+"/note.txt"); err == nil {
+		names, err = listed()
+	}
+	if err == nil && len(names) > 0 {
+		err = fmt.Errorf("still listed: %q", names)
+	}
+	if err == nil {
+		names, err = listed("--s3-versions")
+	}
+	if err == nil && len(names) != 2 {
+		err = fmt.Errorf("of two versions are listed: %q", names)
+	}
+	s.check("deletefile leaves the versions", err)
+	if _, err = s.rcloneRun("backend", "cleanup-hidden", bucket); err == nil {
+		names, err = listed("--s3-versions")
+	}
+	if err == nil && len(names) > 0 {
+		err = fmt.Errorf("still listed: %q", names)
+	}
+	s.check("backend cleanup-hidden", err)
 }
 
 // rcloneSync synchronises the tree both ways; a second time nothing moves.
