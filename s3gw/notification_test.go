@@ -159,7 +159,13 @@ func TestWebhookIsTold(t *testing.T) {
 	h.away = false
 	h.mu.Unlock()
 	until("the event", func() bool { _, records := h.state(); return len(records) > 0 })
+	form := testForm{bucket: "bucket", file: "x", conditions: anyForm, fields: [][2]string{{"key", "up/form"}}}
+	form.send(t, g).want(t, 204, "")
+	until("the event of a form", func() bool { _, records := h.state(); return len(records) > 1 })
 	_, records := h.state()
+	if name := records[1]["eventName"]; name != "ObjectCreated:Post" {
+		t.Error(name)
+	}
 	r := records[0]
 	object := r["s3"].(map[string]any)["object"].(map[string]any)
 	if len(object["sequencer"].(string)) != 16 || h.headers[0].Get("Authorization") != "Bearer s3cr3t" || h.headers[0].Get("X-Ashlar-Event-Id") == "" {

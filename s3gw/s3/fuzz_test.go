@@ -131,6 +131,24 @@ var readers = map[string]func(doc []byte) (read any, written []byte, err error){
 		kept, err := CheckWebsite(doc)
 		return site, kept, err
 	},
+	"notification": func(doc []byte) (any, []byte, error) {
+		c, err := ParseNotification(doc)
+		if err != nil || c == nil {
+			return c, nil, err
+		}
+		w := Writer{}
+		w.Notification(c)
+		for i := range c.Rules {
+			c.Rules[i].ID = "" // one that the client leaves out is drawn by lot
+		}
+		return c, w.B, nil
+	},
+	"logging": func(doc []byte) (any, []byte, error) {
+		l, err := ParseLogging(doc)
+		w := Writer{}
+		w.Logging(l)
+		return l, w.B, err
+	},
 }
 
 // FuzzDocuments reads any document as each of those that clients send: it is refused as S3
@@ -157,6 +175,8 @@ func FuzzDocuments(f *testing.F) {
 		`<AccessControlPolicy xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"><Owner><ID>owner</ID></Owner><AccessControlList><Grant><Grantee xsi:type="CanonicalUser"><ID>owner</ID></Grantee><Permission>READ</Permission></Grant>` +
 			`<Grant><Grantee xsi:type="Group"><URI>http://acs.amazonaws.com/groups/global/AllUsers</URI></Grantee><Permission>READ</Permission></Grant></AccessControlList></AccessControlPolicy>`,
 		"<WebsiteConfiguration><IndexDocument><Suffix>i</Suffix></IndexDocument><RoutingRules><RoutingRule><Condition><KeyPrefixEquals>a</KeyPrefixEquals></Condition><Redirect><HostName>h</HostName></Redirect></RoutingRule></RoutingRules></WebsiteConfiguration>",
+		"<NotificationConfiguration><QueueConfiguration><Id>1</Id><Queue>arn:ashlar:sqs::lake:webhook</Queue><Event>s3:ObjectCreated:*</Event><Filter><S3Key><FilterRule><Name>Prefix</Name><Value>a</Value></FilterRule></S3Key></Filter></QueueConfiguration></NotificationConfiguration>",
+		"<BucketLoggingStatus><LoggingEnabled><TargetBucket>b</TargetBucket><TargetPrefix>p</TargetPrefix><TargetObjectKeyFormat><PartitionedPrefix><PartitionDateSource>EventTime</PartitionDateSource></PartitionedPrefix></TargetObjectKeyFormat></LoggingEnabled></BucketLoggingStatus>",
 		`<!DOCTYPE x [<!ENTITY e "v">]><Delete><Object><Key>&e;</Key></Object></Delete>`, "<a/><b/>", strings.Repeat("<a>", 40), "\uFEFF<Delete/>",
 	} {
 		f.Add([]byte(doc))

@@ -1,8 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -182,6 +186,9 @@ func (s *Store) queueFull(ctx context.Context, shard ashlar.ShardID, target stri
 	if s.queues.looks == nil || len(s.queues.looks) >= cacheMax {
 		s.queues.looks = map[shardQueue]look{}
 	}
+	if seen.full && !s.queues.looks[at].full {
+		s.log.Error("store: a queue of events is full: what happens is not told until there is room, but counted", "target", target, "shard", shard)
+	}
 	s.queues.looks[at] = seen
 	return seen.full, nil
 }
@@ -208,6 +215,82 @@ func (s *Store) readQueueCounts(ctx context.Context, shard ashlar.ShardID, targe
 		}
 	}
 	return n, nil
+}
+
+// Queue is what waits for a target.
+type Queue struct {
+	Target string
+	// Pending events wait, Lost ones were not kept, ever.
+	Pending, Lost int64
+	// Oldest is when the oldest one happened, of up to 10,000 on each shard; zero: none
+	// waits.
+	Oldest time.Time
+}
+
+// Queues returns the queues of all targets that ever had an event, by name.
+func (s *Store) Queues(ctx context.Context) ([]Queue, error) {
+	m, err := s.formed()
+	if err != nil {
+		return nil, fail("queues", "", err)
+	}
+	queues := map[string]*Queue{}
+	for shard := range m.Shards {
+		if err := s.shardQueues(ctx, ashlar.ShardID(shard), queues); err != nil {
+			return nil, fail("queues", "", err)
+		}
+	}
+	var list []Queue
+	for _, name := range slices.Sorted(maps.Keys(queues)) {
+		list = append(list, *queues[name])
+	}
+	return list, nil
+}
+
+// shardQueues adds what a shard has.
+func (s *Store) shardQueues(ctx context.Context, shard ashlar.ShardID, queues map[string]*Queue) error {
+	page, err := s.scan(ctx, shard, meta.ScanRequest{Start: []byte{row.KindQueued}, End: []byte{row.KindQueued + 1}})
+	if err != nil {
+		return err
+	}
+	for i := range page.Rows {
+		name, which, ok := bytes.Cut(page.Rows[i].Key[1:], []byte{0})
+		n, err := counter(&page.Rows[i])
+		if err != nil || !ok || len(which) != 1 {
+			return errors.Join(err, ashlar.E("store: queue", hex.EncodeToString(page.Rows[i].Key), ashlar.Corrupt, nil))
+		}
+		q := queues[string(name)]
+		if q == nil {
+			q = &Queue{Target: string(name)}
+			queues[q.Target] = q
+		}
+		switch which[0] {
+		case row.CountLost:
+			q.Lost += n
+		case row.CountEvents:
+			q.Pending += n
+			if n > 0 {
+				if err := s.oldest(ctx, shard, q); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// oldest looks for the oldest event of a queue of a shard.
+func (s *Store) oldest(ctx context.Context, shard ashlar.ShardID, q *Queue) error {
+	prefix := row.Queue(q.Target)
+	page, err := s.scan(ctx, shard, meta.ScanRequest{Start: prefix, End: row.Successor(prefix), KeysOnly: true})
+	if err != nil {
+		return err
+	}
+	for i := range page.Rows {
+		if at, ok := row.ParseEvent(page.Rows[i].Key); ok && (q.Oldest.IsZero() || at.ID.Time().Before(q.Oldest)) {
+			q.Oldest = at.ID.Time()
+		}
+	}
+	return nil
 }
 
 // woken tells the senders of this Store that there are new events on a shard.

@@ -296,13 +296,17 @@ func TestEventsBeyondTheBound(t *testing.T) {
 	_, _, err = pour(r.ctx, r.Store, &ear{}) // to look once more
 	want(t, err, nil)
 	kept := len(e.heard)
+	if list, err := r.Queues(r.ctx); err != nil || len(list) != 1 || list[0] != (Queue{Target: "ear", Lost: int64(writes - kept)}) {
+		t.Errorf("%+v, %v", list, err)
+	}
 	if st := r.QueueStats("ear"); kept != 4*testShards || st.Lost != int64(writes-kept) || st.Pending != 0 {
 		t.Errorf("%d kept, %+v", kept, st)
 	}
 	r.clock.advance(queueLook)
 	r.put(t, "b", "again", "x")
-	if n := r.census(t)[row.KindEvent]; n != 1 {
-		t.Errorf("%d events after there was room", n)
+	list, err := r.Queues(r.ctx)
+	if age := r.clock.Now().Sub(list[0].Oldest); err != nil || list[0].Pending != 1 || age < 0 || age > time.Second {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
 

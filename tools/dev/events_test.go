@@ -18,6 +18,7 @@ import (
 
 	"ashlar"
 	"ashlar/tools/dev/devtest"
+	"ashlar/tools/operate"
 )
 
 // listener is a webhook that counts what it is told, and is away at times.
@@ -119,6 +120,7 @@ func TestEventsSurviveKills(t *testing.T) {
 	close(stop)
 	clients.Wait()
 	l.away.Store(false)
+	quiet := time.Now()
 	devtest.Eventually(t, healBound, func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -133,12 +135,25 @@ func TestEventsSurviveKills(t *testing.T) {
 		}
 		return nil
 	})
+	told := time.Since(quiet)
+	devtest.Eventually(t, healBound, func() error { // the last rows go after the last messages
+		b, err := p.Ask(t.Context(), operate.NotifyStatus, nil)
+		var status operate.Notifications
+		if err == nil {
+			err = json.Unmarshal(b, &status)
+		}
+		if err == nil && (len(status.Targets) != 1 || status.Targets[0].Target != webhookName || status.Targets[0].Pending != 0 || status.Targets[0].Lost != 0) {
+			err = fmt.Errorf("the queues say %s", b)
+		}
+		return err
+	})
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	messages := 0
 	for _, n := range l.told {
 		messages += n
 	}
+	t.Logf("told after %v, queues empty after %v", told.Round(time.Second), time.Since(quiet).Round(time.Second))
 	t.Logf("%d changes acknowledged, %d requests failed, %d gateways killed; %d events in %d messages", len(acknowledged), failed, kills, len(l.told), messages)
 	if !enough() {
 		t.Error("nothing was tested")

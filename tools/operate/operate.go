@@ -1,6 +1,6 @@
 // Package operate is what an operator asks of the metadata of a running cluster
 // beyond its health: what garbage there is, why space is held, what a bucket may
-// hold.
+// hold, which events wait for whom.
 //
 // The questions are answered from the rows and the disks, through the clients
 // that gateways use. Do runs one by its name and returns JSON, so that the
@@ -38,6 +38,7 @@ const (
 	GarbageExplain = "gc explain" // WHAT
 	GarbageRelease = "gc release"
 	BucketQuota    = "bucket quota" // BUCKET, or QuotaArgs
+	NotifyStatus   = "notify status"
 )
 
 const (
@@ -60,6 +61,8 @@ func Do(ctx context.Context, c *Cluster, question string, args []string) ([]byte
 		answer, err = c.explain(ctx, args[0])
 	case question == BucketQuota && (len(args) == 1 || len(args) == 3):
 		answer, err = c.quota(ctx, args)
+	case question == NotifyStatus:
+		answer, err = c.notifications(ctx)
 	case question == GarbageRelease:
 		answer, err = c.release(ctx)
 	default:

@@ -87,6 +87,9 @@ func (v VersionID) Above(old []byte) VersionID {
 	return v
 }
 
+// Time is about when the id was made.
+func (v VersionID) Time() time.Time { return time.Unix(0, int64(binary.BigEndian.Uint64(v[:8]))).UTC() }
+
 func (v VersionID) String() string { return hex.EncodeToString(v[:]) }
 
 // ParseVersionID reads what String prints.
