@@ -24,6 +24,7 @@ import (
 	"ashlar/placement/topology"
 	"ashlar/s3gw/iam"
 	"ashlar/s3gw/iam/directory"
+	"ashlar/s3gw/s3"
 	"ashlar/s3gw/store"
 )
 
@@ -418,4 +419,26 @@ func TestUsersInEveryForm(t *testing.T) {
 			t.Errorf("form, %s: %d %s", name, a.status, a.body)
 		}
 	}
+}
+
+// FuzzQueryForm reads any form: it names an action and only parameters that the action
+// takes, or is refused in the words of IAM.
+func FuzzQueryForm(f *testing.F) {
+	for _, s := range []string{"Action=CreateUser&UserName=a&Version=2010-05-08", "Action=AssumeRole&RoleArn=x&RoleSessionName=y&PolicyArns.member.1.arn=z", "Action=", "a=%zz", "Action=CreateUser&UserName=a;b=c", "&&="} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, form string) {
+		q := &query{}
+		if err := q.parse([]byte(form)); err != nil {
+			if code := s3.Classify(err).Code; code != s3.ValidationError && code != s3.InvalidAction {
+				t.Fatal(err)
+			}
+			return
+		}
+		for name := range q.values {
+			if base, _, _ := strings.Cut(name, "."); !strings.Contains(q.action.params, base) {
+				t.Fatalf("%s takes %q", q.action.name, name)
+			}
+		}
+	})
 }
