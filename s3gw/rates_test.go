@@ -2,6 +2,7 @@ package s3gw
 
 import (
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +128,30 @@ func TestBytesOfUsers(t *testing.T) {
 	}
 	if status, _ := w.ask(t, "AKIDREADER", "GET", "/bucket/k", ""); status != 200 {
 		t.Errorf("another user: %d", status)
+	}
+}
+
+// The readers of a website share its bucket's rate, and nobody's.
+func TestRatesOfWebsites(t *testing.T) {
+	for name, r := range map[string]Rates{
+		"bucket": {Buckets: map[string]Rate{"bucket": {RequestsPerSecond: 1}}}, "nobody": {Users: map[string]Rate{anonymousUser: {RequestsPerSecond: 1}}},
+	} {
+		now := time.Now()
+		g := startReal(t, "bucket", func(o *Options) {
+			o.Rates, o.Clock, o.WebsiteDomains = &r, func() time.Time { return now }, []string{"web.test"}
+		})
+		g.do(t, testCall{method: "PUT", target: "/bucket?website", body: documents["PutBucketWebsite"]}).want(t, 200, "")
+		now = now.Add(10 * time.Second)
+		for i, limited := range []bool{false, false, true} {
+			req, err := http.NewRequest("GET", g.url+"/", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Host = "bucket.web.test"
+			if w := g.serve(req); (w.Code == 503) != limited {
+				t.Errorf("%s, page %d: %d %s", name, i, w.Code, w.Body)
+			}
+		}
 	}
 }
 

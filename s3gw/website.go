@@ -51,6 +51,9 @@ func (c *call) serveWebsite(bucket string) (err error) {
 	if err = c.identifySender(); err != nil {
 		return err
 	}
+	if err = c.admitUser(); err != nil {
+		return err
+	}
 	c.allowOrigin()
 	if err = c.openSession(); err != nil {
 		return err
@@ -61,6 +64,9 @@ func (c *call) serveWebsite(bucket string) (err error) {
 	}
 	if a.website == nil {
 		return s3.E(s3.NoSuchWebsiteConfiguration, "").With("BucketName", string(c.bucket))
+	}
+	if err = c.admitBucket(); err != nil {
+		return err
 	}
 	c.site.Website = a.website
 	if all := a.website.All; all != nil {
