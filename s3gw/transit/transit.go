@@ -272,7 +272,8 @@ func (v *Vault) once(ctx context.Context, what, name string, body []byte) (a ans
 		return got.Data, false, nil
 	}
 	again = resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests
-	return a, again, v.judge(what, name, resp.StatusCode, strings.Join(got.Errors, "; "))
+	text = []byte(strings.Join(strings.Fields(strings.Join(got.Errors, "; ")), " ")) // it writes lists of lines
+	return a, again, v.judge(what, name, resp.StatusCode, string(text))
 }
 
 // judge finds out what an answer other than 200 means.

@@ -54,7 +54,7 @@ func (e *Engine) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.Header.Get("X-Vault-Token") != e.Token || r.Header.Get("X-Vault-Namespace") != e.Namespace {
-		refuse(403, "permission denied")
+		refuse(403, "1 error occurred:\n\t* permission denied\n\n")
 		return
 	}
 	what, name, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v1/"+e.Mount+"/"), "/")
