@@ -48,8 +48,9 @@ type Config struct {
 	// WebsiteDomains are the names under which bucket.name is the bucket's website.
 	WebsiteDomains []string `toml:"website-domains,omitempty"`
 	// RootAccessKey and the secret in RootSecretFile are the bootstrap
-	// credentials. A file of secrets that is named credential:NAME is the one that the
-	// service manager opened for us under that name. Without them ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY are taken.
+	// credentials. Without them ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY are taken. A file
+	// of secrets, here and below, that is named credential:NAME is the one that the
+	// service manager opened for us under that name.
 	RootAccessKey  string `toml:"root-access-key"`
 	RootSecretFile string `toml:"root-secret-file"`
 	// KeyringFile holds the keys of SSE-S3 and SSE-KMS; see ashlar/s3gw/keyring.
@@ -221,17 +222,25 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	}
 	log.Info("gateway listens", "addr", strings.Join(names, " "))
 	defer notify.Service(log, "serving S3 on "+strings.Join(names, " and "), func() bool { return accepts(doors) })()
-	return Run(ctx, doors, place.Map, registry, Options{
-		Credentials: root, ObjectOwnership: cfg.ObjectOwnership, Region: cfg.Region, Domains: cfg.Domains, HostID: cfg.Name, Log: log,
-		Metrics: prometheus.DefaultRegisterer, LifecycleDay: time.Duration(cfg.LifecycleDay), Keys: keys, PlainKeys: cfg.PlainCustomerKeys,
-		Answers: cfg.Answers, Capacity: place.Capacity, WebsiteDomains: cfg.WebsiteDomains,
-		Targets: cfg.Notify, QueueMax: cfg.NotifyQueueMax, Rates: cfg.Rates,
-	})
+	opt := cfg.options()
+	opt.Credentials, opt.Keys, opt.Log = root, keys, log
+	opt.Metrics, opt.Capacity = prometheus.DefaultRegisterer, place.Capacity
+	return Run(ctx, doors, place.Map, registry, opt)
+}
+
+// options are those that are taken from the configuration as they stand there.
+func (c *Config) options() Options {
+	return Options{
+		ObjectOwnership: c.ObjectOwnership, Region: c.Region, Domains: c.Domains, WebsiteDomains: c.WebsiteDomains, HostID: c.Name,
+		LifecycleDay: time.Duration(c.LifecycleDay), PlainKeys: c.PlainCustomerKeys, Answers: c.Answers,
+		Targets: c.Notify, QueueMax: c.NotifyQueueMax, Issuers: c.OIDCIssuers, Rates: c.Rates,
+	}
 }
 
 // Run serves S3 on the doors, which it owns, over the hosts of a cluster until
-// ctx ends, and takes its share of the lifecycle's work and of sending events. It sets opt.Backend, and gives
-// the accounts of opt.Credentials the users that the metadata have.
+// ctx ends, and takes its share of the lifecycle's work and of sending events. It
+// sets opt.Backend, and gives the accounts of opt.Credentials the users that the
+// metadata have.
 func Run(ctx context.Context, doors []Door, maps func() *topology.Map, registry *hosts.Hosts, opt Options) error {
 	rows := hosts.NewMeta(maps, registry.Shards)
 	backend := store.New(rows, hosts.NewStripes(maps, registry.Stripes, ""), maps,
