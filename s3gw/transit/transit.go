@@ -19,14 +19,11 @@ package transit
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/netip"
 	"net/url"
 	"os"
 	"slices"
@@ -36,6 +33,7 @@ import (
 	"ashlar"
 	"ashlar/s3gw/sse"
 	"ashlar/s3gw/store"
+	"ashlar/s3gw/trust"
 )
 
 // Config is [vault] of gateway.toml.
@@ -83,7 +81,7 @@ func New(cfg Config) (*Vault, error) {
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
 		return nil, ashlar.E(op, "address", ashlar.Invalid, errors.New("want a URL such as https://vault.example:8200"))
-	case u.Scheme == "http" && !loopback(u.Hostname()):
+	case !trust.Private(u):
 		return nil, ashlar.E(op, "address", ashlar.Invalid, errors.New("the token and data keys may not travel in the clear: use https"))
 	case cfg.TokenFile == "":
 		return nil, ashlar.E(op, "token-file", ashlar.Invalid, errors.New("name the file that holds the token"))
@@ -95,16 +93,9 @@ func New(cfg Config) (*Vault, error) {
 			return nil, ashlar.E(op, name, ashlar.Invalid, errors.New("a key's name has letters, digits, - _ and . only"))
 		}
 	}
-	roots := &tls.Config{MinVersion: tls.VersionTLS12}
-	if cfg.CAFile != "" {
-		pem, err := os.ReadFile(cfg.CAFile)
-		if err != nil {
-			return nil, ashlar.E(op, "ca-file", ashlar.Invalid, err)
-		}
-		roots.RootCAs = x509.NewCertPool()
-		if !roots.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, ashlar.E(op, "ca-file", ashlar.Invalid, fmt.Errorf("%s holds no PEM certificate", cfg.CAFile))
-		}
+	roots, err := trust.TLS(cfg.CAFile)
+	if err != nil {
+		return nil, ashlar.E(op, "ca-file", ashlar.Invalid, err)
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig, transport.MaxIdleConnsPerHost = roots, 16
@@ -120,11 +111,6 @@ func sameScheme(r *http.Request, via []*http.Request) error {
 		return http.ErrUseLastResponse
 	}
 	return nil
-}
-
-func loopback(host string) bool {
-	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
 func validName(name string) bool {

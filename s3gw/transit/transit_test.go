@@ -174,7 +174,7 @@ func TestConfigIsChecked(t *testing.T) {
 		"letters, digits":   func(c *Config) { c.KMSKeys = []string{"a/b"} },
 		"ca-file":           func(c *Config) { c.CAFile = "/nowhere" },
 		"a key's name":      func(c *Config) { c.SSES3Key = ".." },
-		"no PEM certificat": func(c *Config) { c.CAFile = os.DevNull },
+		"no certificate in": func(c *Config) { c.CAFile = os.DevNull },
 	} {
 		c := good
 		change(&c)

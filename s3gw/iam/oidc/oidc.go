@@ -24,7 +24,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -36,6 +35,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"ashlar/s3gw/s3"
+	"ashlar/s3gw/trust"
 )
 
 const (
@@ -77,15 +77,10 @@ func CheckURL(text string) error {
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return fmt.Errorf("%q is no URL of a provider: want https://HOST/PATH", text)
-	case u.Scheme == "https", u.Scheme == "http" && isLoopback(u.Hostname()):
+	case trust.Private(u):
 		return nil
 	}
 	return fmt.Errorf("%q: a provider is asked over https, or over http on the loopback address", text)
-}
-
-func isLoopback(host string) bool {
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // New returns a Verifier of the tokens of these providers, whose URLs CheckURL accepts.
@@ -259,7 +254,7 @@ func (v *Verifier) fetch(ctx context.Context, provider string) ([]jose.JSONWebKe
 		return nil, fmt.Errorf("%s says to be the issuer %q", provider, doc.Issuer)
 	}
 	u, err := url.Parse(doc.JWKSURI)
-	if err != nil || u.Host == "" || u.Scheme != "https" && !(u.Scheme == "http" && isLoopback(u.Hostname())) {
+	if err != nil || !trust.Private(u) {
 		return nil, fmt.Errorf("%s has its keys at %q, which is not https", provider, doc.JWKSURI)
 	}
 	var set struct {

@@ -15,8 +15,6 @@ package courier
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +26,7 @@ import (
 
 	"ashlar"
 	"ashlar/s3gw/notify"
+	"ashlar/s3gw/trust"
 )
 
 // SendTimeout bounds one attempt to send an event.
@@ -108,23 +107,6 @@ func secret(path string) (string, error) {
 	return string(bytes.TrimSpace(b)), err
 }
 
-// tlsConfig trusts what the target's configuration says.
-func (c *Config) tlsConfig() (*tls.Config, error) {
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.CAFile == "" {
-		return t, nil
-	}
-	pem, err := os.ReadFile(c.CAFile)
-	if err != nil {
-		return nil, err
-	}
-	t.RootCAs = x509.NewCertPool()
-	if !t.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s holds no certificate in PEM", c.CAFile)
-	}
-	return t, nil
-}
-
 // webhook sends events as POST.
 type webhook struct {
 	url, bearer string
@@ -147,13 +129,13 @@ func openWebhook(c *Config) (Target, error) {
 	if token != "" {
 		w.bearer = "Bearer " + token
 	}
-	trust, err := c.tlsConfig()
+	roots, err := trust.TLS(c.CAFile)
 	if err != nil {
 		return nil, err
 	}
 	w.client = &http.Client{
 		Transport: &http.Transport{
-			TLSClientConfig: trust, MaxConnsPerHost: webhookConns, MaxIdleConnsPerHost: webhookConns, IdleConnTimeout: time.Minute,
+			TLSClientConfig: roots, MaxConnsPerHost: webhookConns, MaxIdleConnsPerHost: webhookConns, IdleConnTimeout: time.Minute,
 			Proxy: http.ProxyFromEnvironment, ForceAttemptHTTP2: true,
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -13,6 +13,7 @@ import (
 
 	"ashlar"
 	"ashlar/s3gw/notify"
+	"ashlar/s3gw/trust"
 )
 
 // kafka produces a record for each event, keyed by bucket and key, so that those of
@@ -31,7 +32,7 @@ func openKafka(c *Config) (Target, error) {
 		kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordDeliveryTimeout(SendTimeout), kgo.ProducerLinger(0), kgo.DisableClientMetrics(),
 	}
 	if c.TLS || c.CAFile != "" {
-		t, err := c.tlsConfig()
+		t, err := trust.TLS(c.CAFile)
 		if err != nil {
 			return nil, err
 		}

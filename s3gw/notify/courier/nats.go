@@ -9,6 +9,7 @@ import (
 
 	"ashlar"
 	"ashlar/s3gw/notify"
+	"ashlar/s3gw/trust"
 )
 
 // natsTarget publishes each event to a subject that a stream of JetStream listens to:
@@ -26,7 +27,7 @@ func openNATS(c *Config) (Target, error) {
 	// What cannot be published now is not kept here: it is in the queue.
 	opts := []nats.Option{nats.Name("ashlar"), nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1), nats.ReconnectBufSize(-1), nats.Timeout(SendTimeout)}
 	if c.TLS || c.CAFile != "" {
-		t, err := c.tlsConfig()
+		t, err := trust.TLS(c.CAFile)
 		if err != nil {
 			return nil, err
 		}
