@@ -182,25 +182,13 @@ func TestLostReplicaIsReplaced(t *testing.T) {
 	replicas[at].ID = 777
 	c.setMap(tm)
 	waitSame(t, c, 0)
-	c.eventually("the new replica votes", func() bool { return slices.Contains(votersOf(c, 1), 777) || slices.Contains(votersOf(c, 3), 777) })
-	c.eventually("the old one does not", func() bool { return len(votersOf(c, c.leaderOf(0))) == 3 })
+	c.awaitVoters(100, 102, 777)
 	// Now the new one is needed for a majority.
 	c.kill(3)
 	mustCommit(t, store, simplePut("with", "777"))
 	c.start(3)
 	mustRead(t, store, "k7", "v")
 	waitSame(t, c, 0)
-}
-
-func votersOf(c *cluster, id ashlar.HostID) []uint64 {
-	r := c.replicaOn(id, 0)
-	h := c.host(id)
-	h.applyMu.Lock()
-	defer h.applyMu.Unlock()
-	if r.machine == nil {
-		return nil
-	}
-	return slices.Clone(r.machine.state.conf.GetVoters())
 }
 
 func TestFirstStartNeedsAllAndRestartAMajority(t *testing.T) {

@@ -23,24 +23,26 @@ func (c *cluster) replaceMap(from ashlar.HostID, to topology.Replica) *topology.
 	return tm
 }
 
-// config is what the shard's leader reports.
-func (c *cluster) config() (ShardConfig, bool) {
-	for id := range c.hosts {
-		if h := c.host(id); h != nil {
-			for _, conf := range h.Configs() {
-				return conf, true
-			}
-		}
-	}
-	return ShardConfig{}, false
-}
-
+// awaitVoters waits until these vote and no others, as each of them that is up
+// knows it. One that does not know yet that a change is over would need those who
+// left when it wants to lead.
 func (c *cluster) awaitVoters(want ...uint64) {
 	c.t.Helper()
+	knows := func(v topology.Replica) bool {
+		h := c.host(v.Host)
+		if h == nil {
+			return true
+		}
+		r := (*h.byID.Load())[v.ID]
+		if r == nil || r.conf.Load() == nil {
+			return false
+		}
+		conf := r.conf.Load().conf
+		got := slices.Sorted(slices.Values(conf.GetVoters()))
+		return slices.Equal(got, want) && len(conf.GetLearners())+len(conf.GetVotersOutgoing()) == 0
+	}
 	c.eventually(fmt.Sprintf("%v vote", want), func() bool {
-		conf, ok := c.config()
-		got := slices.Sorted(slices.Values(conf.Voters))
-		return ok && slices.Equal(got, want) && len(conf.Learners)+len(conf.Outgoing) == 0
+		return !slices.ContainsFunc(c.topology().Shards[0].Replicas, func(v topology.Replica) bool { return !knows(v) })
 	})
 }
 
