@@ -36,9 +36,11 @@ func TLS(caFile string) (*tls.Config, error) {
 // Private reports whether what goes to a URL can be read by nobody on the way:
 // https, or http to a loopback address.
 func Private(u *url.URL) bool {
-	if u.Host == "" {
-		return false
-	}
-	a, err := netip.ParseAddr(u.Hostname())
-	return u.Scheme == "https" || u.Scheme == "http" && (u.Hostname() == "localhost" || err == nil && a.IsLoopback())
+	return u.Host != "" && (u.Scheme == "https" || u.Scheme == "http" && Local(u.Hostname()))
+}
+
+// Local reports whether a host is surely this machine.
+func Local(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.IsLoopback()
 }

@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -107,6 +108,23 @@ func secret(path string) (string, error) {
 	return string(bytes.TrimSpace(b)), err
 }
 
+// readable reports whether a password that is sent as it is can be read on the way to
+// one of the servers, each HOST:PORT or a URL, with commas.
+func (c *Config) readable() bool {
+	if c.TLS || c.CAFile != "" {
+		return false
+	}
+	return slices.ContainsFunc(strings.Split(c.Address, ","), func(server string) bool {
+		if !strings.Contains(server, "://") {
+			server = "//" + server
+		}
+		u, err := url.Parse(strings.TrimSpace(server))
+		return err != nil || u.Scheme != "tls" && !trust.Local(u.Hostname())
+	})
+}
+
+var errReadable = errors.New("a password or token would go in the clear to another machine: set tls = true")
+
 // webhook sends events as POST.
 type webhook struct {
 	url, bearer string
@@ -127,6 +145,9 @@ func openWebhook(c *Config) (Target, error) {
 		return nil, err
 	}
 	if token != "" {
+		if !trust.Private(u) {
+			return nil, errors.New("token-file: a token goes by https only, or by http to this machine")
+		}
 		w.bearer = "Bearer " + token
 	}
 	roots, err := trust.TLS(c.CAFile)

@@ -253,11 +253,25 @@ func TestOpenRefuses(t *testing.T) {
 		{Name: "x", Kind: KindKafka, Address: "h:1"}, {Name: "x", Kind: KindKafka, Topic: "t"}, {Name: "x", Kind: KindKafka, Address: "h:1", Topic: "t", User: "u"},
 		{Name: "x", Kind: KindKafka, Address: "h:1", Topic: "t", User: "u", PasswordFile: empty}, {Name: "x", Kind: KindKafka, Address: "h:1", Topic: "t", User: "u", PasswordFile: file(t, "p"), SASL: "none"},
 		{Name: "x", Kind: KindNATS, Address: "nats://h:1"}, {Name: "x", Kind: KindNATS, Topic: "t"}, {Name: "x", Kind: KindNATS, Address: "nats://h:1", Topic: "t", User: "u"},
-		{Name: "x", Kind: KindNATS, Address: "nats://h:1", Topic: "t", User: "u", TokenFile: file(t, "t")}, {Name: "x", Kind: KindNATS, Address: "nats://h:1", Topic: "t", CAFile: empty},
+		{Name: "x", Kind: KindNATS, Address: "nats://127.0.0.1:1", Topic: "t", User: "u", TokenFile: file(t, "t")}, {Name: "x", Kind: KindNATS, Address: "127.0.0.1:1,h:1", Topic: "t", TokenFile: file(t, "t")},
+		{Name: "x", Kind: KindNATS, Address: "nats://h:1", Topic: "t", User: "u", PasswordFile: file(t, "p")}, {Name: "x", Kind: KindKafka, Address: "h:1", Topic: "t", User: "u", PasswordFile: file(t, "p"), SASL: "plain"},
+		{Name: "x", Kind: KindWebhook, Address: "http://h/", TokenFile: file(t, "t")}, {Name: "x", Kind: KindWebhook, Address: "http://10.0.0.1:80/", TokenFile: file(t, "t")},
+		{Name: "x", Kind: KindNATS, Address: "nats://h:1", Topic: "t", CAFile: empty},
 	} {
 		if target, err := Open(c); err == nil {
 			target.Close()
 			t.Errorf("%+v was taken", c)
 		}
+	}
+	for _, c := range []Config{
+		{Name: "x", Kind: KindWebhook, Address: "https://h/", TokenFile: file(t, "t")}, {Name: "x", Kind: KindWebhook, Address: "http://h/"}, {Name: "x", Kind: KindWebhook, Address: "http://[::1]:80/", TokenFile: file(t, "t")},
+		{Name: "x", Kind: KindKafka, Address: "h:1", Topic: "t", User: "u", PasswordFile: file(t, "p"), SASL: "plain", TLS: true}, {Name: "x", Kind: KindKafka, Address: "h:1", Topic: "t", User: "u", PasswordFile: file(t, "p")},
+	} {
+		target, err := Open(c)
+		if err != nil {
+			t.Errorf("%+v: %v", c, err)
+			continue
+		}
+		target.Close()
 	}
 }

@@ -68,6 +68,9 @@ func (c *Config) mechanism() (sasl.Mechanism, error) {
 	case "scram-sha-256":
 		return auth.AsSha256Mechanism(), nil
 	case "plain":
+		if c.readable() {
+			return nil, errReadable
+		}
 		return plain.Auth{User: c.User, Pass: password}.AsMechanism(), nil
 	}
 	return nil, fmt.Errorf("sasl %q: want scram-sha-512, scram-sha-256 or plain", c.SASL)

@@ -42,6 +42,8 @@ func openNATS(c *Config) (Target, error) {
 		return nil, err
 	}
 	switch {
+	case (token != "" || password != "") && c.readable():
+		return nil, errReadable
 	case token != "" && c.User != "":
 		return nil, errors.New("token-file and user exclude each other")
 	case token != "":
