@@ -11,6 +11,7 @@ import (
 // and test suites that were made for RGW:
 //
 //	CreateBucket of one's own        BucketAlreadyExists where the ACL differs
+//	CreateBucket, location us-east-1 is taken where that is the region
 //	ListBuckets of nobody            an empty list instead of AccessDenied
 //	ListObjects                      Prefix is not encoded by encoding-type
 //	ListObjectsV2                    an empty continuation-token is the beginning

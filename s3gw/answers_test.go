@@ -33,6 +33,8 @@ func TestAnswers(t *testing.T) {
 			}{
 				{call: testCall{method: "PUT", target: "/bucket"}, aws: "200", rgw: "409 BucketAlreadyExists"},
 				{call: testCall{method: "PUT", target: "/bucket", headers: acl}, aws: "200", rgw: "200"},
+				{call: testCall{method: "PUT", target: "/named", body: "<CreateBucketConfiguration><LocationConstraint>us-east-1</LocationConstraint></CreateBucketConfiguration>"},
+					aws: "400 InvalidLocationConstraint", rgw: "200"},
 				{call: testCall{method: "GET", target: "/", tamper: nobody}, aws: "403 AccessDenied", rgw: "200  <Buckets></Buckets>"},
 				{call: testCall{method: "GET", target: "/bucket?encoding-type=url&prefix=a%20b"}, aws: "200  <Prefix>a%20b</Prefix>", rgw: "200  <Prefix>a b</Prefix>"},
 				{call: testCall{method: "GET", target: "/bucket?list-type=2&continuation-token="}, aws: "400 InvalidArgument", rgw: "200  <Key>k</Key>"},

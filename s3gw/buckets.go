@@ -102,8 +102,8 @@ func createBucket(c *call) error {
 	if err != nil {
 		return err
 	}
-	if location != "" && location != c.s.region {
-		return s3.E(s3.InvalidLocationConstraint, "").With("LocationConstraint", location)
+	if err := c.checkLocation(location); err != nil {
+		return err
 	}
 	opt := store.BucketOptions{}
 	if opt.Slots, err = c.shards(); err != nil {
@@ -132,6 +132,18 @@ func createBucket(c *call) error {
 	c.set("Location", "/"+string(c.bucket))
 	c.set("X-Amz-Bucket-Arn", "arn:aws:s3:::"+string(c.bucket))
 	return c.empty(http.StatusOK)
+}
+
+// checkLocation judges a location constraint: a bucket can be in this cluster's region only.
+func (c *call) checkLocation(location string) error {
+	switch {
+	case location == "" || location == c.s.region && (location != usEast1 || c.s.rgw):
+		return nil
+	case c.s.region == usEast1: // which nobody names: it is where buckets are without a constraint
+		return s3.E(s3.InvalidLocationConstraint, "").With("LocationConstraint", location)
+	}
+	return s3.E(s3.IllegalLocationConstraintException, "The "+location+
+		" location constraint is incompatible for the region specific endpoint this request was sent to.")
 }
 
 // sameOnRGW refuses, with RGW's answers, to make a bucket again with another ACL.

@@ -79,6 +79,10 @@ func TestPreflight(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, a.header.Get(name), value)
 		}
 	}
+	g.do(t, testCall{method: "PUT", target: "/bucket?cors", body: strings.Replace(corsDoc, ">60<", ">-100<", 1)}).want(t, 200, "")
+	if got := ask("/bucket/k", origin, "https://a.example.test", method, "PUT").want(t, 200, "").header.Get("Access-Control-Max-Age"); got != "-100" {
+		t.Errorf("an age below zero, as S3 takes it: %q", got)
+	}
 	ask("/bucket/k", method, "PUT").want(t, 400, "BadRequest")
 	ask("/bucket/k", origin, "https://a.example.test").want(t, 400, "BadRequest")
 	ask("/bucket/k", origin, "https://a.example.test", method, "PATCH").want(t, 400, "BadRequest")
@@ -107,7 +111,7 @@ func TestBadCORS(t *testing.T) {
 		rule(ok + "<ExposeHeader>X[Key]</ExposeHeader>"):                                                    "InvalidRequest",
 		rule(ok + "<ExposeHeader>x-*</ExposeHeader>"):                                                       "InvalidRequest",
 		rule(ok + "<ExposeHeader>a&#xa;X-Y: z</ExposeHeader>"):                                              "InvalidRequest",
-		rule(ok + "<MaxAgeSeconds>-1</MaxAgeSeconds>"):                                                      "MalformedXML",
+		rule(ok + "<MaxAgeSeconds>2147483648</MaxAgeSeconds>"):                                              "MalformedXML",
 		"<CORSConfiguration>" + strings.Repeat("<CORSRule>"+ok+"</CORSRule>", 101) + "</CORSConfiguration>": "MalformedXML",
 	} {
 		g.do(t, testCall{method: "PUT", target: "/bucket?cors", body: doc}).want(t, 400, code)

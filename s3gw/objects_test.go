@@ -40,6 +40,15 @@ func TestBuckets(t *testing.T) {
 	if codeOf(err) != "InvalidLocationConstraint" {
 		t.Error(err)
 	}
+	west := start(t, func(o *Options) { o.Region = "eu-west-1" })
+	for location, code := range map[string]string{"eu-west-1": "", "us-east-1": "IllegalLocationConstraintException"} {
+		doc := "<CreateBucketConfiguration><LocationConstraint>" + location + "</LocationConstraint></CreateBucketConfiguration>"
+		status := 200
+		if code != "" {
+			status = 400
+		}
+		west.do(t, testCall{method: "PUT", target: "/elsewhere", body: doc, region: "eu-west-1"}).want(t, status, code)
+	}
 	var names []string
 	pages := awss3.NewListBucketsPaginator(c, &awss3.ListBucketsInput{MaxBuckets: aws.Int32(2)})
 	for pages.HasMorePages() {

@@ -161,7 +161,7 @@ func TestBadVersioning(t *testing.T) {
 	g := startReal(t, "bucket")
 	for doc, code := range map[string]string{
 		"": "MalformedXML", "<x/>": "MalformedXML", "<VersioningConfiguration/>": "IllegalVersioningConfigurationException",
-		"<VersioningConfiguration><Status>On</Status></VersioningConfiguration>":                                    "IllegalVersioningConfigurationException",
+		"<VersioningConfiguration><Status>On</Status></VersioningConfiguration>":                                    "MalformedXML",
 		"<VersioningConfiguration><Status>Enabled</Status><MfaDelete>Enabled</MfaDelete></VersioningConfiguration>": "NotImplemented",
 	} {
 		status := 400

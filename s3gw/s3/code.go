@@ -133,7 +133,7 @@ var codes = [...]codeInfo{
 	EntityTooSmall:                          {"EntityTooSmall", 400, "Your proposed upload is smaller than the minimum allowed size"},
 	ExpiredToken:                            {"ExpiredToken", 400, "The session token has expired."},
 	IllegalLocationConstraintException:      {"IllegalLocationConstraintException", 400, "The location constraint does not fit the region that you sent the request to."},
-	IllegalVersioningConfigurationException: {"IllegalVersioningConfigurationException", 400, "The versioning configuration is not valid."},
+	IllegalVersioningConfigurationException: {"IllegalVersioningConfigurationException", 400, "The Versioning element must be specified"},
 	IncompleteBody:                          {"IncompleteBody", 400, "You did not provide the number of bytes specified by the Content-Length HTTP header"},
 	InvalidAccessKeyID:                      {"InvalidAccessKeyId", 403, "The AWS Access Key Id you provided does not exist in our records."},
 	InvalidArgument:                         {"InvalidArgument", 400, "Invalid argument."},

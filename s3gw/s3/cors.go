@@ -9,17 +9,17 @@ import (
 
 // Bounds of a CORS configuration.
 const (
-	corsRulesMax  = 100
-	corsIDMax     = 255
-	corsMaxAgeMax = 1<<31 - 1
+	corsRulesMax = 100
+	corsIDMax    = 255
 )
 
 // CORSRule says which pages of other origins may do what with a bucket.
 type CORSRule struct {
 	ID                                string
 	Origins, Methods, Headers, Expose []string
-	// MaxAgeSeconds is how long a browser may remember the answer; -1 if not set.
-	MaxAgeSeconds int
+	// MaxAgeSeconds is how long a browser may remember the answer; nil if not set. Below
+	// zero, which S3 takes too, it may not.
+	MaxAgeSeconds *int32
 }
 
 var corsMethods = []string{"GET", "PUT", "POST", "DELETE", "HEAD"}
@@ -51,7 +51,7 @@ func ParseCORS(doc []byte) ([]CORSRule, error) {
 }
 
 func parseCORSRule(n *node) (CORSRule, error) {
-	r := CORSRule{MaxAgeSeconds: -1}
+	var r CORSRule
 	for _, c := range n.children {
 		v, err := c.value()
 		if err != nil {
@@ -72,11 +72,12 @@ func parseCORSRule(n *node) (CORSRule, error) {
 		case "ExposeHeader":
 			r.Expose = append(r.Expose, v)
 		case "MaxAgeSeconds":
-			age, ok := decimal(v)
-			if !ok || age > corsMaxAgeMax || r.MaxAgeSeconds >= 0 {
+			age, err := strconv.ParseInt(v, 10, 32)
+			if err != nil || r.MaxAgeSeconds != nil {
 				return r, malformed("MaxAgeSeconds")
 			}
-			r.MaxAgeSeconds = int(age)
+			seconds := int32(age)
+			r.MaxAgeSeconds = &seconds
 		default:
 			return r, malformed("element " + c.name)
 		}
@@ -169,8 +170,8 @@ func (r *CORSRule) write(w *Writer) {
 			w.Text(l.name, v)
 		}
 	}
-	if r.MaxAgeSeconds >= 0 {
-		w.Int("MaxAgeSeconds", int64(r.MaxAgeSeconds))
+	if r.MaxAgeSeconds != nil {
+		w.Int("MaxAgeSeconds", int64(*r.MaxAgeSeconds))
 	}
 	w.Close("CORSRule")
 }
@@ -228,8 +229,8 @@ func (r *CORSRule) headers(origin string, requested []string) []Field {
 	if len(r.Expose) > 0 {
 		list = append(list, Field{"Access-Control-Expose-Headers", strings.Join(r.Expose, ", ")})
 	}
-	if r.MaxAgeSeconds >= 0 {
-		list = append(list, Field{"Access-Control-Max-Age", strconv.Itoa(r.MaxAgeSeconds)})
+	if r.MaxAgeSeconds != nil {
+		list = append(list, Field{"Access-Control-Max-Age", strconv.Itoa(int(*r.MaxAgeSeconds))})
 	}
 	return list
 }

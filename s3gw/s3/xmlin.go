@@ -148,10 +148,13 @@ func ParseVersioning(doc []byte) (store.Versioning, error) {
 			return "", malformed("element " + c.name)
 		}
 	}
-	if state != store.VersioningEnabled && state != store.VersioningSuspended {
+	switch state {
+	case store.VersioningEnabled, store.VersioningSuspended:
+		return state, nil
+	case "":
 		return "", E(IllegalVersioningConfigurationException, "")
 	}
-	return state, nil
+	return "", malformed("Status " + printable(string(state)))
 }
 
 // DeleteKey is one line of a multi-object delete. Key was not judged yet: a bad
