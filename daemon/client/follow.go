@@ -25,7 +25,7 @@ func (m *Meta) GetAt(ctx context.Context, shard ashlar.ShardID, key []byte, at m
 	if err := meta.CheckKey(op, key); err != nil {
 		return row, seen, err
 	}
-	err = m.any(ctx, op, shard, &seen, func(ctx context.Context, s wire.Shards) (err error) {
+	err = m.any(ctx, op, wire.Step{Kind: wire.StepGet, Shard: shard}, &seen, func(ctx context.Context, s wire.Shards) (err error) {
 		row, seen, err = s.GetAt(ctx, shard, key, at)
 		return err
 	})
@@ -37,7 +37,7 @@ func (m *Meta) ScanAt(ctx context.Context, shard ashlar.ShardID, req meta.ScanRe
 	if err := req.Check(); err != nil {
 		return page, seen, err
 	}
-	err = m.any(ctx, "meta: scan", shard, &seen, func(ctx context.Context, s wire.Shards) (err error) {
+	err = m.any(ctx, "meta: scan", wire.Step{Kind: wire.StepScan, Shard: shard}, &seen, func(ctx context.Context, s wire.Shards) (err error) {
 		page, seen, err = s.ScanAt(ctx, shard, req, at)
 		return err
 	})
@@ -46,8 +46,8 @@ func (m *Meta) ScanAt(ctx context.Context, shard ashlar.ShardID, req meta.ScanRe
 
 // any calls the shard's replicas until one gives a final answer. What the
 // answer's way took is added to its age.
-func (m *Meta) any(ctx context.Context, op string, shard ashlar.ShardID, seen *meta.Seen, call func(context.Context, wire.Shards) error) error {
-	tm := m.maps()
+func (m *Meta) any(ctx context.Context, op string, step wire.Step, seen *meta.Seen, call func(context.Context, wire.Shards) error) error {
+	shard, tm := step.Shard, m.maps()
 	if !tm.Formed() {
 		return ashlar.E(op, "", ashlar.Unavailable, errors.New("the cluster is not formed yet"))
 	}
@@ -66,7 +66,7 @@ func (m *Meta) any(ctx context.Context, op string, shard ashlar.ShardID, seen *m
 				return ashlar.E(op, fmt.Sprintf("shard=%d", shard), ashlar.Unavailable, errors.Join(err, last))
 			}
 			begin := time.Now()
-			err := m.attempt(ctx, replicas[i].Host, followAttemptMax, call)
+			err := m.attempt(ctx, step, replicas[i].Host, followAttemptMax, call)
 			if _, again := retryable(err); !again {
 				seen.Age += time.Since(begin)
 				return err

@@ -63,7 +63,7 @@ func (r *resuming) open() error {
 	}
 	req := r.req
 	req.Epoch = m.Epoch
-	return r.s.try(r.ctx, hosts, always, func(host wire.Stripes) (err error) {
+	return r.s.try(r.ctx, wire.StepOpen, hosts, always, func(host wire.Stripes) (err error) {
 		r.body, err = host.ReadStripes(r.ctx, req)
 		return err
 	})

@@ -59,7 +59,7 @@ func (m *Meta) Get(ctx context.Context, shard ashlar.ShardID, key []byte) (row m
 	if err := meta.CheckKey(op, key); err != nil {
 		return row, err
 	}
-	err = m.do(ctx, op, shard, func(ctx context.Context, s wire.Shards) (err error) {
+	err = m.do(ctx, op, wire.Step{Kind: wire.StepGet, Shard: shard}, func(ctx context.Context, s wire.Shards) (err error) {
 		row, err = s.Get(ctx, shard, key)
 		return err
 	})
@@ -71,7 +71,7 @@ func (m *Meta) Scan(ctx context.Context, shard ashlar.ShardID, req meta.ScanRequ
 	if err := req.Check(); err != nil {
 		return page, err
 	}
-	err = m.do(ctx, "meta: scan", shard, func(ctx context.Context, s wire.Shards) (err error) {
+	err = m.do(ctx, "meta: scan", wire.Step{Kind: wire.StepScan, Shard: shard}, func(ctx context.Context, s wire.Shards) (err error) {
 		page, err = s.Scan(ctx, shard, req)
 		return err
 	})
@@ -83,13 +83,13 @@ func (m *Meta) Commit(ctx context.Context, shard ashlar.ShardID, txn *meta.Txn) 
 	if err := txn.Check(); err != nil {
 		return err
 	}
-	return m.do(ctx, "meta: commit", shard, func(ctx context.Context, s wire.Shards) error {
+	return m.do(ctx, "meta: commit", wire.Step{Kind: wire.StepCommit, Shard: shard}, func(ctx context.Context, s wire.Shards) error {
 		return s.Commit(ctx, shard, txn)
 	})
 }
 
-// do calls the shard's leader until it gives a final answer.
-func (m *Meta) do(ctx context.Context, op string, shard ashlar.ShardID, call func(context.Context, wire.Shards) error) error {
+// do calls the leader of the shard that the step names until it gives a final answer.
+func (m *Meta) do(ctx context.Context, op string, step wire.Step, call func(context.Context, wire.Shards) error) error {
 	if end, ok := ctx.Deadline(); !ok || time.Until(end) > metaCallMax {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, metaCallMax)
@@ -98,14 +98,14 @@ func (m *Meta) do(ctx context.Context, op string, shard ashlar.ShardID, call fun
 	var last error
 	patience := metaAttemptMax
 	for pause := metaBackoffMin; ctx.Err() == nil; pause = min(2*pause, metaBackoffMax) {
-		hosts, err := m.candidates(op, shard)
+		hosts, err := m.candidates(op, step.Shard)
 		if ashlar.Is(err, ashlar.Invalid) {
 			return err
 		}
 		if err == nil {
 			var final bool
 			begin := time.Now()
-			if final, err = m.round(ctx, shard, hosts, patience, call); final {
+			if final, err = m.round(ctx, step, hosts, patience, call); final {
 				return err
 			}
 			if time.Since(begin) >= patience {
@@ -120,12 +120,12 @@ func (m *Meta) do(ctx context.Context, op string, shard ashlar.ShardID, call fun
 	if last == nil || errors.Is(last, context.DeadlineExceeded) {
 		last = ctx.Err()
 	}
-	return ashlar.E(op, fmt.Sprintf("shard=%d", shard), ashlar.Unavailable, last)
+	return ashlar.E(op, fmt.Sprintf("shard=%d", step.Shard), ashlar.Unavailable, last)
 }
 
 // round asks each candidate once, and whom they hint at first. It reports
 // whether the answer is final.
-func (m *Meta) round(ctx context.Context, shard ashlar.ShardID, hosts []ashlar.HostID, patience time.Duration, call func(context.Context, wire.Shards) error) (final bool, last error) {
+func (m *Meta) round(ctx context.Context, step wire.Step, hosts []ashlar.HostID, patience time.Duration, call func(context.Context, wire.Shards) error) (final bool, last error) {
 	asked := map[ashlar.HostID]bool{}
 	for len(hosts) > 0 && ctx.Err() == nil {
 		host := hosts[0]
@@ -134,10 +134,10 @@ func (m *Meta) round(ctx context.Context, shard ashlar.ShardID, hosts []ashlar.H
 			continue
 		}
 		asked[host] = true
-		err := m.attempt(ctx, host, patience, call)
+		err := m.attempt(ctx, step, host, patience, call)
 		hint, again := retryable(err)
 		if !again {
-			m.remember(shard, host)
+			m.remember(step.Shard, host)
 			return true, err
 		}
 		last = err
@@ -145,18 +145,26 @@ func (m *Meta) round(ctx context.Context, shard ashlar.ShardID, hosts []ashlar.H
 			hosts = append([]ashlar.HostID{hint}, hosts...)
 		}
 	}
-	m.forget(shard)
+	m.forget(step.Shard)
 	return false, last
 }
 
-func (m *Meta) attempt(ctx context.Context, host ashlar.HostID, patience time.Duration, call func(context.Context, wire.Shards) error) error {
+func (m *Meta) attempt(ctx context.Context, step wire.Step, host ashlar.HostID, patience time.Duration, call func(context.Context, wire.Shards) error) error {
 	s, err := m.dial(host)
 	if err != nil {
 		return ashlar.E("meta: dial", "host="+host.String(), ashlar.Unavailable, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	return call(ctx, s)
+	step.Host = host
+	tell := wire.RecorderOf(ctx).Begin(step)
+	err = call(ctx, s)
+	if _, again := retryable(err); again {
+		tell.End(err)
+	} else { // an answer, if not always the one that was hoped for
+		tell.End(nil)
+	}
+	return err
 }
 
 // retryable reports whether another attempt may help, and who is said to lead.

@@ -70,12 +70,14 @@ func (s *Stripes) homes(op string, bucket ashlar.BucketID, key string, part uint
 }
 
 // try calls f with one host after another until one is available.
-func (s *Stripes) try(ctx context.Context, hosts []ashlar.HostID, again func() bool, f func(wire.Stripes) error) error {
+func (s *Stripes) try(ctx context.Context, kind wire.StepKind, hosts []ashlar.HostID, again func() bool, f func(wire.Stripes) error) error {
 	var err error
 	for i, id := range hosts {
 		var host wire.Stripes
 		if host, err = s.dial(id); err == nil {
+			tell := wire.RecorderOf(ctx).Begin(wire.Step{Kind: kind, Host: id})
 			err = f(host)
+			tell.End(err)
 		}
 		if kind := ashlar.KindOf(err); err == nil || kind != ashlar.Unavailable && kind != ashlar.Busy {
 			return err
@@ -110,7 +112,7 @@ func (s *Stripes) WriteStripes(ctx context.Context, req wire.WriteRequest, body 
 		return ext, end
 	}
 	from := &touched{begin: begin[:n], rest: body, whole: short || end == io.EOF}
-	err = s.try(ctx, hosts, from.rewind, func(host wire.Stripes) (err error) {
+	err = s.try(ctx, wire.StepBody, hosts, from.rewind, func(host wire.Stripes) (err error) {
 		ext, err = host.WriteStripes(ctx, req, from.reader())
 		return err
 	})
@@ -173,7 +175,7 @@ func (s *Stripes) DeleteStripes(ctx context.Context, bucket ashlar.BucketID, key
 	if err != nil {
 		return err
 	}
-	return s.try(ctx, hosts, always, func(host wire.Stripes) error {
+	return s.try(ctx, wire.StepDelete, hosts, always, func(host wire.Stripes) error {
 		return host.DeleteStripes(ctx, bucket, key, extents)
 	})
 }

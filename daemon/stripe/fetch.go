@@ -47,11 +47,13 @@ type fetch struct {
 	lease  *buffer.Lease // of the stream: pays for parts
 	extra  *buffer.Lease // of the rebuild share; nil until it is needed
 	ctx    context.Context
+	rec    *wire.Recorder // nil if nobody watches
 
 	need  []ec.Range // by data piece; Hi = 0: not needed
 	parts []part     // results, by data piece
 	own   [ashlar.PiecesMax]asked
 	ownAt [ashlar.PiecesMax]*buffer.Buf // where own reads fly to
+	tells [ashlar.PiecesMax]*wire.Call  // what is told of own reads
 	all   [ashlar.PiecesMax]asked       // reads of cols for rebuilding
 	cells [ashlar.PiecesMax]*buffer.Buf // their results
 
@@ -85,7 +87,7 @@ func (c *Coordinator) fetch(ctx context.Context, lease *buffer.Lease, u unit) (*
 func (c *Coordinator) fetchOnce(ctx context.Context, m *topology.Map, lease *buffer.Lease, u unit) (*window, bool, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	f := &fetch{
-		c: c, m: m, u: u, lease: lease, ctx: ctx,
+		c: c, m: m, u: u, lease: lease, ctx: ctx, rec: wire.RecorderOf(ctx),
 		layout: ec.NewLayout(u.stripe.Code, int(u.stripe.Bytes)),
 	}
 	f.cols = f.layout.Columns(u.off, u.n)
@@ -196,7 +198,7 @@ func (f *fetch) askOwn() error {
 			return err
 		}
 		f.own[i], f.ownAt[i] = flying, buf
-		f.start(piece, at, r, buf, false)
+		f.tells[i] = f.start(piece, at, r, buf, false)
 	}
 	return nil
 }
@@ -219,7 +221,7 @@ func (f *fetch) nearest() int {
 }
 
 // start reads columns r of a piece into buf and reports to answers.
-func (f *fetch) start(piece int, at topology.Seat, r ec.Range, buf *buffer.Buf, extra bool) {
+func (f *fetch) start(piece int, at topology.Seat, r ec.Range, buf *buffer.Buf, extra bool) *wire.Call {
 	f.flights++
 	buf.Retain() // the read's hold; the answer passes it on
 	req := wire.PieceRange{
@@ -227,7 +229,8 @@ func (f *fetch) start(piece int, at topology.Seat, r ec.Range, buf *buffer.Buf, 
 		Disk:    at.Disk, Epoch: f.m.Epoch, Off: uint32(r.Lo),
 	}
 	ctx, cancel := context.WithTimeout(f.ctx, f.c.cfg.ReadTimeout)
-	c, answers := f.c, f.answers
+	c, answers, whole := f.c, f.answers, f.ctx
+	tell := f.rec.Begin(wire.Step{Kind: wire.StepRead, Host: at.Host, Disk: at.Disk})
 	go func() { // ends with its call, which has a deadline
 		defer cancel()
 		begin := time.Now()
@@ -236,9 +239,14 @@ func (f *fetch) start(piece int, at topology.Seat, r ec.Range, buf *buffer.Buf, 
 			err = host.GetPiece(ctx, req, buf.B)
 		}
 		took := time.Since(begin)
+		if err != nil && whole.Err() != nil { // nobody wants it any more
+			tell.Forget()
+		}
+		tell.End(err)
 		c.slow.seen(at.Disk, err == nil, ctx.Err() == context.DeadlineExceeded)
 		answers <- answer{piece: piece, extra: extra, buf: buf, err: err, took: took}
 	}()
+	return tell
 }
 
 // take files one answer.
@@ -457,6 +465,7 @@ func (f *fetch) rebuild() (bool, error) {
 func (f *fetch) place(i int) error {
 	if late := f.ownAt[i]; late != nil {
 		f.c.slow.late(f.m.Seat(f.u.stripe.ID, f.asked(i)).Disk)
+		f.tells[i].Late()
 		moved := late.Move(f.extra)
 		late.Release()
 		f.ownAt[i] = nil

@@ -165,7 +165,9 @@ func (r *stream) open(req wire.ReadRequest) error {
 			}
 		}
 		if rows == 1 {
+			tell := wire.RecorderOf(r.ctx).Begin(wire.Step{Kind: wire.StepMemory, Host: r.c.cfg.Local})
 			l, err := r.c.leaseRead(r.ctx, share, need)
+			tell.End(err)
 			if err != nil {
 				return err
 			}

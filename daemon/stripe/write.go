@@ -34,6 +34,7 @@ func (c *Coordinator) WriteStripes(ctx context.Context, req wire.WriteRequest, b
 	}
 	u := &upload{
 		c:       c,
+		rec:     wire.RecorderOf(ctx),
 		req:     req,
 		memory:  c.cfg.Memory.Write,
 		verdict: make(chan struct{}),
@@ -77,6 +78,7 @@ func (c *Coordinator) WriteStripes(ctx context.Context, req wire.WriteRequest, b
 // upload is one WriteStripes under way. It belongs to the caller's goroutine.
 type upload struct {
 	c    *Coordinator
+	rec  *wire.Recorder // nil if nobody watches
 	req  wire.WriteRequest
 	ext  ashlar.Extent
 	body *source
@@ -161,7 +163,9 @@ func (u *upload) lease(ctx context.Context, bytes int64) (*buffer.Lease, error) 
 	defer got()
 	timer := time.AfterFunc(reclaimAfter, func() { u.c.hurry(waiting) }) // ends with waiting
 	defer timer.Stop()
+	tell := u.rec.Begin(wire.Step{Kind: wire.StepMemory, Host: u.c.cfg.Local})
 	lease, err := u.memory.Lease(ctx, bytes)
+	tell.End(err)
 	if err == nil {
 		u.receiving.begin(time.Now())
 	}
@@ -401,7 +405,7 @@ func (c *Coordinator) launch(m *topology.Map, s ashlar.Stripe, owner ashlar.Owne
 				StripeBytes: s.Bytes, Owner: owner, Written: written, Data: p.views[i], Sum: p.sums[i],
 			}
 			go func() { // ends with its call, which has the flight's deadline
-				err := c.put(ctx, m, piece)
+				err := c.put(ctx, m, piece, u.rec)
 				p.bufs[i].Release()
 				results <- landing{i, err}
 			}()
@@ -472,9 +476,9 @@ func lossKind(notFull, allowed int) ashlar.Kind {
 
 // put stores one piece at its seat. It tries once more under a newer map if the
 // first proves stale, and under the same if the bytes changed on the way.
-func (c *Coordinator) put(ctx context.Context, m *topology.Map, p *wire.Piece) error {
+func (c *Coordinator) put(ctx context.Context, m *topology.Map, p *wire.Piece, rec *wire.Recorder) error {
 	for again := false; ; again = true {
-		err := c.putOnce(ctx, m, p)
+		err := c.putOnce(ctx, m, p, rec)
 		switch {
 		case again || !ashlar.Is(err, ashlar.Stale) && !ashlar.Is(err, ashlar.Corrupt):
 			return err
@@ -487,8 +491,19 @@ func (c *Coordinator) put(ctx context.Context, m *topology.Map, p *wire.Piece) e
 	}
 }
 
-func (c *Coordinator) putOnce(ctx context.Context, m *topology.Map, p *wire.Piece) error {
+func (c *Coordinator) putOnce(ctx context.Context, m *topology.Map, p *wire.Piece, rec *wire.Recorder) error {
 	at := m.Seat(p.Stripe, int(p.Index))
+	tell := rec.Begin(wire.Step{Kind: wire.StepWrite, Host: at.Host, Disk: at.Disk})
+	p.Disk, p.Epoch = at.Disk, m.Epoch
+	err := c.putAt(ctx, at, p)
+	if context.Cause(ctx) == errAborted {
+		tell.Forget()
+	}
+	tell.End(err)
+	return err
+}
+
+func (c *Coordinator) putAt(ctx context.Context, at topology.Seat, p *wire.Piece) error {
 	if !at.Live {
 		return ashlar.E("stripe: put", at.Disk.String(), ashlar.Unavailable, errors.New("the disk is not up"))
 	}
@@ -496,6 +511,5 @@ func (c *Coordinator) putOnce(ctx context.Context, m *topology.Map, p *wire.Piec
 	if err != nil {
 		return ashlar.E("stripe: put", "host="+at.Host.String(), ashlar.Unavailable, err)
 	}
-	p.Disk, p.Epoch = at.Disk, m.Epoch
 	return host.PutPiece(ctx, p)
 }

@@ -168,13 +168,18 @@ func (b *bytesConn) send(ctx context.Context, name string, body io.ReadCloser, l
 		req.Header.Set(header[i], header[i+1])
 	}
 	transport := b.calls
+	var rec *Recorder
 	if name == callRead || name == callWrite {
 		transport = b.streams
+		if rec = RecorderOf(ctx); rec != nil {
+			req.Header.Set(traceHeader, rec.id)
+		}
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return nil, ashlar.E(op, "host="+b.addr, ashlar.Unavailable, err)
 	}
+	rec.hear(resp.Header)
 	if resp.StatusCode != http.StatusOK {
 		defer resp.Body.Close()
 		return nil, readError(op, b.addr, resp)
@@ -351,16 +356,18 @@ func (b *bytesConn) ReadStripes(ctx context.Context, req ReadRequest) (io.ReadCl
 	}
 	return &readStream{
 		frames: frameReader{r: resp.Body, op: "wire: " + callRead, tick: tick},
-		body:   resp.Body, stop: stop, left: req.Length,
+		body:   resp.Body, stop: stop, left: req.Length, rec: RecorderOf(ctx), resp: resp,
 	}, nil
 }
 
 // readStream is the caller's end of read-stripes.
 type readStream struct {
 	frames frameReader
-	body   io.Closer
+	body   io.ReadCloser
 	stop   context.CancelFunc
 	left   uint64
+	rec    *Recorder // nil once the trailer was read, or if nobody watches
+	resp   *http.Response
 }
 
 // Read yields verified bytes, exactly as many as were asked for.
@@ -368,14 +375,36 @@ func (r *readStream) Read(p []byte) (int, error) {
 	n, err := r.frames.Read(p)
 	switch {
 	case uint64(n) > r.left:
-		r.frames.err = ashlar.E(r.frames.op, "", ashlar.Internal, errors.New("more bytes than were asked for"))
+		r.frames.err = r.tooMany()
 		return 0, r.frames.err
 	case err == io.EOF && r.left > 0:
 		r.frames.err = ashlar.E(r.frames.op, "", ashlar.Unavailable, fmt.Errorf("%w: %d bytes are missing", errTorn, r.left))
 		return 0, r.frames.err
 	}
 	r.left -= uint64(n)
+	if r.left == 0 || err != nil {
+		r.hear()
+	}
 	return n, err
+}
+
+func (r *readStream) tooMany() error {
+	return ashlar.E(r.frames.op, "", ashlar.Internal, errors.New("more bytes than were asked for"))
+}
+
+// hear reads what the host tells behind the last frame: the consumer of the bytes
+// need not get there.
+func (r *readStream) hear() {
+	if r.rec == nil {
+		return
+	}
+	var past [1]byte
+	if n, _ := r.frames.Read(past[:]); n > 0 {
+		r.frames.err = r.tooMany()
+	}
+	_, _ = r.body.Read(past[:]) // at the end of the answer the trailer is there
+	r.rec.hear(r.resp.Trailer)
+	r.rec = nil
 }
 
 // Close drops the connection unless the stream was read to its end.

@@ -52,10 +52,14 @@ func (h *bytesHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		call = ""
 	}
 	in := &incoming{w: w, r: r, op: "wire: " + call, control: http.NewResponseController(w)}
+	if id := r.Header.Get(traceHeader); id != "" {
+		in.rec = NewRecorder(id)
+	}
 	if err := h.serve(call, in); err != nil {
 		if in.answered { // too late for a status: only a broken connection tells
 			panic(http.ErrAbortHandler)
 		}
+		in.rec.tell(w.Header(), traceHeader)
 		writeError(w, err)
 	}
 }
@@ -88,6 +92,7 @@ type incoming struct {
 	r        *http.Request
 	op       string
 	control  *http.ResponseController
+	rec      *Recorder // nil unless the caller asked for what this call does
 	answered bool
 }
 
@@ -115,11 +120,15 @@ func (in *incoming) decode(b []byte, m message) (context.Context, context.Cancel
 	if err := decode(in.op, b, func(c *codec) { c.timeout(&timeout); m(c) }); err != nil {
 		return nil, nil, err
 	}
+	ctx := in.r.Context()
+	if in.rec != nil {
+		ctx = WithRecorder(ctx, in.rec)
+	}
 	if timeout == 0 {
-		ctx, cancel := context.WithCancel(in.r.Context())
+		ctx, cancel := context.WithCancel(ctx)
 		return ctx, cancel, nil
 	}
-	ctx, cancel := context.WithTimeout(in.r.Context(), timeout)
+	ctx, cancel := context.WithTimeout(ctx, timeout)
 	return ctx, cancel, nil
 }
 
@@ -275,6 +284,7 @@ func (h *bytesHandler) write(in *incoming) error {
 	}
 	c := &codec{}
 	c.extent(&ext)
+	in.rec.tell(in.w.Header(), traceHeader)
 	return in.ok(c.b)
 }
 
@@ -319,7 +329,9 @@ func (h *bytesHandler) read(in *incoming) error {
 	in.answered = true
 	out := &frameWriter{w: movingWriter{in}}
 	_, err = io.Copy(onlyWriter{out}, body)
-	return out.end(err)
+	err = out.end(err)
+	in.rec.tell(in.w.Header(), http.TrailerPrefix+traceHeader)
+	return err
 }
 
 // movingWriter pushes the deadline out whenever a frame is written.
