@@ -244,6 +244,8 @@ func (c *call) demand(r *right) error {
 //	another account              its own policies and (bucket's policy or ACL) allow
 //	nobody                       the bucket's policy or an ACL allows everybody
 //
+// What is the gateway's own (ofTheGateway) only the account of its operator may ask.
+//
 // A session never gets more than its own policies and its role's boundary allow,
 // whoever gives it.
 //
@@ -256,6 +258,8 @@ func (c *call) judge(r *right) (bool, error) {
 	switch {
 	case unknown != nil:
 		return false, unknown
+	case ofTheGateway[r.action] && (c.s.operator == "" || c.who.Account.Canonical != c.s.operator):
+		return false, nil
 	case r.bucket == "":
 		return own == policy.Allow || c.s.rgw && c.who.Kind == iam.Anonymous && r.action == "s3:ListAllMyBuckets", nil
 	}
@@ -305,6 +309,10 @@ func (c *call) judge(r *right) (bool, error) {
 	}
 	return c.aclAllows(a, r, o), nil
 }
+
+// ofTheGateway are the actions that show what all accounts do. The others' root keys
+// cannot allow them.
+var ofTheGateway = map[string]bool{"ashlar:TraceRequests": true}
 
 // policyAdministration are the actions that nobody can take from the account of a
 // bucket, lest a policy locks everybody out for ever.

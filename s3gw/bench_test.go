@@ -2,6 +2,7 @@ package s3gw
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"ashlar/s3gw/trace"
 )
 
 // The load generators below write prepared bytes and read answers without a
@@ -26,7 +29,7 @@ func cpuTime() time.Duration {
 }
 
 // wire writes a request as bytes.
-func wire(b *testing.B, r *http.Request, body string) string {
+func onWire(b *testing.B, r *http.Request, body string) string {
 	b.Helper()
 	return head(r, fmt.Sprintf("Content-Length: %d\r\n", len(body))) + body
 }
@@ -110,8 +113,37 @@ func BenchmarkPut4K(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		hammer(b, g, wire(b, r, string(sent)), 16)
+		hammer(b, g, onWire(b, r, string(sent)), 16)
 	})
+}
+
+// BenchmarkPut4KWatched is BenchmarkPut4K while somebody reads the trace.
+func BenchmarkPut4KWatched(b *testing.B) {
+	g := start(b).withBucket(b, "bucket")
+	w, err := g.server.trace.Watch(trace.Filter{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer w.Close()
+	read := make(chan struct{})
+	go func() { // ends with the watcher
+		defer close(read)
+		out := &bytes.Buffer{}
+		for {
+			select {
+			case e := <-w.Events():
+				g.server.traceLines(out, w, e)
+				out.Reset()
+			case <-w.Done():
+				return
+			}
+		}
+	}()
+	body := strings.Repeat("x", 4096)
+	r := g.request(b, forms[0], testCall{method: "PUT", target: "/bucket/some/key-of-usual-length", body: body})
+	hammer(b, g, onWire(b, r, body), 16)
+	w.Close()
+	<-read
 }
 
 func BenchmarkGet4K(b *testing.B) {
@@ -120,7 +152,7 @@ func BenchmarkGet4K(b *testing.B) {
 		b.Fatal(err)
 	}
 	r := g.request(b, forms[1], testCall{method: "GET", target: "/bucket/some/key-of-usual-length"})
-	hammer(b, g, wire(b, r, ""), 16)
+	hammer(b, g, onWire(b, r, ""), 16)
 }
 
 func BenchmarkPut64M(b *testing.B) {
@@ -131,7 +163,7 @@ func BenchmarkPut64M(b *testing.B) {
 			r := g.request(b, f, testCall{method: "PUT", target: "/bucket/big", body: body})
 			sent, _ := io.ReadAll(r.Body)
 			b.SetBytes(int64(len(body)))
-			hammer(b, g, wire(b, r, string(sent)), 1)
+			hammer(b, g, onWire(b, r, string(sent)), 1)
 		})
 	}
 }
@@ -152,5 +184,5 @@ func BenchmarkNetHTTP(b *testing.B) {
 	b.Cleanup(func() { srv.Close() })
 	g := &gateway{addr: ln.Addr().String(), url: "http://" + ln.Addr().String()}
 	r := g.request(b, forms[1], testCall{method: "GET", target: "/bucket/some/key-of-usual-length"})
-	hammer(b, g, wire(b, r, ""), 16)
+	hammer(b, g, onWire(b, r, ""), 16)
 }

@@ -163,7 +163,7 @@ func (c *call) newBody(length int64, ownSums bool) error {
 	if p.Hashed() {
 		b.sha, b.wantSHA = pooledHash(&shaPool), p.SHA256
 	}
-	b.src = newPacer(c.w, c.r.Body, &c.s.limits, c.extendWrite)
+	b.src = newPacer(c.w, c.r.Body, &c.s.limits, &c.received, c.extendWrite)
 	if p.Chunked() {
 		b.chunks = sigv4.NewChunkReader(b.src, p, length)
 		b.src = b.chunks
@@ -396,12 +396,13 @@ type pacer struct {
 	waited    time.Duration
 	got       int
 	armedTill time.Time
+	received  *received
 	begin     func(time.Time) // called before the first byte is asked for
 }
 
-func newPacer(w http.ResponseWriter, src io.Reader, l *Limits, begin func(time.Time)) *pacer {
+func newPacer(w http.ResponseWriter, src io.Reader, l *Limits, r *received, begin func(time.Time)) *pacer {
 	return &pacer{
-		src: src, control: http.NewResponseController(w), stall: l.BodyStall, rateMin: float64(l.BodyBytesPerSecondMin), begin: begin,
+		src: src, received: r, control: http.NewResponseController(w), stall: l.BodyStall, rateMin: float64(l.BodyBytesPerSecondMin), begin: begin,
 	}
 }
 
@@ -415,12 +416,15 @@ func (p *pacer) Read(b []byte) (int, error) {
 		p.control.SetReadDeadline(p.armedTill) // not supported by a recorder: nothing to bound there
 	}
 	n, err := p.src.Read(b)
+	waited := time.Since(start)
+	p.received.bytes.Add(int64(n))
+	p.received.wait.Add(int64(waited))
 	if err == io.EOF {
 		p.control.SetReadDeadline(time.Time{}) // the next request has its own
 		return n, err
 	}
 	p.got += n
-	p.waited += time.Since(start)
+	p.waited += waited
 	if err == nil && p.waited >= p.stall {
 		if float64(p.got) < p.rateMin*p.waited.Seconds() {
 			return n, s3.E(s3.RequestTimeout, "Your socket connection to the server was not read from or written to within the timeout period.")

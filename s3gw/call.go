@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"ashlar"
+	"ashlar/daemon/wire"
 	"ashlar/s3gw/iam"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sigv4"
@@ -66,6 +67,11 @@ type call struct {
 	cors        []s3.Field // headers for a page of another origin
 	writeBy     time.Time  // the write deadline, if we set one
 	values      []string   // of response headers
+	received    received
+
+	rec        *wire.Recorder // of the request's steps; nil unless somebody watches
+	authorized time.Time      // it was known that the request may be served; with rec
+	sending    time.Duration  // the client was waited for to take the body; with rec
 }
 
 // parseTarget finds bucket and key in the host and the escaped path. Each is
@@ -300,6 +306,7 @@ func (c *call) finish() {
 	took := time.Since(c.started)
 	s.metrics.observe(op, code, took)
 	c.logLine(op, code, took)
+	c.tell(op, code, took)
 	s.accessLog.note(c)
 	if c.cut {
 		panic(http.ErrAbortHandler)

@@ -136,7 +136,7 @@ func (c *call) readForm() (*postForm, error) {
 	if params["boundary"] == "" {
 		return nil, s3.E(s3.MalformedPOSTRequest, "")
 	}
-	src := &fieldsReader{src: newPacer(c.w, c.r.Body, &c.s.limits, c.extendWrite), left: formFieldsBytesMax + formReadAhead}
+	src := &fieldsReader{src: newPacer(c.w, c.r.Body, &c.s.limits, &c.received, c.extendWrite), left: formFieldsBytesMax + formReadAhead}
 	parts := multipart.NewReader(src, params["boundary"])
 	f := &postForm{fields: map[string]string{}}
 	size := 0

@@ -252,8 +252,11 @@ func Run(ctx context.Context, doors []Door, maps func() *topology.Map, registry 
 		return err
 	}
 	defer closeTargets()
-	opt.Backend = backend
+	opt.Backend, opt.Maps = backend, maps
 	if accounts, ok := opt.Credentials.(*iam.Static); ok {
+		if root := accounts.Operator(); root != nil && opt.Operator == "" {
+			opt.Operator = root.Canonical
+		}
 		opt.Credentials = directory.New(rows, accounts, directory.Options{Keys: opt.Keys, Clock: opt.Clock})
 	}
 	if opt.Metrics != nil {

@@ -68,7 +68,7 @@ type gateway struct {
 func start(t testing.TB, change ...func(*Options)) *gateway {
 	t.Helper()
 	m := newMemory()
-	o := Options{Backend: m, Credentials: keyring{testKey: testSecret}, Region: testRegion, Domains: []string{testDomain}, HostID: "gw1"}
+	o := Options{Backend: m, Credentials: keyring{testKey: testSecret}, Region: testRegion, Domains: []string{testDomain}, HostID: "gw1", Operator: testAccount}
 	for _, c := range change {
 		c(&o)
 	}

@@ -145,6 +145,7 @@ func (c *call) runQuery() error {
 	if err = c.authorizeQuery(q); err != nil {
 		return err
 	}
+	c.admit()
 	var w s3.Writer
 	space := iamNamespace
 	if q.action.sts {
@@ -174,7 +175,7 @@ func (c *call) readQuery() ([]byte, error) {
 	if c.r.ContentLength > queryBytesMax {
 		return nil, s3.E(s3.EntityTooLarge, "")
 	}
-	form, err := io.ReadAll(io.LimitReader(newPacer(c.w, c.r.Body, &c.s.limits, c.extendWrite), queryBytesMax+1))
+	form, err := io.ReadAll(io.LimitReader(newPacer(c.w, c.r.Body, &c.s.limits, &c.received, c.extendWrite), queryBytesMax+1))
 	switch {
 	case err != nil:
 		return nil, incomplete(err)

@@ -336,8 +336,12 @@ func (a *answerBody) Write(p []byte) (int, error) {
 	}
 	sent := 0
 	for sent < len(p) {
-		c.extendWrite(time.Now())
+		begin := time.Now()
+		c.extendWrite(begin)
 		n, err := c.w.Write(p[sent:min(len(p), sent+writeStepBytes)])
+		if c.rec != nil {
+			c.sending += time.Since(begin)
+		}
 		sent += n
 		a.left -= uint64(n)
 		c.bytesOut += int64(n)

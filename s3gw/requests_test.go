@@ -308,12 +308,12 @@ func (c *crawl) Read(p []byte) (int, error) {
 
 func TestCrawlingBody(t *testing.T) {
 	l := Limits{BodyStall: 20 * time.Millisecond, BodyBytesPerSecondMin: 1 << 20}
-	_, err := io.Copy(io.Discard, newPacer(nopWriter{}, &crawl{1000}, &l, func(time.Time) {}))
+	_, err := io.Copy(io.Discard, newPacer(nopWriter{}, &crawl{1000}, &l, &received{}, func(time.Time) {}))
 	if s3.Classify(err) == nil || s3.Classify(err).Code != s3.RequestTimeout {
 		t.Fatal(err)
 	}
 	l.BodyBytesPerSecondMin = 1
-	if n, err := io.Copy(io.Discard, newPacer(nopWriter{}, &crawl{30}, &l, func(time.Time) {})); err != nil || n != 30 {
+	if n, err := io.Copy(io.Discard, newPacer(nopWriter{}, &crawl{30}, &l, &received{}, func(time.Time) {})); err != nil || n != 30 {
 		t.Fatal(n, err)
 	}
 }

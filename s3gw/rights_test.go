@@ -22,7 +22,7 @@ func TestEveryRouteIsAuthorisedByACL(t *testing.T) {
 	sum := md5.Sum([]byte(doc))
 	for i := range routes {
 		rt := &routes[i]
-		if rt.on == onService || rt.op == "CreateBucket" {
+		if rt.op == "ListBuckets" || rt.op == "CreateBucket" {
 			continue // everybody's own
 		}
 		for _, who := range []string{"AKIDOTHER", "AKIDNONE"} {

@@ -46,6 +46,8 @@ type route struct {
 var routes = []route{
 	{op: "ListBuckets", need: "s3:ListAllMyBuckets", method: "GET", on: onService, serve: listBuckets},
 
+	{op: "TraceRequests", need: "ashlar:TraceRequests", method: "GET", on: onService, sub: subTrace, serve: traceRequests},
+
 	{op: "CreateBucket", need: "s3:CreateBucket", method: "PUT", on: onBucket, body: xmlBody, serve: createBucket},
 	{op: "HeadBucket", need: "s3:ListBucket", method: "HEAD", on: onBucket, serve: headBucket},
 	{op: "DeleteBucket", need: "s3:DeleteBucket", method: "DELETE", on: onBucket, serve: deleteBucket},
@@ -128,7 +130,7 @@ var subresources = nameSet(`accelerate acl analytics append attributes annotatio
 	inventory legal-hold lifecycle list-type location logging metadataConfiguration metadataInventoryTable
 	metadataJournalTable metadataTable metrics notification object-lock ownershipControls policy policyStatus
 	publicAccessBlock renameObject replication requestPayment restore retention select session tagging torrent
-	uploadId uploads versioning versions website x-ashlar-reads`)
+	uploadId uploads versioning versions website x-ashlar-reads x-ashlar-trace`)
 
 // parameters are the query parameters that only shape an operation.
 var parameters = nameSet(`bucket-region continuation-token delimiter encoding-type fetch-owner key-marker marker max-buckets

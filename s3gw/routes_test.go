@@ -33,6 +33,8 @@ func (r *route) target() string {
 		return path + "?list-type=2"
 	case "uploadId":
 		return path + "?partNumber=1&uploadId=u"
+	case subTrace:
+		return path + "?" + subTrace + "&" + traceFor + "=1ms"
 	}
 	return path + "?" + r.sub
 }

@@ -50,12 +50,14 @@ import (
 	"golang.org/x/net/netutil"
 
 	"ashlar"
+	"ashlar/placement/topology"
 	"ashlar/s3gw/iam/directory"
 	"ashlar/s3gw/iam/oidc"
 	"ashlar/s3gw/notify/courier"
 	"ashlar/s3gw/s3"
 	"ashlar/s3gw/sigv4"
 	"ashlar/s3gw/store"
+	"ashlar/s3gw/trace"
 )
 
 // Limits bound what one gateway spends on its clients. A zero field takes the
@@ -141,6 +143,11 @@ type Options struct {
 	// Capacity returns how many bytes of user data the cluster holds and can hold,
 	// for clients that ask by SOSAPI. Nil has none answered.
 	Capacity func(context.Context) (used, total uint64, err error)
+	// Operator is the canonical id of the account that may ask the gateway what all
+	// accounts do. Run takes that of the root key if it is empty; else nobody may.
+	Operator string
+	// Maps returns the newest map, for names in traces. Run sets it; nil has ids instead.
+	Maps func() *topology.Map
 	// Targets are those whom clients may want told of events. Run sends to them.
 	Targets []courier.Config
 	// QueueMax is how many events of a target a shard keeps; 100,000 if zero.
@@ -179,6 +186,9 @@ type Server struct {
 	capacity  *capacity // nil: it is not known
 	targets   []courier.Config
 	accessLog *accessLog
+	operator  string
+	maps      func() *topology.Map // nil: there is none
+	trace     trace.Hub
 
 	inflight atomic.Int64
 	idSeed   uint64
@@ -212,7 +222,7 @@ func New(o Options) *Server {
 		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
 		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, linger: lingerTime, routes: newRouteTable(routes), idSeed: rand.Uint64(),
 		accounts: accounts, directory: users, tokens: oidc.New(o.Issuers, o.Clock), ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW,
-		targets: o.Targets,
+		targets: o.Targets, operator: o.Operator, maps: o.Maps,
 	}
 	if o.Rates != nil {
 		s.userRates, s.bucketRates = newLimiter(o.Rates.User, o.Rates.Users), newLimiter(o.Rates.Bucket, o.Rates.Buckets)
@@ -266,6 +276,7 @@ func (s *Server) Serve(ctx context.Context, doors ...Door) error {
 		running--
 		srv.Close()
 	case <-ctx.Done():
+		s.trace.Close() // else they are waited for
 		grace, cancel := context.WithTimeout(context.Background(), s.limits.ShutdownGrace)
 		defer cancel()
 		if failed = srv.Shutdown(grace); failed != nil {
@@ -302,6 +313,7 @@ func (s *Server) newRequestID() string {
 // serveHTTP runs one request through the stations of the package comment.
 func (s *Server) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	c := &call{s: s, w: w, r: r, ctx: r.Context(), id: s.newRequestID(), started: time.Now()}
+	c.watch()
 	c.identify()
 	defer c.finish()
 	if s.inflight.Add(1) > int64(s.limits.Requests) {
@@ -360,6 +372,7 @@ func (c *call) run() (err error) {
 	if err = c.admitBucket(); err != nil {
 		return err
 	}
+	c.admit()
 	if c.body == nil { // a condition of a policy may have asked for a document
 		if err = c.openBody(); err != nil {
 			return err

@@ -68,6 +68,7 @@ func (c *call) serveWebsite(bucket string) (err error) {
 	if err = c.admitBucket(); err != nil {
 		return err
 	}
+	c.admit()
 	c.site.Website = a.website
 	if all := a.website.All; all != nil {
 		return c.redirect(all, asked)

@@ -34,6 +34,7 @@ type Static struct {
 	byCanonical map[string]*Account
 	byEmail     map[string]*Account
 	byID        map[string]*Account
+	operator    *Account
 }
 
 type staticKey struct {
@@ -55,6 +56,9 @@ func NewStatic(root KeyConfig, accounts []AccountConfig) (*Static, error) {
 		if err != nil {
 			return nil, ashlar.E("iam: accounts", RootID, ashlar.Invalid, err)
 		}
+	}
+	if k, ok := s.keys[root.AccessKey]; ok {
+		s.operator = k.who.Account
 	}
 	return s, nil
 }
@@ -115,6 +119,9 @@ func (s *Static) Lookup(_ context.Context, accessKey, token string) (sigv4.Crede
 
 // Account returns the account of a canonical id, nil if there is none.
 func (s *Static) Account(canonical string) *Account { return s.byCanonical[canonical] }
+
+// Operator returns the account of the root key, nil if there is none.
+func (s *Static) Operator() *Account { return s.operator }
 
 // AccountByEmail returns the account of an address, nil if there is none.
 func (s *Static) AccountByEmail(email string) *Account { return s.byEmail[strings.ToLower(email)] }
