@@ -326,3 +326,31 @@ func TestDefaultChecksum(t *testing.T) {
 		}
 	}
 }
+
+// TestPartsWithoutChecksums: what nobody sends is made here, as on S3: a part of an upload
+// for a checksum of the whole object has it, and so has the object of an upload for none.
+func TestPartsWithoutChecksums(t *testing.T) {
+	g := startReal(t, "bucket")
+	for _, c := range []struct{ algorithm, part, whole, value string }{
+		{"CRC32", "X-Amz-Checksum-Crc32", "X-Amz-Checksum-Crc32", "y/Q5Jg=="},
+		{"", "", "X-Amz-Checksum-Crc64nvme", "rosUhgp5mIg="},
+	} {
+		headers := map[string]string{}
+		if c.algorithm != "" {
+			headers = map[string]string{"X-Amz-Checksum-Algorithm": c.algorithm, "X-Amz-Checksum-Type": "FULL_OBJECT"}
+		}
+		up := g.do(t, testCall{method: "POST", target: "/bucket/k?uploads", headers: headers}).want(t, 200, "").body
+		_, up, _ = strings.Cut(up, "<UploadId>")
+		up, _, _ = strings.Cut(up, "</UploadId>")
+		part := g.do(t, testCall{method: "PUT", target: "/bucket/k?partNumber=1&uploadId=" + up, body: "123456789"}).want(t, 200, "")
+		if c.part != "" && part.header.Get(c.part) != c.value {
+			t.Errorf("%q: part with %v", c.algorithm, part.header)
+		}
+		doc := "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>" + part.header.Get("ETag") + "</ETag></Part></CompleteMultipartUpload>"
+		g.do(t, testCall{method: "POST", target: "/bucket/k?uploadId=" + up, body: doc}).want(t, 200, "")
+		a := g.do(t, testCall{method: "HEAD", target: "/bucket/k", headers: map[string]string{"X-Amz-Checksum-Mode": "ENABLED"}}).want(t, 200, "")
+		if a.header.Get(c.whole) != c.value || a.header.Get("X-Amz-Checksum-Type") != "FULL_OBJECT" {
+			t.Errorf("%q: object with %v", c.algorithm, a.header)
+		}
+	}
+}

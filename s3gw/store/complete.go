@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/md5"
 	"slices"
@@ -172,6 +173,9 @@ func (s *Store) assemble(ctx context.Context, up *openUpload, list []CompletePar
 		}
 		digests.Write(p.row.Md5)
 		a.parts = append(a.parts, p)
+		if up.ChecksumAlgorithm == "" { // the object has its own, whatever the clients of its parts sent
+			p.Checksum = &Checksum{Algorithm: defaultChecksum, Value: p.row.Crc64Nvme}
+		}
 		plain = append(plain, p.Part)
 		a.extents = append(a.extents, p.extent())
 		if up.enc != nil {
@@ -179,12 +183,12 @@ func (s *Store) assemble(ctx context.Context, up *openUpload, list []CompletePar
 		}
 	}
 	a.object.EtagMd5 = digests.Sum(nil)
-	joined := joinChecksums(up.ChecksumAlgorithm, up.Composite, plain)
+	joined := joinChecksums(cmp.Or(up.ChecksumAlgorithm, defaultChecksum), up.Composite, plain)
 	if sum != nil && (joined == nil || joined.Algorithm != sum.Algorithm || !bytes.Equal(joined.Value, sum.Value)) {
 		return nil, ErrBadDigest
 	}
 	a.object.Checksum = rowChecksum(joined)
-	if joined != nil {
+	if joined != nil && up.ChecksumAlgorithm != "" {
 		for i := range plain {
 			a.sums = append(a.sums, plain[i].Checksum.Value...)
 		}

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"hash"
 	"strings"
 
 	"ashlar"
@@ -134,7 +136,8 @@ func (s *Store) withUpload(ctx context.Context, bucketName, key, uploadID string
 
 // PutPart stores a part of an open upload; a part of the same number is
 // replaced. Number is 1 to PartsMax. If the upload has a checksum algorithm
-// and the body a checksum of another one, the call is Invalid. Errors:
+// and the body a checksum of another one, the call is Invalid. If the body has none, the
+// part gets one all the same, but not for a composite upload, which is Invalid too. Errors:
 // ErrNoSuchBucket, ErrNoSuchUpload, ErrEntityTooLarge, the body's own; kinds
 // besides: Full, Unavailable, Invalid.
 func (s *Store) PutPart(ctx context.Context, bucketName, key, uploadID string, number int, body Body) (Part, error) {
@@ -160,6 +163,11 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 	if err != nil {
 		return Part{}, err
 	}
+	var own hash.Hash
+	if !up.Composite {
+		own = NewHash(cmp.Or(up.ChecksumAlgorithm, defaultChecksum))
+		body = &summed{body, own}
+	}
 	r, err := s.receive(ctx, b, up.Key, uint32(number), body, PartBytesMax, data)
 	if err != nil {
 		return Part{}, err
@@ -168,9 +176,15 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 		s.discard(ctx, b, up.Key, r.extents)
 		return Part{}, invalid("%w", &ChecksumTypeError{Want: up.ChecksumAlgorithm, Got: got})
 	}
+	if r.sum == nil && up.ChecksumAlgorithm != "" {
+		r.sum = &Checksum{Algorithm: up.ChecksumAlgorithm, Value: own.Sum(nil)}
+	}
 	m := &row.Part{
 		Format: row.Format, Key: []byte(up.Key), Bytes: r.bytes, Md5: maskedMD5(up.enc, data, r.md5), Checksum: rowChecksum(r.sum),
 		Extents: row.FromExtents(r.extents),
+	}
+	if up.ChecksumAlgorithm == "" {
+		m.Crc64Nvme = own.Sum(nil)
 	}
 	if m.Extents != nil {
 		m.Extents.Salts = r.salt
@@ -186,6 +200,21 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 	p := part(number, m)
 	p.Encryption = encryption(up.enc)
 	return p, nil
+}
+
+// defaultChecksum is that of an object of parts whose upload asked for none.
+const defaultChecksum = CRC64NVME
+
+// summed is a body that is hashed besides what its client asked for.
+type summed struct {
+	Body
+	hash hash.Hash
+}
+
+func (s *summed) Read(p []byte) (int, error) {
+	n, err := s.Body.Read(p)
+	s.hash.Write(p[:n])
+	return n, err
 }
 
 // commitPart puts the part's row in place of an older one.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/md5"
 	"encoding/hex"
@@ -248,6 +249,31 @@ func TestUploadChecksums(t *testing.T) {
 	wrong.check = digest(CRC32C, "x")
 	if _, err := r.PutPart(r.ctx, "b", "k", id, 1, wrong); !ashlar.Is(err, ashlar.Invalid) {
 		t.Fatalf("another algorithm: %v", err)
+	}
+	for _, algorithm := range []string{"", CRC32, CRC64NVME} { // nobody sends any
+		id := r.upload(t, "k", Upload{ChecksumAlgorithm: algorithm})
+		p1, err := r.PutPart(r.ctx, "b", "k", id, 1, &testBody{r: bytes.NewReader(big), n: int64(len(big)), sum: bigSum})
+		want(t, err, nil)
+		var sent *Checksum
+		if algorithm == "" {
+			sent = digest(SHA256, "tail") // an upload that asked for none takes any
+		}
+		p2 := r.part(t, "k", id, 2, "tail", sent)
+		if (p1.Checksum != nil) != (algorithm != "") || p2.Checksum == nil {
+			t.Fatalf("%q: parts with %+v and %+v", algorithm, p1.Checksum, p2.Checksum)
+		}
+		full := digest(cmp.Or(algorithm, CRC64NVME), string(big)+"tail")
+		list := []CompletePart{{1, p1.ETag, nil}, {2, p2.ETag, nil}}
+		_, err = r.CompleteUpload(r.ctx, "b", "k", id, list, digest(full.Algorithm, "wrong"), Conditions{})
+		want(t, err, ErrBadDigest)
+		o, err := r.CompleteUpload(r.ctx, "b", "k", id, list, nil, Conditions{})
+		want(t, err, nil)
+		if o.Checksum == nil || o.Checksum.Algorithm != full.Algorithm || !bytes.Equal(o.Checksum.Value, full.Value) || o.Checksum.Parts != 0 {
+			t.Fatalf("%q: %+v, want %+v", algorithm, o.Checksum, full)
+		}
+		if o, err = r.HeadObject(r.ctx, "b", "k", ""); err != nil || (len(o.PartSums) > 0) != (algorithm != "") {
+			t.Errorf("%q: %d checksums of parts, %v", algorithm, len(o.PartSums), err)
+		}
 	}
 	var kind *ChecksumTypeError
 	id = r.upload(t, "k", Upload{ChecksumAlgorithm: CRC32, Composite: true})

@@ -206,6 +206,11 @@
 // once, and again when the Done row is removed after DoneKeep, so that a crash
 // in between costs space for a bounded time only.
 //
+// An object of parts has the checksum that its upload asked for, made from those of
+// the parts; where it asked for none, CRC64NVME. For that a part has the field
+// crc64nvme, whatever its client sent. A part from before that field has none, and then
+// neither has the object.
+//
 // # Encryption
 //
 // The content of an object with encryption set is stored sealed, in the form of

@@ -1951,7 +1951,8 @@ type Part struct {
 	ModifiedNs    int64                  `protobuf:"varint,4,opt,name=modified_ns,json=modifiedNs,proto3" json:"modified_ns,omitempty"`
 	Md5           []byte                 `protobuf:"bytes,5,opt,name=md5,proto3" json:"md5,omitempty"`
 	Checksum      *Checksum              `protobuf:"bytes,6,opt,name=checksum,proto3" json:"checksum,omitempty"`
-	Extents       *Extents               `protobuf:"bytes,7,opt,name=extents,proto3" json:"extents,omitempty"` // one
+	Extents       *Extents               `protobuf:"bytes,7,opt,name=extents,proto3" json:"extents,omitempty"`     // one
+	Crc64Nvme     []byte                 `protobuf:"bytes,8,opt,name=crc64nvme,proto3" json:"crc64nvme,omitempty"` // of an upload without an algorithm, for that of the object
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2031,6 +2032,13 @@ func (x *Part) GetChecksum() *Checksum {
 func (x *Part) GetExtents() *Extents {
 	if x != nil {
 		return x.Extents
+	}
+	return nil
+}
+
+func (x *Part) GetCrc64Nvme() []byte {
+	if x != nil {
+		return x.Crc64Nvme
 	}
 	return nil
 }
@@ -2717,7 +2725,7 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"encryption\x18\t \x01(\v2\x16.ashlar.row.EncryptionR\n" +
 	"encryption\x12\x10\n" +
 	"\x03acl\x18\n" +
-	" \x01(\fR\x03acl\"\xda\x01\n" +
+	" \x01(\fR\x03acl\"\xf8\x01\n" +
 	"\x04Part\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x14\n" +
@@ -2726,7 +2734,8 @@ const file_s3gw_store_row_row_proto_rawDesc = "" +
 	"modifiedNs\x12\x10\n" +
 	"\x03md5\x18\x05 \x01(\fR\x03md5\x120\n" +
 	"\bchecksum\x18\x06 \x01(\v2\x14.ashlar.row.ChecksumR\bchecksum\x12-\n" +
-	"\aextents\x18\a \x01(\v2\x13.ashlar.row.ExtentsR\aextents\"\x91\x01\n" +
+	"\aextents\x18\a \x01(\v2\x13.ashlar.row.ExtentsR\aextents\x12\x1c\n" +
+	"\tcrc64nvme\x18\b \x01(\fR\tcrc64nvme\"\x91\x01\n" +
 	"\x04Done\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x19\n" +
