@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"strings"
 	"time"
 
@@ -34,7 +35,8 @@ func (v *Verifier) VerifyForm(ctx context.Context, fields map[string]string) (*A
 	}
 	if !signed(found.Secret) {
 		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", auth.AccessKey).
-			With("StringToSign", fields["policy"]).With("SignatureProvided", fields["x-amz-signature"]+fields["signature"])
+			With("StringToSign", fields["policy"]).With("SignatureProvided", fields["x-amz-signature"]+fields["signature"]).
+			With("StringToSignBytes", fmt.Sprintf("% x", fields["policy"]))
 	}
 	auth.Account, auth.Holder, auth.Service = found.Account, found.Holder, serviceS3
 	return auth, nil
