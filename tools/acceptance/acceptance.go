@@ -3,7 +3,8 @@
 // Whoever builds Ashlar neither runs nor reads them, so that the gateway is not
 // made for the tests that judge it. The rule is the same for every suite and looks
 // at nothing but a test's name. The runners of the suites ask here: tools/s3suite
-// for ceph/s3-tests, tools/withhold for versitygw, tools/mint for minio/mint and mc.
+// for ceph/s3-tests, tools/withhold for versitygw, tools/mint for minio/mint, mc and
+// minio-go. What is kept of a Go file is cut out of it by WithoutTests.
 package acceptance
 
 import (

@@ -1,15 +1,19 @@
-// Command mint runs a part of minio/mint, or the functional tests of minio/mc, that
-// somebody brings along against a running endpoint, and prints how many tests passed
-// and failed.
+// Command mint runs a part of minio/mint, or the functional tests of minio/mc or
+// minio/minio-go, that somebody brings along against a running endpoint, and prints how
+// many tests passed and failed.
 //
 //	go run ./tools/mint -script DIR/run/core/awscli/test.sh -endpoint 127.0.0.1:9000 -access-key K -secret-key S
 //	go run ./tools/mint -script DIR/run/core/s3cmd/test.sh …
 //	go run ./tools/mint -script DIR/functional-tests.sh -mc PATH -tls …
+//	go run ./tools/mint -script DIR/functional_tests.go -tls …
 //
 // The scripts run aws, s3cmd and jq, which must be installed, and mc, which is named.
 // They make and delete buckets, all that there are among them. Tests that are kept for
 // acceptance (package acceptance) are taken out before anything runs; the others run
 // each for itself, although the scripts would end with the first that fails.
+//
+// A test of minio-go is a function that its main calls, however many lines it prints. Those
+// of Signature Version 2, which Ashlar refuses, are counted with the others and without.
 package main
 
 import (
@@ -23,6 +27,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -63,44 +68,96 @@ var dataFiles = map[string]int64{
 }
 
 func (c *config) run(w io.Writer) error {
-	original, err := os.ReadFile(c.script)
+	source, err := os.ReadFile(c.script)
 	if err != nil {
 		return err
-	}
-	script, tests, err := rewrite(original)
-	if err != nil {
-		return err
-	}
-	if tests == 0 {
-		return fmt.Errorf("%s runs no tests that this command understands", c.script)
 	}
 	dir, err := os.MkdirTemp("", "ashlar-mint-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	if filepath.Ext(c.script) == ".go" {
+		return c.runGo(w, dir, source)
+	}
+	script, tests, err := rewrite(source)
+	if err != nil {
+		return err
+	}
+	if tests == 0 {
+		return c.unknown()
+	}
 	if err := c.prepare(dir, script); err != nil {
 		return err
 	}
-	output, err := c.execute(dir)
-	list := results(output)
+	output, err := c.execute(dir, []string{"bash", "./test.sh", c.scheme() + c.endpoint}, "MINT_MODE=core", "MINT_DATA_DIR="+filepath.Join(dir, "data"))
+	return c.report(w, results(output), tests, output, err)
+}
+
+func (c *config) runGo(w io.Writer, dir string, source []byte) error {
+	source, tests, err := rewriteGo(source)
+	if err != nil {
+		return err
+	}
+	if len(tests) == 0 {
+		return c.unknown()
+	}
+	output, err := c.goTests(dir, source)
+	list := goResults(output)
+	if err := c.report(w, list, len(tests), output, err); err != nil {
+		return err
+	}
+	ofVersion2 := func(name string) bool { return strings.HasSuffix(name, version2) }
+	list = slices.DeleteFunc(list, func(r result) bool { return ofVersion2(r.test) })
+	tests = slices.DeleteFunc(tests, ofVersion2)
+	fmt.Fprintf(w, "without Signature Version 2: %s\n", summary(list, len(tests)))
+	return nil
+}
+
+func (c *config) unknown() error {
+	return fmt.Errorf("%s runs no tests that this command understands", c.script)
+}
+
+// report prints what became of the tests. output and err are what their process left, for
+// the case that none ended.
+func (c *config) report(w io.Writer, list []result, tests int, output []byte, err error) error {
 	if len(list) == 0 {
 		return fmt.Errorf("no test ended (%v): %.2000s", err, output)
 	}
-	failed := 0
 	for _, r := range list {
-		if r.passed {
-			continue
-		}
-		if failed++; c.failures {
+		if c.failures && !r.passed && !r.absent {
 			fmt.Fprintf(w, "FAILED %s: %.400s\n", r.test, r.reason)
 		}
 	}
-	fmt.Fprintf(w, "%d passed, %d failed of %d\n", len(list)-failed, failed, tests)
+	fmt.Fprintln(w, summary(list, tests))
 	if len(list) < tests { // some stand under a condition, for example TLS
 		fmt.Fprintf(w, "%d were not run\n", tests-len(list))
 	}
 	return nil
+}
+
+func summary(list []result, tests int) string {
+	passed, absent := 0, 0
+	for _, r := range list {
+		switch {
+		case r.passed:
+			passed++
+		case r.absent:
+			absent++
+		}
+	}
+	text := fmt.Sprintf("%d passed, %d failed", passed, len(list)-passed-absent)
+	if absent > 0 {
+		text += fmt.Sprintf(", %d not applicable", absent)
+	}
+	return fmt.Sprintf("%s of %d", text, tests)
+}
+
+func (c *config) scheme() string {
+	if c.tls {
+		return "https://"
+	}
+	return "http://"
 }
 
 // prepare fills the folder in which the script runs.
@@ -143,17 +200,17 @@ func (c *config) prepare(dir string, script []byte) error {
 	return os.Symlink(python, filepath.Join(dir, "bin", "python")) // as mint's image has it
 }
 
-// execute runs the script and returns all that it printed.
-func (c *config) execute(dir string) ([]byte, error) {
+// execute runs a command in dir, with more in its environment, and returns all that it printed.
+func (c *config) execute(dir string, command []string, more ...string) ([]byte, error) {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
-	scheme, https := "http://", "0"
+	https := "0"
 	if c.tls {
-		scheme, https = "https://", "1"
+		https = "1"
 	}
-	cmd := exec.CommandContext(ctx, "bash", "./test.sh", scheme+c.endpoint)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Dir = dir
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "PATH=") && !strings.HasPrefix(v, "AWS_PROFILE=") {
@@ -162,9 +219,10 @@ func (c *config) execute(dir string) ([]byte, error) {
 	}
 	cmd.Env = append(cmd.Env, "PATH="+filepath.Join(dir, "bin")+":"+os.Getenv("PATH"),
 		"AWS_CONFIG_FILE="+filepath.Join(dir, "aws"), "AWS_SHARED_CREDENTIALS_FILE="+filepath.Join(dir, "aws"), // not the user's own
-		"MINT_MODE=core", "MINT_DATA_DIR="+filepath.Join(dir, "data"), "SERVER_ENDPOINT="+c.endpoint, "SERVER_REGION="+c.region,
+		"SERVER_ENDPOINT="+c.endpoint, "SERVER_REGION="+c.region,
 		"ACCESS_KEY="+c.accessKey, "SECRET_KEY="+c.secretKey, "ENABLE_HTTPS="+https,
 		"AWS_ACCESS_KEY_ID="+c.accessKey, "AWS_SECRET_ACCESS_KEY="+c.secretKey, "AWS_DEFAULT_REGION="+c.region, "BOTO_EXPERIMENTAL__NO_EMPTY_CONTINUE=true")
+	cmd.Env = append(cmd.Env, more...)
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

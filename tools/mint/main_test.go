@@ -77,3 +77,87 @@ main
 		t.Error("a script without tests is taken")
 	}
 }
+
+// Names of minio-go's tests on either side of the rule.
+const keptGo, freeGo = "testHidden", "testFree"
+
+// TestRunGo runs tests as minio-go writes them: by function, with what is kept cut out.
+func TestRunGo(t *testing.T) {
+	if !acceptance.Keeps(keptGo) || acceptance.Keeps(freeGo) {
+		t.Fatal("the names are on the wrong sides")
+	}
+	source := `//go:build mint
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+func say(status string) { fmt.Printf("{\"name\": \"minio-go: x\", \"status\": %q}\n", status) }
+
+// ` + keptGo + ` is secret.
+func ` + keptGo + `() { os.WriteFile(strings.ToLower("WAS-RUN"), nil, 0o600) }
+
+func ` + freeGo + `() {
+	if os.Getenv("SERVER_ENDPOINT") == "127.0.0.1:1" && os.Getenv("MINT_MODE") == "full" {
+		say("PASS")
+		say("NA")
+	}
+}
+
+func testBroken() { say("FAIL"); say("PASS") }
+func testAway()   { say("NA") }
+func testPanics() { panic("no") }
+func testSilent() {}
+func testOldV2()  { say("FAIL") }
+func testFineV2() { say("PASS") }
+func testSecret() { say("PASS"); os.Exit(0) }
+func testPlain()  { say("PASS") }
+
+func main() {
+	if os.Getenv("ENABLE_HTTPS") == "0" {
+		` + keptGo + `()
+		testBroken()
+		` + freeGo + `()
+		testAway()
+		testPanics()
+		testSilent()
+		testOldV2()
+		testFineV2()
+		testSecret()
+		testPlain()
+	} else {
+		` + freeGo + `()
+	}
+}
+`
+	dir := t.TempDir()
+	path := filepath.Join(dir, "functional_tests.go")
+	if err := os.WriteFile(path, []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, tests, err := rewriteGo([]byte(source))
+	if err != nil || len(tests) != 9 || bytes.Contains(out, []byte(keptGo)) || bytes.Contains(out, []byte("strings")) {
+		t.Fatalf("%v, %v:\n%s", tests, err, out)
+	}
+	t.Setenv("TMPDIR", dir)
+	c := config{script: path, endpoint: "127.0.0.1:1", accessKey: "k", secretKey: "s", failures: true, timeout: 1 << 36}
+	var report bytes.Buffer
+	if err := c.run(&report); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"3 passed, 4 failed, 1 not applicable of 9\n1 were not run\nwithout Signature Version 2: 2 passed, 3 failed, 1 not applicable of 7\n",
+		"FAILED testBroken: {", "FAILED testPanics: " + panicMark + " no\n", "FAILED testSecret: the tests ended in it\n",
+	} {
+		if !strings.Contains(report.String(), line) {
+			t.Errorf("no %q in\n%s", line, report.String())
+		}
+	}
+	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v %v", left, err)
+	}
+}

@@ -55,6 +55,7 @@ func rewrite(script []byte) (out []byte, tests int, err error) {
 type result struct {
 	test   string
 	passed bool
+	absent bool   // the test says that it is not applicable
 	reason string // the line that said why not
 }
 
@@ -65,7 +66,7 @@ func results(output []byte) (list []result) {
 		line = strings.TrimSpace(line)
 		fields := strings.Fields(line)
 		if len(fields) == 3 && fields[0] == resultMark {
-			list = append(list, result{fields[1], fields[2] == "0", reason})
+			list = append(list, result{test: fields[1], passed: fields[2] == "0", reason: reason})
 			reason = ""
 			continue
 		}

@@ -14,15 +14,10 @@ import (
 	"bytes"
 	"fmt"
 	"go/ast"
-	"go/format"
-	"go/parser"
-	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 
 	"ashlar/tools/acceptance"
 )
@@ -57,7 +52,7 @@ func withhold(dir string) (tests, kept int, err error) {
 		if err != nil {
 			return 0, 0, err
 		}
-		out, found, err := withoutTests(src)
+		out, found, err := acceptance.WithoutTests(src, isTest)
 		if err != nil {
 			return 0, 0, fmt.Errorf("%s: %w", path, err)
 		}
@@ -75,7 +70,7 @@ func withhold(dir string) (tests, kept int, err error) {
 		if filepath.Base(path) == groupsFile {
 			src = withoutLines(src, names)
 		}
-		if src, err = withoutImports(src); err != nil {
+		if src, err = acceptance.WithoutImports(src); err != nil {
 			return 0, 0, fmt.Errorf("%s: %w", path, err)
 		}
 		if err := os.WriteFile(path, src, 0o644); err != nil {
@@ -83,34 +78,6 @@ func withhold(dir string) (tests, kept int, err error) {
 		}
 	}
 	return len(names), kept, nil
-}
-
-// withoutTests cuts the declarations of kept tests out of a file. names are all
-// tests that it declares.
-func withoutTests(src []byte) (out []byte, names []string, err error) {
-	files := token.NewFileSet()
-	f, err := parser.ParseFile(files, "", src, parser.ParseComments)
-	if err != nil {
-		return nil, nil, err
-	}
-	at := 0
-	for _, d := range f.Decls {
-		fn, ok := d.(*ast.FuncDecl)
-		if !ok || !isTest(fn) {
-			continue
-		}
-		names = append(names, fn.Name.Name)
-		if !acceptance.Keeps(fn.Name.Name) {
-			continue
-		}
-		from := fn.Pos()
-		if fn.Doc != nil {
-			from = fn.Doc.Pos()
-		}
-		out = append(out, src[at:files.Position(from).Offset]...)
-		at = files.Position(fn.End()).Offset
-	}
-	return append(out, src[at:]...), names, nil
 }
 
 // isTest reports whether a function is func(*S3Conf) error.
@@ -140,45 +107,4 @@ func withoutLines(src []byte, names map[string]bool) []byte {
 		}
 	}
 	return out
-}
-
-// withoutImports drops the imports that a file does not use.
-func withoutImports(src []byte) ([]byte, error) {
-	files := token.NewFileSet()
-	f, err := parser.ParseFile(files, "", src, parser.ParseComments)
-	if err != nil {
-		return nil, err
-	}
-	used := map[string]bool{}
-	ast.Inspect(f, func(n ast.Node) bool {
-		if s, ok := n.(*ast.SelectorExpr); ok {
-			if x, ok := s.X.(*ast.Ident); ok {
-				used[x.Name] = true
-			}
-		}
-		return true
-	})
-	for _, d := range f.Decls {
-		if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.IMPORT {
-			g.Specs = slices.DeleteFunc(g.Specs, func(s ast.Spec) bool { return !used[importName(s.(*ast.ImportSpec))] })
-		}
-	}
-	var out bytes.Buffer
-	err = format.Node(&out, files, f)
-	return out.Bytes(), err
-}
-
-// importName guesses what a file calls an import: the last folder that is no version,
-// without a "go" before or behind.
-func importName(s *ast.ImportSpec) string {
-	if s.Name != nil {
-		return s.Name.Name
-	}
-	path, _ := strconv.Unquote(s.Path.Value)
-	parts := strings.Split(path, "/")
-	last := parts[len(parts)-1]
-	if len(parts) > 1 && regexp.MustCompile(`^v\d+$`).MatchString(last) {
-		last = parts[len(parts)-2]
-	}
-	return strings.TrimSuffix(strings.TrimPrefix(last, "go-"), "-go")
 }
