@@ -51,10 +51,17 @@ func TestExitCodes(t *testing.T) {
 		{"daemon --config " + dir + "/none.toml", exitUsage, "none.toml"},
 		{"daemon --log-level loud", exitUsage, "debug, info, warn or error"},
 		{"disk udev", exitUsage, "wants a device"},
+		{"trace --slow never", exitUsage, "--slow"},
+		{"trace photos", exitFailed, "unknown command"},
+		{"trace --dir " + dir, exitFailed, "no dev cluster in " + dir},
+		{"trace --gateway http://127.0.0.1:1", exitUsage, "no keys"},
+		{"trace --gateway http://127.0.0.1:1 --access-key k --secret-key s", exitFailed, "is the gateway running?"},
+		{"trace --gateway g1:9000 --access-key k --secret-key s", exitFailed, "want http://HOST:PORT"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
-			t.Setenv("ASHLAR_ACCESS_KEY", "")
-			t.Setenv("ASHLAR_SECRET_KEY", "")
+			for _, name := range []string{"ASHLAR_ACCESS_KEY", "ASHLAR_SECRET_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "ASHLAR_GATEWAYS"} {
+				t.Setenv(name, "")
+			}
 			out, code := ashlarRun(t, strings.Fields(c.args)...)
 			if code != c.code || !strings.Contains(out, c.says) {
 				t.Errorf("exit %d, want %d; printed %q, want %q in it", code, c.code, out, c.says)

@@ -23,6 +23,12 @@ type endpointFlags struct{ url, accessKey, secretKey, region string }
 func (e *endpointFlags) add(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&e.url, "endpoint", cmp.Or(os.Getenv("AWS_ENDPOINT_URL"), "http://127.0.0.1:9000"), "`URL` of a gateway (default from AWS_ENDPOINT_URL)")
+	e.addKeys(cmd)
+}
+
+// addKeys adds the flags that say who asks.
+func (e *endpointFlags) addKeys(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.StringVar(&e.accessKey, "access-key", "", "access key (default from ASHLAR_ACCESS_KEY or AWS_ACCESS_KEY_ID)")
 	f.StringVar(&e.secretKey, "secret-key", "", "secret key (default from ASHLAR_SECRET_KEY or AWS_SECRET_ACCESS_KEY)")
 	f.StringVar(&e.region, "region", cmp.Or(os.Getenv("AWS_DEFAULT_REGION"), "us-east-1"), "region to sign for")

@@ -35,7 +35,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 	}
 	cmd.AddCommand(daemonCommand(), placementCommand(), gatewayCommand(), devCommand(), statusCommand(),
-		diskCommand(), bucketCommand(), userCommand(), keyCommand(), policyCommand(), shardCommand(), backupCommand(), restoreCommand(), smartCommand(), gcCommand(), notifyCommand(), inspect.Command(), bench.Command(), versionCommand())
+		diskCommand(), bucketCommand(), userCommand(), keyCommand(), policyCommand(), shardCommand(), backupCommand(), restoreCommand(), smartCommand(), gcCommand(), notifyCommand(), traceCommand(), inspect.Command(), bench.Command(), versionCommand())
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withCode(exitUsage, err) })
 	return cmd
 }

@@ -155,6 +155,25 @@ func MembersOf(dir string) ([]string, error) {
 	return members, nil
 }
 
+// GatewaysOf returns the URLs of the gateways of the dev cluster in a directory, and
+// its root key.
+func GatewaysOf(dir string) (urls []string, accessKey, secretKey string, err error) {
+	if _, err := Find(dir); err != nil {
+		return nil, "", "", err
+	}
+	s, err := loadState(dir)
+	if err != nil {
+		return nil, "", "", err
+	}
+	urls = []string{"http://" + s.S3}
+	for _, name := range numbered("g", s.Gateways)[1:] {
+		if port, ok := s.Ports[name+".s3"]; ok {
+			urls = append(urls, fmt.Sprintf("http://127.0.0.1:%d", port))
+		}
+	}
+	return urls, s.AccessKey, s.SecretKey, nil
+}
+
 // Status asks for the health of the cluster.
 func (r *Remote) Status(ctx context.Context) (health.Status, error) {
 	var s health.Status
