@@ -35,8 +35,10 @@ import (
 //   - The list that a leader follows is ordered by Moved, which travels in the
 //     change itself: a leader with an older map cannot undo a newer change.
 //   - A replica loses its data only when the map names it no more, which is after
-//     a committed configuration without it was seen. As ids are not used twice
-//     and lists do not go back, it is never asked to vote again.
+//     a committed configuration without it was seen, of which its leader had made
+//     sure that a majority knows: whichever host is lost then, those who are left
+//     need nobody who is gone. As ids are not used twice and lists do not go
+//     back, it is never asked to vote again.
 //   - While many hosts are lost at once nothing is planned.
 const (
 	// changesMax bounds the changes under way in the cluster.

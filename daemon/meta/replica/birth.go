@@ -295,7 +295,11 @@ func (h *Host) loadState(r *replica, voters []ashlar.ReplicaID) error {
 	}
 	r.machine.applied.Store(store.applied)
 	r.machine.applying.Store(store.applied)
-	r.disk.last, r.disk.term, r.disk.vote = store.last, store.hard.GetTerm(), store.hard.GetVote()
+	r.disk.last, r.disk.term, r.disk.vote, r.disk.commit = store.last, store.hard.GetTerm(), store.hard.GetVote(), store.hard.GetCommit()
+	if r.disk.commit < r.disk.last {
+		r.disk.change = r.disk.last // there may be one
+	}
+	r.core.learn.handed = store.last
 	r.core.store, r.core.bornWith = store, voters
 	r.core.confMoved = r.machine.state.confMoved
 	r.conf.Store(&confSeen{index: r.machine.state.index, conf: store.conf})

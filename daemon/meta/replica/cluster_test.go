@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 
 	"ashlar"
@@ -46,6 +47,9 @@ type cluster struct {
 	conns map[string]wire.ShardsConn
 	hosts map[ashlar.HostID]*node
 	cut   map[[2]ashlar.HostID]bool
+	// sieve, with cutLinks, is asked about each message of raft: what it returns arrives
+	// instead, nil is lost. It may not change the message.
+	sieve func(from, to ashlar.HostID, m *raftpb.Message) *raftpb.Message
 }
 
 // node is one host: what survives a kill, and what runs.
@@ -124,6 +128,21 @@ func (f faultyShards) down() error {
 func (f faultyShards) Deliver(ctx context.Context, b *wire.RaftBatch) error {
 	if err := f.down(); err != nil {
 		return err
+	}
+	f.c.mu.Lock()
+	sieve := f.c.sieve
+	f.c.mu.Unlock()
+	if sieve != nil {
+		left := wire.RaftBatch{From: b.From}
+		for _, m := range b.Messages {
+			if m.Raft != nil {
+				if m.Raft = sieve(f.from, f.to, m.Raft); m.Raft == nil {
+					continue
+				}
+			}
+			left.Messages = append(left.Messages, m)
+		}
+		b = &left
 	}
 	return f.Shards.Deliver(ctx, b)
 }
@@ -228,6 +247,12 @@ func (c *cluster) isolate(id ashlar.HostID) {
 			c.cut[[2]ashlar.HostID{id, other}] = true
 		}
 	}
+}
+
+func (c *cluster) setSieve(f func(from, to ashlar.HostID, m *raftpb.Message) *raftpb.Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sieve = f
 }
 
 func (c *cluster) heal() {

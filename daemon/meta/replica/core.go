@@ -255,6 +255,7 @@ func (c *core) advance(r *replica) {
 		return
 	}
 	c.noteRole(r)
+	c.teach(r)
 	c.propose(r)
 	c.startReads(r)
 	c.startFollow(r)
@@ -266,6 +267,7 @@ func (c *core) advance(r *replica) {
 		for _, rs := range rd.ReadStates {
 			c.confirmReads(r, rs)
 		}
+		c.teach(r)
 	}
 	if rc.staged != nil {
 		// Raft had no use for the snapshot.
@@ -302,12 +304,14 @@ func (c *core) logTaskOf(r *replica, m *raftpb.Message) logTask {
 			panic("raft restores a snapshot that was not received")
 		}
 		t.install, r.core.staged = s, nil
+		r.core.learn.handed = s.state.index
 		t.marks = append(t.marks, r.core.introduce(r.id, s.state.conf)...)
 	}
 	for _, e := range t.entries {
 		if e.GetType() != raftpb.EntryNormal {
 			t.marks = append(t.marks, r.core.introduceAll(r.id, e)...)
 		}
+		r.core.learn.handed = e.GetIndex()
 	}
 	return t
 }
@@ -318,6 +322,7 @@ func (c *core) applyTaskOf(r *replica, m *raftpb.Message) applyTask {
 	t := applyTask{r: r, entries: m.GetEntries(), responses: m.GetResponses()}
 	for _, e := range t.entries {
 		if e.GetType() == raftpb.EntryNormal {
+			r.learnt(e)
 			continue
 		}
 		conf, moved := c.applyConf(r, e)
@@ -325,6 +330,7 @@ func (c *core) applyTaskOf(r *replica, m *raftpb.Message) applyTask {
 		t.conf, t.confIndex, t.confMoved = conf, e.GetIndex(), r.core.confMoved
 		r.core.store.conf = conf
 		r.conf.Store(&confSeen{index: e.GetIndex(), conf: conf})
+		r.core.learn.begin(r.conf.Load().final())
 	}
 	return t
 }
@@ -364,6 +370,9 @@ func (c *core) noteRole(r *replica) {
 	}
 	if st.Lead != 0 {
 		rc.lonely = 0
+	}
+	if leading && (!was || st.GetTerm() != rc.term) {
+		rc.learn.begin(false) // raft's own first entry of the term teaches
 	}
 	rc.term, rc.lead = st.GetTerm(), st.Lead
 	r.lead.Store(uint32(rc.peers[ashlar.ReplicaID(st.Lead)]))

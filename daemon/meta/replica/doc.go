@@ -94,7 +94,7 @@
 // It takes part when all others have answered, or when a majority has and those
 // that are missing are down by the map or have been waited for for 100 ticks (10
 // s): a restart needs no more than a majority. The majority is of the configuration
-// on its disk, or, once the map says that another list has come into force, of that
+// on its disk, or, once the map says that its own list has come into force, of that
 // one: those of before may be gone for good. The bound of what is noticed: an
 // old copy gets through only if whoever saw it further is away for all of that
 // start, or was cut off itself before it wrote that down. That takes
@@ -140,5 +140,8 @@
 //
 // A replica that no list names any more, and whose id the map knows as given
 // out, is stopped and its data removed. The placement takes a replica off the
-// lists only after a leader has reported a committed configuration without it.
+// lists only after a leader has reported a committed configuration without it,
+// and a leader reports it only when a majority has it on disk that the change is
+// over (led.go): else the loss of that leader would leave nobody who can win
+// without the one that was removed.
 package replica

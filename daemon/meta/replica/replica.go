@@ -39,7 +39,12 @@ type replica struct {
 	}
 
 	// disk is what the log writer has written; only it looks.
-	disk struct{ last, term, vote uint64 }
+	disk struct {
+		last, term, vote uint64
+		// commit is what raft said last, and change the newest change of the
+		// configuration in the log that is not known, on disk, to be committed.
+		commit, change uint64
+	}
 
 	// recv is the snapshot that is being received; see snapshot.go.
 	recv receiver
@@ -70,6 +75,7 @@ type replicaCore struct {
 	reading   readRound   // on its way through the quorum
 	readsWait []readRound // confirmed, waiting for the applied index
 	follow    follow
+	learn     learning
 
 	peersSeen // see marks.go
 

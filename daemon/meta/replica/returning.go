@@ -71,8 +71,8 @@ func (c *core) tryReturn(r *replica) {
 		return // the map is not known yet
 	}
 	conf := rc.store.conf
-	if rc.moved > rc.confMoved && len(rc.leaving) == 0 {
-		conf = nil
+	if rc.moved >= rc.confMoved && len(rc.leaving) == 0 {
+		conf = nil // what is applied on disk may be from before the change was over
 	}
 	waited := rc.ticks >= returnTicks
 	switch judgeReturn(r.id, rc.asked(r.id), conf, rc.voters, rc.birth, func(id ashlar.ReplicaID) bool {
@@ -100,7 +100,7 @@ const (
 )
 
 // judgeReturn is the rule. Conf is the configuration on disk, or nil if the map
-// says that its own list has come into force since: then those that it named may be
+// says that its own list has come into force: then those that it named may be
 // gone for good. Patient says for whom it is still worth to wait.
 func judgeReturn(self ashlar.ReplicaID, asked []ashlar.ReplicaID, conf *raftpb.ConfState, voters []topology.Replica,
 	answers map[ashlar.ReplicaID]*wire.Birth, patient func(ashlar.ReplicaID) bool) returnVerdict {

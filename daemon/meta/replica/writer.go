@@ -113,17 +113,28 @@ func (h *Host) writeTask(batch *pebble.Batch, t *logTask) (durable bool, err err
 		}
 		for _, e := range t.entries {
 			setEntry(batch, r.id, e)
+			if e.GetType() != raftpb.EntryNormal {
+				r.disk.change = e.GetIndex()
+			}
 		}
 		r.disk.last = last
 	}
 	// A new commit index alone is not written: it is at least the applied
-	// index, and raft learns the rest again.
-	if t.hard != nil && (t.hard.GetTerm() != r.disk.term || t.hard.GetVote() != r.disk.vote) {
+	// index, and raft learns the rest again. But who acknowledges an entry behind a
+	// change of the configuration must not forget that the change is committed (led.go).
+	news := false
+	if t.hard != nil {
+		news = t.hard.GetTerm() != r.disk.term || t.hard.GetVote() != r.disk.vote
+		r.disk.term, r.disk.vote, r.disk.commit = t.hard.GetTerm(), t.hard.GetVote(), t.hard.GetCommit()
+	}
+	if news || len(t.entries) > 0 && r.disk.change != 0 && r.disk.commit >= r.disk.change {
 		durable = true
-		if err := putUint64s(batch, replicaKey(kindHard, r.id), t.hard.GetTerm(), t.hard.GetVote(), t.hard.GetCommit()); err != nil {
+		if err := putUint64s(batch, replicaKey(kindHard, r.id), r.disk.term, r.disk.vote, r.disk.commit); err != nil {
 			return false, err
 		}
-		r.disk.term, r.disk.vote = t.hard.GetTerm(), t.hard.GetVote()
+		if r.disk.commit >= r.disk.change {
+			r.disk.change = 0
+		}
 	}
 	for _, m := range t.marks {
 		durable = durable || !t.hasty
@@ -190,7 +201,7 @@ func (h *Host) install(t *logTask) error {
 	if err := batch.Commit(pebble.Sync); err != nil {
 		return err
 	}
-	r.disk.last = m.state.index
+	r.disk.last, r.disk.change = m.state.index, 0
 	if err := m.loadSeen(h.db); err != nil {
 		return err
 	}
