@@ -150,6 +150,11 @@ func (c *compactor) pick() (segment int, empty bool) {
 		if util > utilizationMax || s.stuck.Load() == live {
 			continue
 		}
+		// What is missing may be its unwritten end: for the records of a segment that is
+		// more than half full of them another one is no better.
+		if gone := int64(s.end.Load()) - 2*int64(l.block) - live; util > utilizationCheap && float64(gone) < (1-utilizationMax)*float64(room) {
+			continue
+		}
 		score := (1 - util) / (1 + util)
 		if !short {
 			score *= float64(newest - s.generation.Load() + 1)

@@ -199,3 +199,57 @@ func TestFullDiskComesBackByCompactionAlone(t *testing.T) {
 		f.holds(n, length)
 	}
 }
+
+// TestCompactionOfWhatDoesNotPack fills a log with pieces of which one takes more than
+// half of a segment. Copying them gains nothing: compaction leaves them alone, ends, and
+// still gives back what is deleted.
+func TestCompactionOfWhatDoesNotPack(t *testing.T) {
+	dev := segmenttest.Loop(t, 64*ashlar.MiB, looptest.Attach)
+	log, err := segment.Open(t.Context(), dev, segment.Options{
+		Disk: ashlar.DiskID{1}, IndexDir: t.TempDir(), SegmentBytes: fullSegmentBytes, Writers: fullWriters, CompactBytesPerSecond: -1,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	fill := func(from uint64) (n uint64) {
+		for {
+			err := log.Append(t.Context(), &segment.Record{Key: fullKey(from + n), Data: fullData(from+n, 2*ashlar.MiB)})
+			if ashlar.Is(err, ashlar.Full) {
+				return n
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			n++
+		}
+	}
+	compact := func() (copied uint64) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		before := log.Stats().BytesCompacted
+		if err := log.Compact(ctx); err != nil {
+			t.Fatalf("compaction: %v", err)
+		}
+		return log.Stats().BytesCompacted - before
+	}
+	n := fill(0)
+	if u := log.Usage(); u.SegmentsWritable != 0 || n < uint64(u.SegmentsTotal-fullReserve-1) {
+		t.Fatalf("%d pieces fit: %+v", n, u)
+	}
+	if copied := compact(); copied != 0 {
+		t.Errorf("%d bytes were copied, for nothing", copied)
+	}
+	for i := range n / 2 {
+		if err := log.Delete(t.Context(), fullKey(2*i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	compact()
+	if u := log.Usage(); u.SegmentsWritable < int(n/2)-1 {
+		t.Errorf("%d of %d pieces were deleted: %+v", n/2, n, u)
+	}
+	if again := fill(n); again < n/2-1 {
+		t.Errorf("%d of %d pieces were deleted, %d fit again", n/2, n, again)
+	}
+}

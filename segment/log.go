@@ -286,7 +286,8 @@ func (l *Log) Usage() Usage {
 	u := Usage{
 		Capacity: int64(len(l.table)-l.reserve()) * (l.segBytes - l.overhead()),
 		Used:     l.live.Load(), Records: l.pieces.Load(),
-		SegmentsTotal: len(l.table), SegmentsFree: free, SegmentBytes: l.segBytes, RecordDataMax: l.dataMax(),
+		SegmentsTotal: len(l.table), SegmentsFree: free, SegmentsWritable: max(0, free-l.reserve()),
+		SegmentBytes: l.segBytes, SegmentRoom: l.segBytes - l.overhead(), RecordDataMax: l.dataMax(),
 	}
 	for i := range l.table {
 		if s := &l.table[i]; s.is(segSealed) || s.is(segFreeing) {

@@ -111,7 +111,11 @@ type Usage struct {
 	SegmentsTotal int
 	// SegmentsFree counts the free segments, the reserve included.
 	SegmentsFree int
-	SegmentBytes int64
+	// SegmentsWritable of them may be taken by pieces; without one, Append is Full as
+	// soon as an open segment is. SegmentRoom is what records may occupy in one.
+	SegmentsWritable int
+	SegmentBytes     int64
+	SegmentRoom      int64
 	// RecordDataMax is the longest Record.Data that is not Invalid, whatever its key.
 	RecordDataMax int64
 }
