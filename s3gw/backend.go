@@ -91,10 +91,11 @@ type Lifecycles interface {
 	SetLifecycle(ctx context.Context, bucket string, c *lifecycle.Config) error
 }
 
-// Notifications keep who is told of what happens in a bucket, nil for nobody.
+// Notifications keep who is told of what happens in a bucket, nil for nobody. With test
+// they are told at once that they will be.
 type Notifications interface {
 	Notification(ctx context.Context, bucket string) (*notify.Config, error)
-	SetNotification(ctx context.Context, bucket string, c *notify.Config) error
+	SetNotification(ctx context.Context, bucket string, c *notify.Config, test bool) error
 }
 
 // Uploads runs multipart uploads.

@@ -139,7 +139,7 @@ func (m *memory) Notification(_ context.Context, name string) (*notify.Config, e
 	return b.notes, nil
 }
 
-func (m *memory) SetNotification(_ context.Context, name string, c *notify.Config) error {
+func (m *memory) SetNotification(_ context.Context, name string, c *notify.Config, _ bool) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	b, err := m.bucket(name)

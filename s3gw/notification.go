@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -23,8 +24,8 @@ func getNotification(c *call) error {
 	return c.xml(http.StatusOK, func(w *s3.Writer) { w.Notification(config) })
 }
 
-// putNotification stores a configuration whose targets this gateway has. No message
-// is sent to try them: they may be away.
+// putNotification stores a configuration whose targets this gateway has. A test is queued
+// for them like every event, unless the client does not want it: they may be away.
 func putNotification(c *call) error {
 	doc, err := c.document()
 	if err != nil {
@@ -41,7 +42,8 @@ func putNotification(c *call) error {
 			}
 		}
 	}
-	if err := c.s.backend.SetNotification(c.ctx, string(c.bucket), config); err != nil {
+	test := !strings.EqualFold(c.header("X-Amz-Skip-Destination-Validation"), "true")
+	if err := c.s.backend.SetNotification(c.ctx, string(c.bucket), config, test); err != nil {
 		return withBucket(err, c.bucket)
 	}
 	return c.empty(http.StatusOK)

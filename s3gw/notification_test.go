@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -92,6 +94,7 @@ type hook struct {
 	mu      sync.Mutex
 	away    bool
 	refused int
+	tests   []string
 	records []map[string]any
 	headers []http.Header
 }
@@ -100,12 +103,19 @@ func newHook(t *testing.T) *hook {
 	h := &hook{}
 	h.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
-		var message struct{ Records []map[string]any }
+		var message struct {
+			Event   string
+			Records []map[string]any
+		}
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if h.away || err != nil || json.Unmarshal(body, &message) != nil || len(message.Records) != 1 {
+		if h.away || err != nil || json.Unmarshal(body, &message) != nil || len(message.Records) != 1 && message.Event == "" {
 			h.refused++
 			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		if message.Event != "" {
+			h.tests = append(h.tests, string(body))
 			return
 		}
 		h.records, h.headers = append(h.records, message.Records[0]), append(h.headers, r.Header)
@@ -118,6 +128,12 @@ func (h *hook) state() (refused int, records []map[string]any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.refused, h.records
+}
+
+func (h *hook) tested() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.tests)
 }
 
 // TestWebhookIsTold follows an object from the request of a client to a webhook that
@@ -141,8 +157,10 @@ func TestWebhookIsTold(t *testing.T) {
 	done := make(chan struct{})
 	go func() { s.RunQueues(ctx, targets); close(done) }()
 	defer func() { stop(); <-done }()
-	g.do(t, testCall{method: "PUT", target: "/bucket?notification", body: notificationDocument(
-		"<QueueConfiguration><Id>all</Id><Queue>arn:ashlar:sqs::lake:webhook</Queue><Event>s3:ObjectCreated:*</Event></QueueConfiguration>")}).want(t, 200, "")
+	document := notificationDocument("<QueueConfiguration><Id>all</Id><Queue>arn:ashlar:sqs::lake:webhook</Queue><Event>s3:ObjectCreated:*</Event></QueueConfiguration>")
+	set := g.do(t, testCall{method: "PUT", target: "/bucket?notification", body: document}).want(t, 200, "")
+	g.do(t, testCall{method: "PUT", target: "/bucket?notification", body: document,
+		headers: map[string]string{"X-Amz-Skip-Destination-Validation": "true"}}).want(t, 200, "")
 	put := g.do(t, testCall{method: "PUT", target: "/bucket/my%20f%C3%BClder/a%2Bb.jpg", body: "content"}).want(t, 200, "")
 	until := func(what string, ok func() bool) {
 		t.Helper()
@@ -159,9 +177,24 @@ func TestWebhookIsTold(t *testing.T) {
 	h.away = false
 	h.mu.Unlock()
 	until("the event", func() bool { _, records := h.state(); return len(records) > 0 })
+	until("the test", func() bool { return len(h.tested()) > 0 })
 	form := testForm{bucket: "bucket", file: "x", conditions: anyForm, fields: [][2]string{{"key", "up/form"}}}
 	form.send(t, g).want(t, 204, "")
 	until("the event of a form", func() bool { _, records := h.state(); return len(records) > 1 })
+	tests := h.tested()
+	var test map[string]string
+	if err := json.Unmarshal([]byte(tests[0]), &test); err != nil || len(tests) != 1 {
+		t.Errorf("%d tests, %v", len(tests), err)
+	}
+	if _, err := time.Parse(time.RFC3339, test["Time"]); err != nil {
+		t.Error(err)
+	}
+	delete(test, "Time")
+	if want := map[string]string{
+		"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "bucket", "RequestId": set.header.Get("X-Amz-Request-Id"), "HostId": "gw1",
+	}; !maps.Equal(test, want) {
+		t.Errorf("got  %v\nwant %v", test, want)
+	}
 	_, records := h.state()
 	if name := records[1]["eventName"]; name != "ObjectCreated:Post" {
 		t.Error(name)

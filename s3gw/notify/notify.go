@@ -36,6 +36,9 @@ const (
 	ACLPut          = "s3:ObjectAcl:Put"
 )
 
+// Test is told to the targets of a configuration when it is set. No rule can ask for it.
+const Test = "s3:TestEvent"
+
 var events = []string{Put, Post, Copy, Complete, Delete, MarkerCreated, Expired, ExpiredByMarker, TagsPut, TagsDeleted, ACLPut}
 
 // Known reports whether a rule may be for an event: one of the above, or all of a

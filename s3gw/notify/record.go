@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Event is what happened to a version of an object.
+// Event is what happened to a version of an object, or a Test, which is about a bucket
+// alone.
 type Event struct {
 	Name string
 	At   time.Time
@@ -63,12 +64,25 @@ type (
 		Response map[string]string `json:"responseElements"`
 		S3       s3Part            `json:"s3"`
 	}
+	test struct {
+		Service string
+		Event   string
+		Time    string
+		Bucket  string
+		Request string `json:"RequestId"`
+		Host    string `json:"HostId"`
+	}
 )
 
-// Record returns the message that a target gets: one record, in the form of S3's.
+// Record returns the message that a target gets: one record, in the form of S3's, or
+// what S3 sends as a test.
 func (e *Event) Record(region string) ([]byte, error) {
+	at := e.At.UTC().Format("2006-01-02T15:04:05.000Z")
+	if e.Name == Test {
+		return json.Marshal(test{"Amazon S3", e.Name, at, e.Bucket, e.Request, e.Host})
+	}
 	r := record{
-		Version: recordVersion, Source: "aws:s3", Region: region, Time: e.At.UTC().Format("2006-01-02T15:04:05.000Z"),
+		Version: recordVersion, Source: "aws:s3", Region: region, Time: at,
 		Name: strings.TrimPrefix(e.Name, "s3:"), User: principal{e.Principal},
 		Request:  map[string]string{"sourceIPAddress": e.Source},
 		Response: map[string]string{"x-amz-request-id": e.Request, "x-amz-id-2": e.Host},

@@ -54,12 +54,60 @@ func (s *Store) Notification(ctx context.Context, name string) (*notify.Config, 
 }
 
 // SetNotification replaces the notification configuration of a bucket; nil removes
-// it. Other Stores follow within cacheFor. Errors: ErrNoSuchBucket.
-func (s *Store) SetNotification(ctx context.Context, name string, c *notify.Config) error {
-	return fail("set notification", name, s.changeBucket(ctx, name, func(_ *bucket, rec *row.Bucket) error {
-		rec.Notification = rowNotification(c)
-		return nil
+// it. With test each target is told so, as S3 does it. Other Stores follow within
+// cacheFor. Errors: ErrNoSuchBucket.
+func (s *Store) SetNotification(ctx context.Context, name string, c *notify.Config, test bool) error {
+	var told []string
+	err := s.changeBucketAnd(ctx, name, func(_ *bucket, rec *row.Bucket, txn *meta.Txn) (err error) {
+		rec.Notification, told = rowNotification(c), nil
+		if c != nil && test {
+			told, err = s.tellTest(ctx, name, c, rec, txn)
+		}
+		return err
+	})
+	if err == nil {
+		s.woken(directoryShard, told)
+	}
+	return fail("set notification", name, err)
+}
+
+// tellTest queues a test for each target, in the transaction that sets the configuration.
+func (s *Store) tellTest(ctx context.Context, name string, c *notify.Config, rec *row.Bucket, txn *meta.Txn) (told []string, err error) {
+	now := s.clock()
+	value, err := row.Encode(originOf(ctx, &row.Event{
+		Format: row.Format, Name: notify.Test, AtNs: now.UnixNano(), Bucket: name, Owner: rec.Owner, Principal: byS3, Source: byS3,
 	}))
+	if err != nil {
+		return nil, err
+	}
+	var at row.Slot
+	copy(at.Bucket[:], rec.Id)
+	targets := map[string]bool{}
+	for i := range c.Rules {
+		targets[c.Rules[i].Target()] = true
+	}
+	for _, target := range slices.Sorted(maps.Keys(targets)) {
+		full, err := s.queueFull(ctx, directoryShard, target)
+		if err != nil {
+			return nil, err
+		}
+		if full {
+			txn.Adds = append(txn.Adds, meta.Add{Key: row.Queued(target, row.CountLost), Delta: 1})
+			continue
+		}
+		told = append(told, target)
+		txn.Adds = append(txn.Adds, meta.Add{Key: row.Queued(target, row.CountEvents), Delta: 1})
+		txn.Puts = append(txn.Puts, meta.Put{Key: at.Event(target, "", row.NewVersionID(now)), Value: value})
+	}
+	return told, nil
+}
+
+// originOf says in the event in whose request it happens.
+func originOf(ctx context.Context, e *row.Event) *row.Event {
+	if o, _ := ctx.Value(originKey{}).(*Origin); o != nil {
+		e.Principal, e.Source, e.Request, e.Host = o.Principal, o.Source, o.Request, o.Host
+	}
+	return e
 }
 
 func notification(m *row.Notification) *notify.Config {
@@ -107,8 +155,8 @@ func (ch *change) tell(ctx context.Context, name string, m *row.Object) error {
 		Format: row.Format, Name: name, AtNs: ch.at.UnixNano(), Rule: rule.ID, Bucket: ch.bucket, Owner: ch.owner,
 		Version: writtenVersion(m), Principal: byS3, Source: byS3,
 	}
-	if o, _ := ctx.Value(originKey{}).(*Origin); o != nil && !ch.byRule {
-		e.Principal, e.Source, e.Request, e.Host = o.Principal, o.Source, o.Request, o.Host
+	if !ch.byRule {
+		originOf(ctx, e)
 	}
 	if name != notify.Delete && name != notify.Expired && !m.DeleteMarker {
 		e.Etag, e.Bytes = etag(m.EtagMd5, m.EtagParts), m.Bytes

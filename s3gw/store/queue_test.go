@@ -27,7 +27,7 @@ func (r *rig) tells(t tester, bucket string, rules ...notify.Rule) {
 	if rules == nil {
 		rules = []notify.Rule{{ID: "all", ARN: notify.ARN("ear", "webhook"), Events: allEvents}}
 	}
-	want(t, r.SetNotification(r.ctx, bucket, &notify.Config{Rules: rules}), nil)
+	want(t, r.SetNotification(r.ctx, bucket, &notify.Config{Rules: rules}, false), nil)
 }
 
 // ear is a target.
@@ -160,6 +160,47 @@ func TestEventsOfVersions(t *testing.T) {
 	}
 }
 
+// TestTargetsAreTested: each target of a configuration is told once that it is set, if
+// that is wanted, and waits for nobody.
+func TestTargetsAreTested(t *testing.T) {
+	r := newRig(t)
+	r.queueMax = 2
+	want(t, r.CreateBucket(r.ctx, "me", "told", ""), nil)
+	ctx := WithOrigin(r.ctx, &Origin{Principal: "AKID", Source: "10.0.0.1", Request: "REQ", Host: "gw1"})
+	rule := func(id, target, event string) notify.Rule {
+		return notify.Rule{ID: id, ARN: notify.ARN(target, "webhook"), Events: []string{event}}
+	}
+	config := &notify.Config{Rules: []notify.Rule{
+		rule("1", "ear", notify.Put), rule("2", "other", notify.Copy), rule("3", "ear", notify.Delete),
+	}}
+	want(t, r.SetNotification(ctx, "told", config, true), nil)
+	want(t, r.SetNotification(ctx, "told", config, false), nil)
+	want(t, r.SetNotification(ctx, "told", nil, true), nil)
+	want(t, r.SetNotification(ctx, "nowhere", config, true), ErrNoSuchBucket)
+	r.audit(t)
+	for _, target := range []string{"ear", "other"} {
+		var e ear
+		q := r.sender(target, e.deliver)
+		if sent, failed, err := q.round(r.ctx, q.allShards()); sent != 1 || failed != 0 || err != nil {
+			t.Fatalf("%s: %d sent, %d failed, %v", target, sent, failed, err)
+		}
+		got := e.heard[0]
+		got.At, got.ID, got.Sequence = time.Time{}, "", 0
+		if (got != notify.Event{Name: notify.Test, Bucket: "told", Owner: "me", Principal: "AKID", Source: "10.0.0.1", Request: "REQ", Host: "gw1"}) {
+			t.Errorf("%s: %+v", target, got)
+		}
+	}
+	for range 4 { // more than a queue holds
+		r.clock.advance(queueLook)
+		want(t, r.SetNotification(ctx, "told", config, true), nil)
+	}
+	r.audit(t)
+	list, err := r.Queues(r.ctx)
+	if err != nil || len(list) != 2 || list[0].Pending != 2 || list[0].Lost != 2 || list[1].Pending != 2 || list[1].Lost != 2 {
+		t.Errorf("%+v, %v", list, err)
+	}
+}
+
 // TestEventsByRule: who is told what is decided by the rules.
 func TestEventsByRule(t *testing.T) {
 	r := newRig(t)
@@ -179,7 +220,7 @@ func TestEventsByRule(t *testing.T) {
 	if n := r.census(t)[row.KindEvent]; n != 1 {
 		t.Errorf("%d events wait for the other target", n)
 	}
-	want(t, r.SetNotification(r.ctx, "b", nil), nil)
+	want(t, r.SetNotification(r.ctx, "b", nil, false), nil)
 	r.put(t, "b", "in/c.jpg", "x")
 	if n := r.census(t)[row.KindEvent]; n != 1 {
 		t.Errorf("%d events after the configuration was removed", n)

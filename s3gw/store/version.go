@@ -169,6 +169,12 @@ func marksOf(sl slot, state row.Bucket_Versioning, mark []byte) []meta.Put {
 // changeBucket changes a bucket's directory row by compare-and-set; fn gets a
 // copy of it and may run again.
 func (s *Store) changeBucket(ctx context.Context, name string, fn func(b *bucket, rec *row.Bucket) error) error {
+	return s.changeBucketAnd(ctx, name, func(b *bucket, rec *row.Bucket, _ *meta.Txn) error { return fn(b, rec) })
+}
+
+// changeBucketAnd is changeBucket with a transaction of the directory's shard to which fn
+// may add.
+func (s *Store) changeBucketAnd(ctx context.Context, name string, fn func(b *bucket, rec *row.Bucket, txn *meta.Txn) error) error {
 	for n := range attemptsMax {
 		b, err := s.directory(ctx, name)
 		switch {
@@ -182,19 +188,17 @@ func (s *Store) changeBucket(ctx context.Context, name string, fn func(b *bucket
 			}
 			continue
 		}
-		rec := proto.CloneOf(b.rec)
-		if err := fn(b, rec); err != nil {
+		rec, key := proto.CloneOf(b.rec), row.BucketKey(name)
+		txn := &meta.Txn{Conds: []meta.Cond{{Key: key, Kind: meta.CondVersion, Version: b.version}}}
+		if err := fn(b, rec, txn); err != nil {
 			return err
 		}
 		value, err := row.Encode(rec)
 		if err != nil {
 			return err
 		}
-		key := row.BucketKey(name)
-		err = s.commit(ctx, directoryShard, &meta.Txn{
-			Conds: []meta.Cond{{Key: key, Kind: meta.CondVersion, Version: b.version}},
-			Puts:  []meta.Put{{Key: key, Value: value}},
-		})
+		txn.Puts = append(txn.Puts, meta.Put{Key: key, Value: value})
+		err = s.commit(ctx, directoryShard, txn)
 		s.buckets.drop(name)
 		if _, _, changed := conditionAt(err); !changed {
 			return err

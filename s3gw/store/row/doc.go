@@ -137,7 +137,8 @@
 // index of its transaction in the shard's log, is its place among the events of the
 // key. A row is deleted when the target has acknowledged it, so an event may be sent
 // again, but is not lost. It says all that the target is told, and outlives its
-// bucket.
+// bucket. That a notification was set is told too, by a row without a key of an object
+// on the directory's shard.
 //
 // Two counters go with each queue of a shard, whatever the bucket: 'n' its rows, 'l'
 // the events that were not kept: because there were too many rows, or none could be

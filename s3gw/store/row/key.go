@@ -242,7 +242,7 @@ func Queued(target string, which byte) []byte {
 	return append(append([]byte{KindQueued}, target...), 0, which)
 }
 
-// Event is the key of a queue row.
+// Event is the key of a queue row. That of a test has no key of an object.
 func (s Slot) Event(target, key string, id VersionID) []byte {
 	b := append(append(Queue(target), s.Bucket[:]...), s.Slot)
 	return append(append(append(b, key...), 0), id[:]...)
@@ -262,7 +262,7 @@ func ParseEvent(rowKey []byte) (e QueueEntry, ok bool) {
 	}
 	target, rest, ok := bytes.Cut(rowKey[1:], []byte{0})
 	const head, tail = len(e.Bucket) + 1, 1 + len(e.ID)
-	if !ok || len(target) == 0 || len(rest) <= head+tail || rest[len(rest)-tail] != 0 {
+	if !ok || len(target) == 0 || len(rest) < head+tail || rest[len(rest)-tail] != 0 {
 		return e, false
 	}
 	e.Target = string(target)
