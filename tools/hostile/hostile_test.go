@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,7 +22,8 @@ func TestHealthyClientIsUnharmed(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Close)
-	o := options{endpoint: cluster.S3(), accessKey: cfg.AccessKey, secretKey: cfg.SecretKey, idle: 200, slow: 60, rude: 6, duration: 2 * time.Second}
+	o := options{endpoint: cluster.S3(), accessKey: cfg.AccessKey, secretKey: cfg.SecretKey, idle: 200, slow: 60, rude: 6, duration: 2 * time.Second,
+		serverPID: os.Getpid(), memoryBytes: 256 * ashlar.MiB} // the clients are in it too
 	r, err := run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
