@@ -364,6 +364,7 @@ func (s *slot) report() (r client.Disk, known bool) {
 	s.last = client.Disk{
 		ID: s.id, Name: s.name, CapacityBytes: uint64(usage.Capacity), UsedBytes: uint64(usage.Used),
 		FreeSegments: uint32(usage.SegmentsFree),
+		Room:         placehealth.DiskRoom{Segments: uint32(usage.SegmentsWritable), SegmentBytes: uint64(usage.SegmentRoom)},
 		ReadErrors:   facts.Counters.Errors[diskhealth.Read], WriteErrors: facts.Counters.Errors[diskhealth.Write],
 		CorruptRecords: s.wal.Stats().CorruptReads, Smart: s.smart,
 	}

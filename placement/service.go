@@ -261,7 +261,8 @@ func fromWire(req *wire.HeartbeatRequest) (state.Heartbeat, error) {
 		}
 		hb.Disks = append(hb.Disks, state.Disk{
 			ID: ashlar.DiskID(id), Name: d.GetName(), Failed: d.GetFailed(), Reason: d.GetReason(),
-			Bytes: d.GetCapacity(), Used: d.GetUsed(), Scrub: wire.ToScrub(d.GetScrub()), Smart: wire.ToSmart(d.GetSmart()),
+			Bytes: d.GetCapacity(), Used: d.GetUsed(),
+			Room: health.DiskRoom{Segments: d.GetWritableSegments(), SegmentBytes: d.GetSegmentRoom()}, Scrub: wire.ToScrub(d.GetScrub()), Smart: wire.ToSmart(d.GetSmart()),
 		})
 	}
 	for _, r := range req.GetShards() {

@@ -224,7 +224,7 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	defer notify.Service(log, "serving S3 on "+strings.Join(names, " and "), func() bool { return accepts(doors) })()
 	opt := cfg.options()
 	opt.Credentials, opt.Keys, opt.Log = root, keys, log
-	opt.Metrics, opt.Capacity = prometheus.DefaultRegisterer, place.Capacity
+	opt.Metrics, opt.Capacity, opt.Health = prometheus.DefaultRegisterer, place.Capacity, place.Status
 	return Run(ctx, doors, place.Map, registry, opt)
 }
 
@@ -261,6 +261,9 @@ func Run(ctx context.Context, doors []Door, maps func() *topology.Map, registry 
 	}
 	if opt.Metrics != nil {
 		opt.Metrics.MustRegister(storeMetrics(backend)...)
+		if opt.Health != nil {
+			opt.Metrics.MustRegister(clusterMetrics{opt.Health})
+		}
 		for name := range targets {
 			opt.Metrics.MustRegister(queueMetrics(backend, name)...)
 		}

@@ -1,10 +1,13 @@
 package s3gw
 
 import (
+	"context"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"ashlar/placement/health"
 	"ashlar/s3gw/store"
 )
 
@@ -21,6 +24,53 @@ func storeMetrics(s *store.Store) (list []prometheus.Collector) {
 	return append(list, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "ashlar_lifecycle_behind_seconds", Help: "How late the entry was that the lifecycle worker took last.",
 	}, func() float64 { return s.Stats().Behind.Seconds() }))
+}
+
+// clusterMetrics tell how the cluster is, as the placement quorum says when they are
+// collected. Every gateway tells the same; without an answer none is told.
+type clusterMetrics struct {
+	ask func(context.Context) (health.Status, error)
+}
+
+// clusterTimeout bounds how long the quorum is waited for.
+const clusterTimeout = 5 * time.Second
+
+var (
+	healthDesc = prometheus.NewDesc("ashlar_health", "1 while the health code is raised, else 0.", []string{"code"}, nil)
+	storedDesc = prometheus.NewDesc("ashlar_stored_bytes", "User bytes stored, estimated from what the disks hold.", nil, nil)
+	usableDesc = prometheus.NewDesc("ashlar_usable_bytes", "User bytes that fit the cluster.", nil, nil)
+	roomDesc   = prometheus.NewDesc("ashlar_writable_bytes", "User bytes that fit until PUTs are refused because disks are full.", nil, nil)
+	againDesc  = prometheus.NewDesc("ashlar_reclaimable_bytes", "User bytes that fit on top when what was deleted is compacted.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (clusterMetrics) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{healthDesc, storedDesc, usableDesc, roomDesc, againDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m clusterMetrics) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), clusterTimeout)
+	defer cancel()
+	st, err := m.ask(ctx)
+	if err != nil {
+		return
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	for _, name := range health.Names() {
+		raised := slices.ContainsFunc(st.Codes, func(c health.Code) bool { return c.Code == name })
+		gauge(healthDesc, map[bool]float64{true: 1}[raised], name)
+	}
+	gauge(storedDesc, float64(st.Capacity.StoredBytes))
+	gauge(usableDesc, float64(st.Capacity.UsableBytes))
+	if r := st.Room; r != nil {
+		gauge(roomDesc, float64(r.WritableBytes))
+		gauge(againDesc, float64(r.ReclaimableBytes))
+	}
 }
 
 type metrics struct {

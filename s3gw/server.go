@@ -50,6 +50,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"ashlar"
+	"ashlar/placement/health"
 	"ashlar/placement/topology"
 	"ashlar/s3gw/iam/directory"
 	"ashlar/s3gw/iam/oidc"
@@ -143,6 +144,8 @@ type Options struct {
 	// Capacity returns how many bytes of user data the cluster holds and can hold,
 	// for clients that ask by SOSAPI. Nil has none answered.
 	Capacity func(context.Context) (used, total uint64, err error)
+	// Health returns how the cluster is, for the metrics of Run. Nil has none collected.
+	Health func(context.Context) (health.Status, error)
 	// Operator is the canonical id of the account that may ask the gateway what all
 	// accounts do. Run takes that of the root key if it is empty; else nobody may.
 	Operator string

@@ -40,6 +40,7 @@ type Disk struct {
 	// CapacityBytes for records, and those in use.
 	CapacityBytes, UsedBytes                uint64
 	FreeSegments                            uint32
+	Room                                    health.DiskRoom
 	ReadErrors, WriteErrors, CorruptRecords uint64
 	// Scrub is zero for a disk that is not scrubbed.
 	Scrub health.DiskScrub
@@ -206,7 +207,7 @@ func (b *beat) request(r Report, full bool) *wire.HeartbeatRequest {
 func report(d Disk) *wire.DiskReport {
 	return &wire.DiskReport{
 		Id: d.ID[:], Name: d.Name, Failed: d.Failed, Reason: d.Reason, Capacity: d.CapacityBytes, Used: d.UsedBytes,
-		FreeSegments: d.FreeSegments, ReadErrors: d.ReadErrors, WriteErrors: d.WriteErrors, CorruptRecords: d.CorruptRecords,
+		FreeSegments: d.FreeSegments, WritableSegments: d.Room.Segments, SegmentRoom: d.Room.SegmentBytes, ReadErrors: d.ReadErrors, WriteErrors: d.WriteErrors, CorruptRecords: d.CorruptRecords,
 		Scrub: wire.FromScrub(d.Scrub), Smart: wire.FromSmart(d.Smart),
 	}
 }

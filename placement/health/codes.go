@@ -21,9 +21,11 @@ const (
 	HostOut            = "HOST_OUT"
 	DiskFailed         = "DISK_FAILED"
 	DiskSmartCode      = "DISK_SMART"
+	Full               = "FULL"
 	WritesRefused      = "WRITES_REFUSED"
 	LayoutBroken       = "LAYOUT_BROKEN"
 	QuorumDegraded     = "QUORUM_DEGRADED"
+	NearFull           = "NEARFULL"
 	DiskFull           = "DISK_FULL"
 	ScrubOverdue       = "SCRUB_OVERDUE"
 	DiskUnused         = "DISK_UNUSED"
@@ -31,6 +33,15 @@ const (
 	ReplicasNoHost     = "REPLICAS_NO_HOST"
 	ReplicasMoving     = "REPLICAS_MOVING"
 )
+
+// Names lists the codes, the gravest first.
+func Names() []string {
+	return []string{
+		GroupsUnreadable, ShardsUnavailable, Forming, QuorumLost, PartitionSuspected, ZoneDown, HostDown, HostOut, DiskFailed,
+		DiskSmartCode, Full, WritesRefused, LayoutBroken, QuorumDegraded, NearFull, DiskFull, ScrubOverdue, DiskUnused,
+		ReplicasLost, ReplicasNoHost, ReplicasMoving,
+	}
+}
 
 // fullPercent of a disk's capacity in use raises DISK_FULL.
 const fullPercent = 95
@@ -47,9 +58,15 @@ func raise(m *topology.Map, f Facts, st *Status) []Code {
 		}
 	}
 	r.service()
+	if st.Verdict == IsFull {
+		r.room() // what helps stands first
+	}
 	r.hosts()
 	r.disks()
 	r.smart()
+	if st.Verdict != IsFull {
+		r.room()
+	}
 	r.scrubs()
 	r.replicas()
 	r.tables()
@@ -165,9 +182,16 @@ func (r *raiser) disks() {
 					d.Name, why, has(r.slots[i], "group"))
 			}
 		}
-		if d.Bytes > 0 && facts.UsedBytes*100 >= d.Bytes*fullPercent {
-			if full++; full <= perCodeMax {
-				r.add(DiskFull, d.Name, "delete objects or add disks", "%s is %d %% full.", d.Name, facts.UsedBytes*100/d.Bytes)
+		taken := facts.UsedBytes * 100 / max(1, d.Bytes)
+		switch {
+		case d.State != topology.DiskUp || r.st.Room != nil && r.st.Room.GroupsFull > 0: // FULL names them
+		case taken >= fullPercent || facts.Room.full():
+			switch full++; {
+			case full > perCodeMax:
+			case facts.Room.full():
+				r.add(DiskFull, d.Name, makeRoom, "%s is full: it takes no more pieces (%d %% of its bytes are in use).", d.Name, taken)
+			default:
+				r.add(DiskFull, d.Name, makeRoom, "%s is %d %% full.", d.Name, taken)
 			}
 		}
 		unused += one(r.st.Formed && r.slots[i] == 0)

@@ -9,7 +9,10 @@
 //	HEALTHY               nothing is missing
 //	HEALTHY, repairing    every disk answers, but pieces wait to be repaired, or
 //	                      hosts still ask whether any are missing
+//	NEARFULL              nothing is missing, but soon PUTs will be refused
 //	DEGRADED              something is missing; further losses are survivable
+//	FULL                  PUTs are refused because disks are full; what is stored is
+//	                      as safe as otherwise
 //	AT RISK               after at least one loss, the worst group survives
 //	                      none more, or after two losses only one more
 //	UNAVAILABLE           some group has fewer than k disks, some shard has no
@@ -38,7 +41,9 @@ type Verdict string
 const (
 	Healthy     Verdict = "HEALTHY"
 	Repairing   Verdict = "HEALTHY, repairing"
+	IsNearFull  Verdict = "NEARFULL"
 	Degraded    Verdict = "DEGRADED"
+	IsFull      Verdict = "FULL"
 	AtRisk      Verdict = "AT RISK"
 	Unavailable Verdict = "UNAVAILABLE"
 )
@@ -51,10 +56,12 @@ type Status struct {
 	Formed  bool         `json:"formed"`
 	// Reads says how many more losses leave every stripe readable and every
 	// shard with a majority; Writes how many leave every PUT its quorum.
-	Reads     Survival  `json:"survives_reads"`
-	Writes    Survival  `json:"survives_writes"`
-	Code      string    `json:"code"`
-	Capacity  Capacity  `json:"capacity"`
+	Reads    Survival `json:"survives_reads"`
+	Writes   Survival `json:"survives_writes"`
+	Code     string   `json:"code"`
+	Capacity Capacity `json:"capacity"`
+	// Room is nil if it is not known.
+	Room      *Room     `json:"room,omitempty"`
 	Hosts     Count     `json:"hosts"`
 	Disks     Count     `json:"disks"`
 	Zones     Count     `json:"zones"`
@@ -160,6 +167,7 @@ type Facts struct {
 // DiskFacts is what a host reported of a disk.
 type DiskFacts struct {
 	UsedBytes uint64
+	Room      DiskRoom
 	Reason    string // why it failed
 	Scrub     DiskScrub
 	Smart     DiskSmart

@@ -192,6 +192,43 @@ func TestRender(t *testing.T) {
 			m.Groups[3].Disks[2] = m.Groups[3].Disks[0]
 			return m, f
 		},
+		"nearfull": func(t *testing.T) (*topology.Map, Facts) {
+			m, f := cluster(t, 3, 2, 4, dev), facts("p2")
+			for i := range f.Disks {
+				f.Disks[i] = DiskFacts{UsedBytes: 7 << 29} // of 4 GiB
+			}
+			roomy(m, &f, func(int) uint32 { return 1 })
+			return m, f
+		},
+		"full": func(t *testing.T) (*topology.Map, Facts) {
+			m, f := cluster(t, 3, 2, 4, dev), facts("p2")
+			for i := range f.Disks {
+				f.Disks[i] = DiskFacts{UsedBytes: 15 << 28}
+			}
+			roomy(m, &f, func(n int) uint32 { return uint32(one(n%4 == 0)) })
+			return m, f
+		},
+		"full-degraded": func(t *testing.T) (*topology.Map, Facts) { // what was deleted is not compacted yet
+			m, f := cluster(t, 3, 2, 4, dev), facts("p2")
+			for i := range f.Disks {
+				f.Disks[i] = DiskFacts{UsedBytes: 2 << 30}
+			}
+			roomy(m, &f, func(n int) uint32 { return 0 })
+			m.Disks[1].State = topology.DiskFailed
+			return m, f
+		},
+		"small-segments": func(t *testing.T) (*topology.Map, Facts) { // of which a piece takes more than half
+			m, f := cluster(t, 3, 2, 4, dev), facts("p2")
+			for i := range m.Disks {
+				m.Disks[i].Bytes = 11 * (4<<20 - 12288)
+			}
+			roomy(m, &f, func(n int) uint32 { return 11 })
+			for i, d := range f.Disks {
+				d.Room.SegmentBytes = 4<<20 - 12288
+				f.Disks[i] = d
+			}
+			return m, f
+		},
 		"many-hosts-down": func(t *testing.T) (*topology.Map, Facts) {
 			m := cluster(t, 3, 6, 2, ashlar.Code{K: 8, M: 4})
 			down(m, 0, 1, 2, 3, 6, 7, 8, 9, 12, 13, 14)

@@ -8,9 +8,10 @@ import (
 func Judge(m *topology.Map, f Facts) Status {
 	st := Status{
 		Cluster: m.Name, Epoch: m.Epoch, Formed: m.Formed(), Code: m.Settings.Large.String(),
-		Groups: len(m.Groups), Shards: len(m.Shards), RepairPieces: f.RepairPieces, HostsChecking: f.Unchecked, Capacity: capacity(m, f),
+		Groups: len(m.Groups), Shards: len(m.Shards), RepairPieces: f.RepairPieces, HostsChecking: f.Unchecked,
 		Placement: Placement{Members: len(f.Members), Leader: f.Leader},
 	}
+	st.Capacity, st.Room = capacity(m, f)
 	for _, member := range f.Members {
 		st.Placement.Voting += one(member.Voting)
 	}
@@ -36,8 +37,12 @@ func verdict(st *Status, atRisk bool) Verdict {
 		return Unavailable
 	case atRisk:
 		return AtRisk
+	case st.Room != nil && st.Room.GroupsFull > 0:
+		return IsFull
 	case !whole:
 		return Degraded
+	case st.Room.near():
+		return IsNearFull
 	case st.RepairPieces > 0 || st.HostsChecking > 0:
 		return Repairing
 	}
@@ -61,9 +66,8 @@ func countTree(m *topology.Map, st *Status) {
 	}
 }
 
-// capacity adds up what the disks say. What fits is decided by the disk that
-// fills first: every group takes the same share of what comes.
-func capacity(m *topology.Map, f Facts) Capacity {
+// capacity adds up what the disks say. The room is nil if it is not known.
+func capacity(m *topology.Map, f Facts) (Capacity, *Room) {
 	var c Capacity
 	for i, d := range m.Disks {
 		c.RawBytes += d.Bytes
@@ -71,25 +75,19 @@ func capacity(m *topology.Map, f Facts) Capacity {
 	}
 	large := m.Settings.Large
 	if large.K == 0 {
-		return c
+		return c, nil
 	}
 	c.StoredBytes = c.UsedBytes * uint64(large.K) / uint64(large.Pieces())
 	if !m.Formed() {
 		c.UsableBytes = c.RawBytes / uint64(large.Pieces()) * uint64(large.K)
-		return c
+		return c, nil
 	}
-	slots := make([]int, len(m.Disks))
-	for _, g := range m.Groups {
-		for _, n := range g.Disks[:min(large.Pieces(), len(g.Disks))] {
-			slots[n]++
-		}
+	r := newRooms(m, f)
+	c.UsableBytes = r.usable()
+	room := r.room(c.UsableBytes)
+	if room != nil {
+		// Short objects lie closer than whole stripes.
+		c.UsableBytes = max(c.UsableBytes, c.StoredBytes+room.WritableBytes)
 	}
-	perSlot := -1.0
-	for i, n := range slots {
-		if fit := float64(m.Disks[i].Bytes) / float64(n); n > 0 && (perSlot < 0 || fit < perSlot) {
-			perSlot = fit
-		}
-	}
-	c.UsableBytes = uint64(max(perSlot, 0) * float64(len(m.Groups)*int(large.K)))
-	return c
+	return c, room
 }

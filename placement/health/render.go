@@ -24,6 +24,9 @@ func (st Status) Render(w io.Writer) error {
 	}
 	c := st.Capacity
 	line("Capacity", "%s stored of %s usable (%s raw, %s)", size(c.StoredBytes), size(c.UsableBytes), size(c.RawBytes), st.Code)
+	if st.Room != nil {
+		line("Room", "%s", st.Room.of(st.Groups))
+	}
 	line("Placement", "%s", st.Placement)
 	if st.Scrub != nil {
 		line("Scrub", "%s", st.Scrub)
@@ -72,6 +75,8 @@ func (st Status) goOn() string {
 	var only []string
 	if n := st.Worst.Unwritable; n > 0 {
 		only = append(only, fmt.Sprintf("in %d of %s", st.Groups-n, plural(st.Groups, "group")))
+	} else if st.Room != nil && st.Room.GroupsFull > 0 {
+		only = append(only, fmt.Sprintf("in %d of %s", st.Groups-st.Room.GroupsFull, plural(st.Groups, "group")))
 	}
 	if n := st.Worst.NoMajority; n > 0 {
 		only = append(only, fmt.Sprintf("for keys of %d of %s", st.Shards-n, plural(st.Shards, "metadata shard")))

@@ -119,6 +119,7 @@ type Disk struct {
 	Reason string
 	Bytes  uint64 // capacity
 	Used   uint64 // bytes
+	Room   health.DiskRoom
 	Scrub  health.DiskScrub
 	Smart  health.DiskSmart
 }
@@ -304,7 +305,7 @@ func (s *Machine) Facts() health.Facts {
 	m := s.Map()
 	for i, d := range m.Disks {
 		if r, ok := s.reports[d.ID]; ok {
-			f.Disks[topology.DiskNum(i)] = health.DiskFacts{UsedBytes: r.Used, Reason: r.Reason, Scrub: r.Scrub, Smart: r.Smart}
+			f.Disks[topology.DiskNum(i)] = health.DiskFacts{UsedBytes: r.Used, Room: r.Room, Reason: r.Reason, Scrub: r.Scrub, Smart: r.Smart}
 		}
 	}
 	for _, h := range s.heard {

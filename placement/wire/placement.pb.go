@@ -303,9 +303,13 @@ type DiskReport struct {
 	// How its scrub stands; missing if it has none.
 	Scrub *ScrubReport `protobuf:"bytes,11,opt,name=scrub,proto3" json:"scrub,omitempty"`
 	// What it says of itself; missing if nobody asked it lately.
-	Smart         *SmartReport `protobuf:"bytes,12,opt,name=smart,proto3" json:"smart,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Smart *SmartReport `protobuf:"bytes,12,opt,name=smart,proto3" json:"smart,omitempty"`
+	// Of the free segments, those that pieces may take, and the bytes that fit one; 0
+	// bytes if the host does not say.
+	WritableSegments uint32 `protobuf:"varint,13,opt,name=writable_segments,json=writableSegments,proto3" json:"writable_segments,omitempty"`
+	SegmentRoom      uint64 `protobuf:"varint,14,opt,name=segment_room,json=segmentRoom,proto3" json:"segment_room,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *DiskReport) Reset() {
@@ -420,6 +424,20 @@ func (x *DiskReport) GetSmart() *SmartReport {
 		return x.Smart
 	}
 	return nil
+}
+
+func (x *DiskReport) GetWritableSegments() uint32 {
+	if x != nil {
+		return x.WritableSegments
+	}
+	return 0
+}
+
+func (x *DiskReport) GetSegmentRoom() uint64 {
+	if x != nil {
+		return x.SegmentRoom
+	}
+	return 0
 }
 
 type SmartReport struct {
@@ -2038,7 +2056,7 @@ const file_placement_proto_rawDesc = "" +
 	"\x06voters\x18\x03 \x03(\x04R\x06voters\x12\x1a\n" +
 	"\blearners\x18\x04 \x03(\x04R\blearners\x12\x1a\n" +
 	"\boutgoing\x18\x05 \x03(\x04R\boutgoing\x12\x16\n" +
-	"\x06leader\x18\x06 \x01(\x04R\x06leader\"\x92\x03\n" +
+	"\x06leader\x18\x06 \x01(\x04R\x06leader\"\xe2\x03\n" +
 	"\n" +
 	"DiskReport\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\fR\x02id\x12\x12\n" +
@@ -2054,7 +2072,9 @@ const file_placement_proto_rawDesc = "" +
 	"\x06reason\x18\n" +
 	" \x01(\tR\x06reason\x126\n" +
 	"\x05scrub\x18\v \x01(\v2 .ashlar.placement.v1.ScrubReportR\x05scrub\x126\n" +
-	"\x05smart\x18\f \x01(\v2 .ashlar.placement.v1.SmartReportR\x05smart\"\x9b\x02\n" +
+	"\x05smart\x18\f \x01(\v2 .ashlar.placement.v1.SmartReportR\x05smart\x12+\n" +
+	"\x11writable_segments\x18\r \x01(\rR\x10writableSegments\x12!\n" +
+	"\fsegment_room\x18\x0e \x01(\x04R\vsegmentRoom\"\x9b\x02\n" +
 	"\vSmartReport\x12\x16\n" +
 	"\x06serial\x18\x01 \x01(\tR\x06serial\x12\x18\n" +
 	"\afailing\x18\x02 \x01(\bR\afailing\x12\x18\n" +

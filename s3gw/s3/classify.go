@@ -9,8 +9,18 @@ import (
 	"ashlar/s3gw/store"
 )
 
-// retrySeconds is what Retry-After says when the cluster cannot answer now.
-const retrySeconds = 1
+const (
+	// retrySeconds is what Retry-After says when the cluster cannot answer now.
+	retrySeconds = 1
+	// fullRetrySeconds is what it says when the cluster is full: what is deleted comes back
+	// after compaction at the earliest.
+	fullRetrySeconds = 30
+)
+
+// clusterFull is told with SlowDown. S3 has no word for it, as S3 is never full; the code
+// is one that every SDK backs off from and tries again.
+const clusterFull = "The cluster is full: its disks have no room for new data. Reads and deletes go on. " +
+	"Delete objects to make room; `ashlar status` says which disks are full."
 
 var bySentinel = []struct {
 	err  error
@@ -66,10 +76,10 @@ func Classify(err error) *Error {
 	if errors.As(err, &e) {
 		return e
 	}
-	var kind *store.ChecksumTypeError
-	if errors.As(err, &kind) {
+	var sums *store.ChecksumTypeError
+	if errors.As(err, &sums) {
 		return &Error{Code: InvalidRequest, Err: err,
-			Message: "Checksum Type mismatch occurred, expected checksum Type: " + kind.Want + ", actual checksum Type: " + cmp.Or(kind.Got, "null")}
+			Message: "Checksum Type mismatch occurred, expected checksum Type: " + sums.Want + ", actual checksum Type: " + cmp.Or(sums.Got, "null")}
 	}
 	for _, s := range bySentinel {
 		if errors.Is(err, s.err) {
@@ -88,13 +98,16 @@ func Classify(err error) *Error {
 	if errors.Is(err, context.Canceled) {
 		return &Error{Code: RequestTimeout, Message: "The request was cancelled.", Err: err}
 	}
-	code := InternalError
-	if k := ashlar.KindOf(err); int(k) < len(byKind) {
-		code = byKind[k]
+	code, kind := InternalError, ashlar.KindOf(err)
+	if int(kind) < len(byKind) {
+		code = byKind[kind]
 	}
 	e = &Error{Code: code, Err: err}
 	if code.Status() == 503 {
 		e.RetryAfterSeconds = retrySeconds
+	}
+	if kind == ashlar.Full {
+		e.Message, e.RetryAfterSeconds = clusterFull, fullRetrySeconds
 	}
 	return e
 }

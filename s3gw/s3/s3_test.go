@@ -258,6 +258,9 @@ func TestClassify(t *testing.T) {
 			t.Errorf("%v: %s, retry %d; want %s", c.err, e.Code, e.RetryAfterSeconds, c.code)
 		}
 	}
+	if e := Classify(ashlar.E("x", "", ashlar.Full, nil)); !strings.Contains(e.Message, "full") || e.RetryAfterSeconds <= retrySeconds {
+		t.Errorf("full: %q, retry after %d s", e.Message, e.RetryAfterSeconds)
+	}
 	if Classify(nil) != nil {
 		t.Error("nil is an error")
 	}

@@ -113,7 +113,8 @@ func TestSizes(t *testing.T) {
 
 func TestVerdictIsTheExitCodeOfCheck(t *testing.T) {
 	for v, want := range map[health.Verdict]int{
-		health.Healthy: 0, health.Repairing: 0, health.Degraded: exitDegraded, health.AtRisk: exitAtRisk, health.Unavailable: exitAtRisk,
+		health.Healthy: 0, health.Repairing: 0, health.Degraded: exitDegraded,
+		health.IsNearFull: exitDegraded, health.IsFull: exitDegraded, health.AtRisk: exitAtRisk, health.Unavailable: exitAtRisk,
 	} {
 		if got := exitCode(verdict(v)); got != want {
 			t.Errorf("%s: %d, want %d", v, got, want)

@@ -50,7 +50,7 @@ service on this host (/etc/ashlar/daemon.toml, gateway.toml or placement.toml).`
 	where.add(cmd)
 	cmd.Flags().StringSliceVar(&members, "placement", nil, "addresses of placement members")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print one line of JSON")
-	cmd.Flags().BoolVar(&check, "check", false, "end with 10 if the cluster is degraded and 11 if data is at risk")
+	cmd.Flags().BoolVar(&check, "check", false, "end with 10 if the cluster is degraded or full, or soon will be full, and 11 if data is at risk")
 	return cmd
 }
 
@@ -59,7 +59,7 @@ func verdict(v health.Verdict) error {
 	switch v {
 	case health.Healthy, health.Repairing:
 		return nil
-	case health.Degraded:
+	case health.Degraded, health.IsNearFull, health.IsFull:
 		return withCode(exitDegraded, errors.New(""))
 	default:
 		return withCode(exitAtRisk, errors.New(""))
