@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,6 +41,9 @@ type Config struct {
 	// that lead to its root, and its key. Renewed files are taken within seconds.
 	TLSCertFile string `toml:"tls-cert-file"`
 	TLSKeyFile  string `toml:"tls-key-file"`
+	// MetricsListen is the address of /metrics, in the form of Prometheus, for whoever can
+	// reach it: name one that clients of S3 cannot. Empty: none.
+	MetricsListen string `toml:"metrics-listen,omitempty"`
 	// Placement lists the gRPC addresses of the placement members.
 	Placement []string `toml:"placement"`
 	Region    string   `toml:"region"`
@@ -210,6 +214,13 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 	defer place.Close()
 	go place.Run(ctx) // ends with ctx
 
+	if cfg.MetricsListen != "" {
+		ln, err := net.Listen("tcp", cfg.MetricsListen)
+		if err != nil {
+			return ashlar.E("s3gw: config", "metrics-listen", ashlar.Invalid, err)
+		}
+		defer serveMetrics(ln, prometheus.DefaultGatherer, log)()
+	}
 	doors, err := cfg.open(log)
 	if err != nil {
 		return err

@@ -16,7 +16,7 @@ func TestConfigReachesTheServer(t *testing.T) {
 		Notify: []courier.Config{{}}, NotifyQueueMax: 1, OIDCIssuers: list, Rates: &Rates{}, LifecycleDay: Duration(time.Second),
 	}
 	// What these name is opened or looked up first.
-	elsewhere := map[string]bool{"Listen": true, "TLSListen": true, "TLSCertFile": true, "TLSKeyFile": true, "Placement": true,
+	elsewhere := map[string]bool{"Listen": true, "TLSListen": true, "TLSCertFile": true, "TLSKeyFile": true, "MetricsListen": true, "Placement": true,
 		"RootAccessKey": true, "RootSecretFile": true, "KeyringFile": true, "Vault": true, "Accounts": true}
 	given := 0
 	for f, v := range reflect.ValueOf(c).Fields() {

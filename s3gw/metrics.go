@@ -2,10 +2,15 @@ package s3gw
 
 import (
 	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
 	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"ashlar/placement/health"
 	"ashlar/s3gw/store"
@@ -40,12 +45,13 @@ var (
 	storedDesc = prometheus.NewDesc("ashlar_stored_bytes", "User bytes stored, estimated from what the disks hold.", nil, nil)
 	usableDesc = prometheus.NewDesc("ashlar_usable_bytes", "User bytes that fit the cluster.", nil, nil)
 	roomDesc   = prometheus.NewDesc("ashlar_writable_bytes", "User bytes that fit until PUTs are refused because disks are full.", nil, nil)
+	scrubDesc  = prometheus.NewDesc("ashlar_scrub_oldest_seconds", "Age of the oldest byte that no scrub has verified since it was stored.", nil, nil)
 	againDesc  = prometheus.NewDesc("ashlar_reclaimable_bytes", "User bytes that fit on top when what was deleted is compacted.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (clusterMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{healthDesc, storedDesc, usableDesc, roomDesc, againDesc} {
+	for _, d := range []*prometheus.Desc{healthDesc, storedDesc, usableDesc, roomDesc, againDesc, scrubDesc} {
 		ch <- d
 	}
 }
@@ -67,11 +73,36 @@ func (m clusterMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(storedDesc, float64(st.Capacity.StoredBytes))
 	gauge(usableDesc, float64(st.Capacity.UsableBytes))
+	if s := st.Scrub; s != nil {
+		gauge(scrubDesc, float64(s.OldestSeconds))
+	}
 	if r := st.Room; r != nil {
 		gauge(roomDesc, float64(r.WritableBytes))
 		gauge(againDesc, float64(r.ReclaimableBytes))
 	}
 }
+
+// metricsTimeout bounds a request for metrics, the quorum's answer included.
+const metricsTimeout = 2 * clusterTimeout
+
+// serveMetrics answers GET /metrics on ln, which it owns, until end is called.
+func serveMetrics(ln net.Listener, from prometheus.Gatherer, log *slog.Logger) (end func()) {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(from, promhttp.HandlerOpts{MaxRequestsInFlight: metricsMax}))
+	srv := &http.Server{
+		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+	}
+	go func() { // ends with Close
+		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("metrics are not served any more", "code", "s3gw-metrics", "addr", ln.Addr(), "error", err)
+		}
+	}()
+	log.Info("metrics", "url", "http://"+ln.Addr().String()+"/metrics")
+	return func() { srv.Close() }
+}
+
+// metricsMax bounds those who ask for metrics at once.
+const metricsMax = 4
 
 type metrics struct {
 	requests *prometheus.CounterVec
