@@ -49,9 +49,7 @@ var readers = map[string]func(doc []byte) (read any, written []byte, err error){
 	"tagging": func(doc []byte) (any, []byte, error) {
 		tags, err := ParseTagging(doc, ObjectTagsMax)
 		w := Writer{}
-		w.Begin("Tagging")
 		w.Tags(tags)
-		w.Close("Tagging")
 		return maps.Clone(tags), w.B, err
 	},
 	"lifecycle": func(doc []byte) (any, []byte, error) {
@@ -161,7 +159,8 @@ func FuzzDocuments(f *testing.F) {
 		"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>x</ETag></Part><Part><PartNumber>7</PartNumber><ETag>&quot;y&quot;</ETag></Part></CompleteMultipartUpload>",
 		"<CreateBucketConfiguration><LocationConstraint>eu</LocationConstraint><Tags><Tag><Key>k</Key><Value>v</Value></Tag></Tags></CreateBucketConfiguration>",
 		"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>",
-		"<Tagging><TagSet><Tag><Key>a</Key><Value>b &lt;</Value></Tag></TagSet></Tagging>",
+		"<Tagging><TagSet><Tag><Key>a</Key><Value>b &lt;</Value></Tag></TagSet></Tagging>", "<Tagging><TagSet></TagSet></Tagging>",
+		"<Tagging><TagSet><Tag><Key>a</Key><Value>b +</Value></Tag><Tag><Key>b</Key><Value></Value></Tag></TagSet></Tagging>",
 		"<LifecycleConfiguration><Rule><ID>r</ID><Filter><And><Prefix>p/</Prefix><Tag><Key>k</Key><Value>v</Value></Tag><ObjectSizeGreaterThan>5</ObjectSizeGreaterThan></And></Filter>" +
 			"<Status>Enabled</Status><Expiration><Days>3</Days></Expiration><NoncurrentVersionExpiration><NoncurrentDays>2</NoncurrentDays></NoncurrentVersionExpiration></Rule></LifecycleConfiguration>",
 		"<LifecycleConfiguration><Rule><Prefix>p</Prefix><Status>Disabled</Status><AbortIncompleteMultipartUpload><DaysAfterInitiation>7</DaysAfterInitiation></AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>",
