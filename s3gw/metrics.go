@@ -87,10 +87,16 @@ const metricsTimeout = 2 * clusterTimeout
 
 // serveMetrics answers GET /metrics on ln, which it owns, until end is called.
 func serveMetrics(ln net.Listener, from prometheus.Gatherer, log *slog.Logger) (end func()) {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(from, promhttp.HandlerOpts{MaxRequestsInFlight: metricsMax}))
+	all := promhttp.HandlerFor(from, promhttp.HandlerOpts{MaxRequestsInFlight: metricsMax})
 	srv := &http.Server{
-		Handler: mux, ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/metrics" {
+				w.WriteHeader(http.StatusNotFound)
+				return
+			}
+			all.ServeHTTP(w, r)
+		}),
+		ReadTimeout: metricsTimeout, WriteTimeout: metricsTimeout, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 	}
 	go func() { // ends with Close
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {

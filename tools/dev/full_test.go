@@ -42,7 +42,7 @@ func TestFullClusterSaysSo(t *testing.T) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 10 {
 		t.Errorf("ashlar status --check: %v", err)
 	}
-	for _, word := range []string{"FULL   ", "! FULL  PUTs to", "b1/d01", "Next:  delete objects"} {
+	for _, word := range []string{"FULL   ", "! FULL  PUTs to", "/d01", "Next:  delete objects"} {
 		if !strings.Contains(string(out), word) {
 			t.Errorf("ashlar status does not say %q", word)
 		}
