@@ -172,9 +172,14 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 	})
 	pieces.Stored = h.roll.Stored
 	h.orphans = h.searchOrphans(pieces)
-	h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, scrub: h.scrub, roll: h.roll, log: h.log, status: opt.Status}
-	if err := openDisks(ctx, h.disks); err != nil {
-		return err
+	for {
+		h.disks = &disks{cfg: &h.cfg, cluster: m.Cluster, clusterName: m.Name, pieces: pieces, scrub: h.scrub, roll: h.roll, log: h.log, status: opt.Status}
+		if err = openDisks(ctx, h.disks); err == nil {
+			break
+		}
+		if m = h.otherCluster(ctx, m.Cluster); m == nil {
+			return err
+		}
 	}
 	h.Pieces = pieces
 	if err := h.join(ctx, run, m.Cluster); err != nil {
@@ -194,6 +199,18 @@ func (h *Host) start(ctx, run context.Context, opt Options) (err error) {
 // that is what the watchdog watches.
 func (h *Host) beating() bool {
 	return time.Since(time.Unix(0, h.lastBeat.Load())) < beatStale
+}
+
+// behindMax is how long a member of the quorum may be behind the others.
+const behindMax = 2 * time.Second
+
+// otherCluster returns the map of another cluster, nil if there is none: the first that
+// we got may be from before a backup was restored, of a member that was behind.
+func (h *Host) otherCluster(ctx context.Context, not ashlar.ClusterID) *topology.Map {
+	ctx, cancel := context.WithTimeout(ctx, behindMax)
+	defer cancel()
+	m, _ := h.place.Wait(ctx, func(m *topology.Map) bool { return m != nil && m.Cluster != not })
+	return m
 }
 
 // awaitMap waits for a map that satisfies ok and says in the log what it waits for.
