@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,13 +59,9 @@ main
 	if err != nil || tests != 4 || bytes.Contains(out, []byte(kept)) || bytes.Contains(out, []byte("was-run")) {
 		t.Fatalf("%d tests, %v:\n%s", tests, err, out)
 	}
-	t.Setenv("TMPDIR", dir)
 	c := config{script: path, endpoint: "127.0.0.1:1", accessKey: "k", secretKey: "s", failures: true, timeout: 1 << 36}
-	var report bytes.Buffer
-	if err := c.run(&report); err != nil {
-		t.Fatal(err)
-	}
-	if got := report.String(); !strings.Contains(got, "1 passed, 2 failed of 4\n1 were not run\n") || !strings.Contains(got, `FAILED `+broken+`: {"status": "FAIL"}`) {
+	got := report(t, c)
+	if !strings.Contains(got, "1 passed, 2 failed of 4\n1 were not run\n") || !strings.Contains(got, `FAILED `+broken+`: {"status": "FAIL"}`) {
 		t.Error(got)
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "ashlar-mint-*")); err != nil || len(left) > 0 {
@@ -73,7 +70,7 @@ main
 	if err := os.WriteFile(path, []byte("echo nothing\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.run(&report); err == nil {
+	if err := c.run(io.Discard); err == nil {
 		t.Error("a script without tests is taken")
 	}
 }
@@ -143,21 +140,26 @@ func main() {
 	if err != nil || len(tests) != 9 || bytes.Contains(out, []byte(keptGo)) || bytes.Contains(out, []byte("strings")) {
 		t.Fatalf("%v, %v:\n%s", tests, err, out)
 	}
-	t.Setenv("TMPDIR", dir)
-	c := config{script: path, endpoint: "127.0.0.1:1", accessKey: "k", secretKey: "s", failures: true, timeout: 1 << 36}
-	var report bytes.Buffer
-	if err := c.run(&report); err != nil {
-		t.Fatal(err)
-	}
+	got := report(t, config{script: path, endpoint: "127.0.0.1:1", accessKey: "k", secretKey: "s", failures: true, timeout: 1 << 36})
 	for _, line := range []string{
 		"3 passed, 4 failed, 1 not applicable of 9\n1 were not run\nwithout Signature Version 2: 2 passed, 3 failed, 1 not applicable of 7\n",
 		"FAILED testBroken: {", "FAILED testPanics: " + panicMark + " no\n", "FAILED testSecret: the tests ended in it\n",
 	} {
-		if !strings.Contains(report.String(), line) {
-			t.Errorf("no %q in\n%s", line, report.String())
+		if !strings.Contains(got, line) {
+			t.Errorf("no %q in\n%s", line, got)
 		}
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "*")); err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v %v", left, err)
 	}
+}
+
+// report runs the script in its own folder and returns what is said of it.
+func report(t *testing.T, c config) string {
+	t.Setenv("TMPDIR", filepath.Dir(c.script))
+	var b bytes.Buffer
+	if err := c.run(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
 }
