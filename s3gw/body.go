@@ -211,6 +211,16 @@ func (b *body) readChecksumHeaders(h http.Header, p *sigv4.Payload, presigned bo
 // Bytes implements store.Body.
 func (b *body) Bytes() int64 { return b.length }
 
+// Algorithm implements store.Body.
+func (b *body) Algorithm() string { return nameOf(b.alg) }
+
+func nameOf(a *s3.Algorithm) string {
+	if a == nil {
+		return ""
+	}
+	return a.Name
+}
+
 // Sums implements store.Body. It panics before the good end: bytes that were
 // not verified must not be stored.
 func (b *body) Sums() ([16]byte, *store.Checksum) {

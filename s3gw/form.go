@@ -319,6 +319,9 @@ func (b *formBody) end() error {
 	return io.EOF
 }
 
+// Algorithm implements store.Body.
+func (b *formBody) Algorithm() string { return nameOf(b.alg) }
+
 // Sums implements store.Body.
 func (b *formBody) Sums() (sum [16]byte, checksum *store.Checksum) {
 	if b.err != io.EOF {

@@ -223,6 +223,8 @@ func newCopyBody(src io.Reader, length uint64, alg *s3.Algorithm) *copyBody {
 
 func (b *copyBody) Bytes() int64 { return int64(b.length) }
 
+func (b *copyBody) Algorithm() string { return nameOf(b.alg) }
+
 func (b *copyBody) Sums() (sum [16]byte, checksum *store.Checksum) {
 	if b.err != io.EOF {
 		panic("s3gw: Sums of a copy that has not ended well")

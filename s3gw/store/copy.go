@@ -182,6 +182,8 @@ type copyBody struct {
 
 func (c *copyBody) Bytes() int64 { return int64(c.source.Bytes) }
 
+func (c *copyBody) Algorithm() string { return c.algorithm }
+
 // Read hashes what it passes on. At the end the bytes must be those that the
 // source's ETag was made from, or the copy fails as Corrupt.
 func (c *copyBody) Read(p []byte) (int, error) {

@@ -256,6 +256,8 @@ func body(data []byte) *testBody {
 
 func (b *testBody) Bytes() int64 { return b.n }
 
+func (b *testBody) Algorithm() string { return algorithmOf(b.check) }
+
 func (b *testBody) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
 	if err == io.EOF {

@@ -169,6 +169,8 @@ type Body interface {
 	io.Reader
 	// Bytes is the length of the user bytes, or -1 if it is not known.
 	Bytes() int64
+	// Algorithm is that of the checksum that Sums will return, empty if it will be nil.
+	Algorithm() string
 	// Sums may be called once Read returned io.EOF: the MD5 of the user bytes
 	// and the checksum that the client sent or asked for, nil if none.
 	Sums() (md5 [16]byte, sum *Checksum)

@@ -163,9 +163,10 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 	if err != nil {
 		return Part{}, err
 	}
-	var own hash.Hash
-	if !up.Composite {
-		own = NewHash(cmp.Or(up.ChecksumAlgorithm, defaultChecksum))
+	algorithm := cmp.Or(up.ChecksumAlgorithm, defaultChecksum)
+	var own hash.Hash // nil if the body has that checksum, or the client must send it
+	if !up.Composite && body.Algorithm() != algorithm {
+		own = NewHash(algorithm)
 		body = &summed{body, own}
 	}
 	r, err := s.receive(ctx, b, up.Key, uint32(number), body, PartBytesMax, data)
@@ -176,15 +177,19 @@ func (s *Store) putPart(ctx context.Context, b *bucket, up *openUpload, number i
 		s.discard(ctx, b, up.Key, r.extents)
 		return Part{}, invalid("%w", &ChecksumTypeError{Want: up.ChecksumAlgorithm, Got: got})
 	}
-	if r.sum == nil && up.ChecksumAlgorithm != "" {
-		r.sum = &Checksum{Algorithm: up.ChecksumAlgorithm, Value: own.Sum(nil)}
+	sum := r.sum
+	if own != nil {
+		sum = &Checksum{Algorithm: algorithm, Value: own.Sum(nil)}
+	}
+	if up.ChecksumAlgorithm != "" {
+		r.sum = sum
 	}
 	m := &row.Part{
 		Format: row.Format, Key: []byte(up.Key), Bytes: r.bytes, Md5: maskedMD5(up.enc, data, r.md5), Checksum: rowChecksum(r.sum),
 		Extents: row.FromExtents(r.extents),
 	}
 	if up.ChecksumAlgorithm == "" {
-		m.Crc64Nvme = own.Sum(nil)
+		m.Crc64Nvme = sum.Value
 	}
 	if m.Extents != nil {
 		m.Extents.Salts = r.salt
