@@ -441,11 +441,15 @@ func TestUnwellDiskIsLeftAlone(t *testing.T) {
 		r.clock.wait(t.Context(), d.step(t.Context()))
 	}
 	d.disk.Well = func() bool { return false }
-	before := r.devs[0].Counts().Reads
-	for range 50 {
-		r.clock.wait(t.Context(), d.step(t.Context()))
+	var n uint64
+	for range 2 { // a read that was given up may reach the device behind the first steps
+		before := r.devs[0].Counts().Reads
+		for range 50 {
+			r.clock.wait(t.Context(), d.step(t.Context()))
+		}
+		n = uint64(r.devs[0].Counts().Reads - before)
 	}
-	if n := r.devs[0].Counts().Reads - before; n != 0 || d.pos.Now != (tally{}) || len(d.pos.Waiting) != 0 {
+	if n != 0 || d.pos.Now != (tally{}) || len(d.pos.Waiting) != 0 {
 		t.Errorf("%d reads, %+v", n, d.pos)
 	}
 }

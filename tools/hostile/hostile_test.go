@@ -23,7 +23,7 @@ func TestHealthyClientIsUnharmed(t *testing.T) {
 	}
 	t.Cleanup(cluster.Close)
 	o := options{endpoint: cluster.S3(), accessKey: cfg.AccessKey, secretKey: cfg.SecretKey, idle: 200, slow: 60, rude: 6, duration: 2 * time.Second,
-		serverPID: os.Getpid(), memoryBytes: 256 * ashlar.MiB} // the clients are in it too
+		serverPID: os.Getpid(), memoryBytes: 512 * ashlar.MiB} // the clients are in it too
 	r, err := run(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
