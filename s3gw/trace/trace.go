@@ -84,10 +84,11 @@ type Event struct {
 	BodyIn  Duration `json:"body_in_ms,omitempty"`
 	BodyOut Duration `json:"body_out_ms,omitempty"`
 	// Steps are the calls to hosts, failures first, then the longest; StepsLeftOut is how
-	// many more there were. A request that was under way when the first reader came has
-	// neither, nor Auth and BodyOut.
+	// many more there were. StepsUnknown says of a request that it was under way when the
+	// first reader came: it has neither, nor Auth and BodyOut.
 	Steps        []Step `json:"steps,omitempty"`
 	StepsLeftOut int    `json:"steps_left_out,omitempty"`
+	StepsUnknown bool   `json:"steps_unknown,omitempty"`
 
 	// Dropped is the number of requests that are not told of, because the reader was
 	// too slow.
@@ -120,8 +121,9 @@ var kinds = [...]string{
 	wire.StepWrite: "write", wire.StepRead: "read", wire.StepMemory: "memory", wire.StepDelete: "delete",
 }
 
-// Record takes the steps that were recorded.
+// Record takes the steps that were recorded; nil is of a request whose steps were not.
 func (e *Event) Record(r *wire.Recorder) {
+	e.StepsUnknown = r == nil
 	steps, leftOut := r.Finish()
 	e.raw, e.StepsLeftOut = steps, int(leftOut)
 }

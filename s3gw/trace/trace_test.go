@@ -147,4 +147,8 @@ func TestEventsTravelAsJSON(t *testing.T) {
 	if len(e.Steps) != 0 {
 		t.Error("naming changed what others read")
 	}
+	before := &Event{}
+	if before.Record(nil); e.StepsUnknown || !before.StepsUnknown {
+		t.Error("steps that were not recorded pass for none")
+	}
 }

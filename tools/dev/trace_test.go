@@ -218,7 +218,7 @@ func TestTraceFollowsAllGateways(t *testing.T) {
 	for i, url := range p.Gateways() {
 		g := s3Client(t, url, cfg)
 		name := p.GatewayNames()[i]
-		e := w.until(func() { putAll(t, g, []object{large}) }, func(e *trace.Event) bool { return e.Gateway == name && e.Operation == "PutObject" })
+		e := w.until(func() { putAll(t, g, []object{large}) }, func(e *trace.Event) bool { return e.Gateway == name && e.Operation == "PutObject" && !e.StepsUnknown })
 		disks := 0
 		for _, s := range of(e, "write") {
 			if s.Disk == s.Host+"/d01" && s.Calls == 1 {

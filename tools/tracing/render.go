@@ -89,6 +89,9 @@ func where(b *strings.Builder, e *trace.Event) {
 		}
 		section(b, g.name, calls, more)
 	}
+	if e.StepsUnknown {
+		b.WriteString("    its calls are not known: it began before the trace did\n")
+	}
 	if e.StepsLeftOut > 0 {
 		fmt.Fprintf(b, "    and %d shorter steps\n", e.StepsLeftOut)
 	}

@@ -52,6 +52,8 @@ func TestRender(t *testing.T) {
 		{"failed in the store", &failed, 2 * time.Second, strings.Replace(line, "  200 ", "  503 ", 1) + where},
 		{"refused", &trace.Event{Time: e.Time, Gateway: "g1", ID: "1", Method: "GET", Operation: "Unknown", Status: 403, Code: "AccessDenied", Remote: "r:1"}, time.Second,
 			"17:42:03.121  g1        1                 403     0.0ms     0.0ms        0B        0B  GET AccessDenied  by nobody from r:1\n"},
+		{"under way before", &trace.Event{Time: e.Time, Gateway: "g1", ID: "2", Method: "PUT", Operation: "PutObject", Status: 200, Took: trace.Duration(time.Second), BodyIn: trace.Duration(time.Second), StepsUnknown: true, Remote: "r:1"}, time.Second,
+			"17:42:03.121  g1        2                 200     1.00s     0.0ms        0B        0B  PutObject  by nobody from r:1\n    gateway   body from client 1.00s\n    its calls are not known: it began before the trace did\n"},
 		{"dropped", &trace.Event{Gateway: "g2", Dropped: 37}, 0, "-- g2: 37 requests are not shown: this reader was too slow for them\n"},
 	} {
 		var b strings.Builder
