@@ -6,9 +6,11 @@ import (
 	"ashlar/s3gw/s3"
 )
 
-// Where AWS and Ceph's RGW answer the same request in different ways, Ashlar
+// Where AWS and another store answer the same request in different ways, Ashlar
 // answers as AWS documents it. Options.Answers has it the other way, for programs
-// and test suites that were made for RGW:
+// and test suites that were made for Ceph's RGW or for MinIO.
+//
+// RGW:
 //
 //	CreateBucket of one's own        BucketAlreadyExists where the ACL differs
 //	CreateBucket, location us-east-1 is taken where that is the region
@@ -23,15 +25,24 @@ import (
 //	a checksum that is none          BadDigest instead of InvalidRequest
 //	a part number beyond the last    400 InvalidPart instead of 416 InvalidPartNumber
 //	X-Amz-Expires out of bounds      403 AccessDenied instead of 400
+//
+// MinIO, which has no ACLs:
+//
+//	an ACL with an object or bucket  is taken and does nothing, unless the bucket chose its ownership
+//	listings with metadata=true      have UserMetadata and UserTags of what the sender may read
+//	ListMultipartUploads             has no owners, and key-marker alone begins with that key's uploads
 const (
-	AnswersAWS = "aws"
-	AnswersRGW = "rgw"
+	AnswersAWS   = "aws"
+	AnswersRGW   = "rgw"
+	AnswersMinIO = "minio"
 )
 
 // CheckAnswers judges a value of Options.Answers.
 func CheckAnswers(v string) error {
-	if v != "" && v != AnswersAWS && v != AnswersRGW {
-		return errors.New("answers: want aws or rgw")
+	switch v {
+	case "", AnswersAWS, AnswersRGW, AnswersMinIO:
+	default:
+		return errors.New("answers: want aws, rgw or minio")
 	}
 	return nil
 }

@@ -123,7 +123,7 @@ func (c *call) rights() ([]right, error) {
 		if c.header("X-Amz-Object-Ownership") != "" {
 			also("s3:PutBucketOwnershipControls")
 		}
-		if c.hasACL() {
+		if c.hasACL() && !c.passesOverACL(nil) {
 			also("s3:PutBucketAcl")
 		}
 		if strings.EqualFold(c.header("X-Amz-Bucket-Object-Lock-Enabled"), "true") {
@@ -137,7 +137,13 @@ func (c *call) rights() ([]right, error) {
 			also("s3:PutObjectTagging")
 		}
 		if c.hasACL() {
-			also("s3:PutObjectAcl")
+			a, err := c.access(c.bucket)
+			if err != nil {
+				return nil, withBucket(err, c.bucket)
+			}
+			if !c.passesOverACL(a) {
+				also("s3:PutObjectAcl")
+			}
 		}
 		if c.header("X-Amz-Object-Lock-Mode") != "" || c.header("X-Amz-Object-Lock-Retain-Until-Date") != "" {
 			also("s3:PutObjectRetention")
@@ -344,13 +350,19 @@ func (c *call) subject(r *right) (*store.Object, error) {
 	default:
 		return nil, err
 	}
+	c.remember(memo, o)
+	return o, nil
+}
+
+// remember keeps an object that rights are about, so that it is not asked for again;
+// nil is of one that is not there.
+func (c *call) remember(memo subjectOf, o *store.Object) {
 	c.subjects.Lock()
 	defer c.subjects.Unlock()
 	if c.subjects.of == nil {
 		c.subjects.of = map[subjectOf]*store.Object{}
 	}
 	c.subjects.of[memo] = o
-	return o, nil
 }
 
 // judged returns the object that the sender was allowed to read, nil if it was

@@ -66,7 +66,7 @@ type Config struct {
 	PlainCustomerKeys bool `toml:"plain-customer-keys"`
 	// ObjectOwnership is the mode of new buckets that ask for none.
 	ObjectOwnership string `toml:"object-ownership,omitempty"`
-	// Answers is aws or rgw: whose answers are given where the two differ. Empty is aws.
+	// Answers is aws, rgw or minio: whose answers are given where they differ. Empty is aws.
 	Answers string `toml:"answers,omitempty"`
 	// Accounts besides that of the root key, for the bootstrap and for test clusters.
 	// An account that lists the root key among its own is the root key's.

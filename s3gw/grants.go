@@ -23,7 +23,10 @@ func (c *call) ownedBy() (w writes, err error) {
 		return w, withBucket(err, c.bucket)
 	}
 	canned := c.header("X-Amz-Acl")
-	if a.ownership == s3.OwnerEnforced {
+	switch {
+	case c.passesOverACL(a):
+		return writes{owner: c.writer(a)}, nil
+	case a.ownership == s3.OwnerEnforced:
 		acl, given, err := c.headerACL(a.Owner, a.Owner, false)
 		switch {
 		case err != nil:
@@ -49,6 +52,15 @@ func (c *call) ownedBy() (w writes, err error) {
 	}
 	w.acl = acl.Text(w.owner)
 	return w, nil
+}
+
+// passesOverACL reports whether the ACL of a write does nothing: with MinIO's answers,
+// where nobody chose who owns the objects of the bucket. Nil is of one that is to be made.
+func (c *call) passesOverACL(a *access) bool {
+	if a == nil {
+		return c.s.minio && c.s.ownership == s3.OwnerEnforced && c.header("X-Amz-Object-Ownership") == ""
+	}
+	return c.s.minio && a.unasked
 }
 
 // writer is whose something is that the sender writes into a bucket.
@@ -231,6 +243,7 @@ func (c *call) newBucketSettings() (map[string][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	given = given && !c.passesOverACL(nil)
 	settings := map[string][]byte{}
 	if asked || mode != s3.OwnerEnforced {
 		settings[settingOwnership] = []byte(mode)

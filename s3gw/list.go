@@ -1,7 +1,10 @@
 package s3gw
 
 import (
+	"maps"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -93,7 +96,7 @@ func listObjectsV1(c *call) error {
 		if page.Truncated && l.req.Delimiter != "" {
 			w.Name("NextMarker", page.Last)
 		}
-		writeListing(w, &l, &page, true)
+		writeListing(w, &l, &page, true, nil)
 		w.Close("ListBucketResult")
 	})
 }
@@ -118,6 +121,10 @@ func listObjectsV2(c *call) error {
 	if err != nil {
 		return err
 	}
+	told, err := c.toldOf(page.Objects, false)
+	if err != nil {
+		return err
+	}
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.URLEncode = l.urlEncode
 		w.Begin("ListBucketResult")
@@ -133,13 +140,13 @@ func listObjectsV2(c *call) error {
 		if page.Truncated {
 			w.Raw("NextContinuationToken", makeToken(page.Last))
 		}
-		writeListing(w, &l, &page, strings.EqualFold(c.query.Value("fetch-owner"), "true"))
+		writeListing(w, &l, &page, strings.EqualFold(c.query.Value("fetch-owner"), "true"), told)
 		w.Close("ListBucketResult")
 	})
 }
 
 // writeListing writes the part that is the same in both versions.
-func writeListing(w *s3.Writer, l *listing, page *store.ListPage, owner bool) {
+func writeListing(w *s3.Writer, l *listing, page *store.ListPage, owner bool, told allTold) {
 	w.Int("MaxKeys", int64(l.max))
 	if l.req.Delimiter != "" {
 		w.Name("Delimiter", l.req.Delimiter)
@@ -163,9 +170,92 @@ func writeListing(w *s3.Writer, l *listing, page *store.ListPage, owner bool) {
 			w.Owner("Owner", o.Owner)
 		}
 		w.Raw("StorageClass", storageClass(o.StorageClass))
+		told.of(i).write(w, o)
 		w.Close("Contents")
 	}
 	writePrefixes(w, page.Prefixes)
+}
+
+// told says what of an object a listing tells beyond what every listing does.
+type told struct{ metadata, tags bool }
+
+// allTold is that of each object of a listing; nil tells nothing.
+type allTold []told
+
+func (t allTold) of(i int) told {
+	if t == nil {
+		return told{}
+	}
+	return t[i]
+}
+
+// toldOf judges what metadata=true shows, which is an extension of MinIO: of each
+// object what the sender may read of it.
+func (c *call) toldOf(objects []store.Object, versions bool) (allTold, error) {
+	if !c.s.minio || c.query.Value("metadata") != "true" {
+		return nil, nil
+	}
+	list := make(allTold, len(objects))
+	for i := range objects {
+		o := &objects[i]
+		if o.DeleteMarker {
+			continue
+		}
+		version := ""
+		if versions {
+			version = o.Version
+		}
+		c.remember(subjectOf{c.bucket, s3.Key(o.Key), version}, o)
+		for _, ask := range []struct {
+			action string
+			into   *bool
+		}{{"s3:GetObject", &list[i].metadata}, {"s3:GetObjectTagging", &list[i].tags}} {
+			var err error
+			if *ask.into, err = c.judge(&right{action: actionOn(ask.action, version), bucket: c.bucket, key: s3.Key(o.Key), version: version}); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return list, nil
+}
+
+// write writes what is told of o as MinIO does: an element for each header that a
+// HEAD would answer with. A name that XML cannot hold is left out, and so is all that
+// only the customer's key may show.
+func (t told) write(w *s3.Writer, o *store.Object) {
+	if t.tags && len(o.Tags) > 0 {
+		tags := url.Values{}
+		for k, v := range o.Tags {
+			tags.Set(k, v)
+		}
+		w.Text("UserTags", tags.Encode())
+	}
+	if !t.metadata {
+		return
+	}
+	w.Open("UserMetadata")
+	for _, f := range s3.EncryptionHeaders(o.Encryption, nil) {
+		if f.Value != "" {
+			w.Text(f.Name, f.Value)
+		}
+	}
+	if o.Encryption == nil || o.Encryption.Mode != store.SSEC {
+		for _, f := range [...]s3.Field{
+			{Name: "content-type", Value: o.ContentType}, {Name: "content-encoding", Value: o.ContentEncoding},
+			{Name: "content-disposition", Value: o.ContentDisposition}, {Name: "content-language", Value: o.ContentLanguage},
+			{Name: "cache-control", Value: o.CacheControl}, {Name: "expires", Value: o.Expires},
+		} {
+			if f.Value != "" {
+				w.Text(f.Name, f.Value)
+			}
+		}
+		for _, name := range slices.Sorted(maps.Keys(o.User)) {
+			if s3.IsXMLName(name) {
+				w.Text(http.CanonicalHeaderKey("x-amz-meta-"+name), o.User[name])
+			}
+		}
+	}
+	w.Close("UserMetadata")
 }
 
 func writePrefixes(w *s3.Writer, prefixes []string) {

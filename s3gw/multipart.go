@@ -334,11 +334,15 @@ func listUploads(c *call) error {
 	case idAfter != "" && !store.IsUploadID(idAfter):
 		return invalidArgument("upload-id-marker", idAfter, "Invalid uploadId marker")
 	}
+	after := idAfter
+	if c.s.minio && keyAfter != "" && idAfter == "" {
+		after = store.FirstUpload
+	}
 	var uploads []store.Upload
 	var prefixes []string
 	truncated := false
 	if limit > 0 {
-		uploads, prefixes, truncated, err = c.s.backend.ListUploads(c.ctx, string(c.bucket), prefix, delimiter, keyAfter, idAfter, limit)
+		uploads, prefixes, truncated, err = c.s.backend.ListUploads(c.ctx, string(c.bucket), prefix, delimiter, keyAfter, after, limit)
 	} else {
 		_, err = c.s.backend.HeadBucket(c.ctx, string(c.bucket))
 	}
@@ -366,7 +370,7 @@ func listUploads(c *call) error {
 		w.Int("MaxUploads", int64(limit))
 		w.Bool("IsTruncated", truncated)
 		for i := range uploads {
-			writeUpload(w, &uploads[i])
+			writeUpload(w, &uploads[i], !c.s.minio)
 		}
 		writePrefixes(w, prefixes)
 		w.Close("ListMultipartUploadsResult")
@@ -384,13 +388,15 @@ func lastUpload(uploads []store.Upload, prefixes []string) (key, id string) {
 	return key, id
 }
 
-func writeUpload(w *s3.Writer, u *store.Upload) {
+func writeUpload(w *s3.Writer, u *store.Upload, owned bool) {
 	w.Open("Upload")
 	w.Name("Key", u.Key)
 	w.Text("UploadId", u.ID)
-	w.Owner("Initiator", u.Owner)
-	w.Owner("Owner", u.Owner)
-	w.Raw("StorageClass", storageClass(u.StorageClass))
+	if owned {
+		w.Owner("Initiator", u.Owner)
+		w.Owner("Owner", u.Owner)
+		w.Raw("StorageClass", storageClass(u.StorageClass))
+	}
 	w.Time("Initiated", u.Started)
 	if u.ChecksumAlgorithm != "" {
 		w.Raw("ChecksumAlgorithm", u.ChecksumAlgorithm)

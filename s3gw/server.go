@@ -120,7 +120,7 @@ type Options struct {
 	// BucketOwnerEnforced if empty, as on AWS. ObjectWriter makes buckets as AWS did
 	// before 2023, with ACLs and without ownership controls.
 	ObjectOwnership string
-	// Answers is AnswersAWS or AnswersRGW; empty is AWS's.
+	// Answers is AnswersAWS, AnswersRGW or AnswersMinIO; empty is AWS's.
 	Answers string
 	// HostID is sent as x-amz-id-2: it says which gateway answered.
 	HostID string
@@ -185,6 +185,7 @@ type Server struct {
 	failures  failures             // of tokens that were refused
 	ownership string
 	rgw       bool // answers as RGW's
+	minio     bool // as MinIO's
 	accesses  accessCache
 	capacity  *capacity // nil: it is not known
 	targets   []courier.Config
@@ -224,7 +225,7 @@ func New(o Options) *Server {
 	s := &Server{
 		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
 		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, linger: lingerTime, routes: newRouteTable(routes), idSeed: rand.Uint64(),
-		accounts: accounts, directory: users, tokens: oidc.New(o.Issuers, o.Clock), ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW,
+		accounts: accounts, directory: users, tokens: oidc.New(o.Issuers, o.Clock), ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW, minio: o.Answers == AnswersMinIO,
 		targets: o.Targets, operator: o.Operator, maps: o.Maps,
 	}
 	if o.Rates != nil {

@@ -62,6 +62,10 @@ func listVersions(c *call) error {
 	if err != nil {
 		return err
 	}
+	told, err := c.toldOf(page.Objects, true)
+	if err != nil {
+		return err
+	}
 	return c.xml(http.StatusOK, func(w *s3.Writer) {
 		w.URLEncode = l.urlEncode
 		w.Begin("ListVersionsResult")
@@ -84,7 +88,7 @@ func listVersions(c *call) error {
 			w.Raw("EncodingType", "url")
 		}
 		for i := range page.Objects {
-			writeVersion(w, &page.Objects[i])
+			writeVersion(w, &page.Objects[i], told.of(i))
 		}
 		writePrefixes(w, page.Prefixes)
 		w.Close("ListVersionsResult")
@@ -101,7 +105,7 @@ func (c *call) versionsPage(req store.VersionsRequest) (p store.VersionsPage, er
 	return p, withBucketOrNil(err, c.bucket)
 }
 
-func writeVersion(w *s3.Writer, o *store.Object) {
+func writeVersion(w *s3.Writer, o *store.Object, t told) {
 	element := "Version"
 	if o.DeleteMarker {
 		element = "DeleteMarker"
@@ -121,5 +125,6 @@ func writeVersion(w *s3.Writer, o *store.Object) {
 		w.Raw("StorageClass", storageClass(o.StorageClass))
 	}
 	w.Owner("Owner", o.Owner)
+	t.write(w, o)
 	w.Close(element)
 }

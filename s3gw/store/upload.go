@@ -36,6 +36,9 @@ func IsUploadID(id string) bool {
 	return ok
 }
 
+// FirstUpload is a marker before all uploads of a key.
+var FirstUpload = row.VersionID{}.String()
+
 func (s *Store) createUpload(ctx context.Context, up *Upload) (string, error) {
 	if err := checkKey(up.Key); err != nil {
 		return "", err

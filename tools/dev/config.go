@@ -87,7 +87,7 @@ type Config struct {
 	AccountsFile string
 	// ObjectOwnership is the mode of new buckets that ask for none; empty is AWS's.
 	ObjectOwnership string
-	// Answers is aws or rgw, as in gateway.toml; empty is aws.
+	// Answers is aws, rgw or minio, as in gateway.toml; empty is aws.
 	Answers string
 	// Webhook is the URL of a target of notifications, WebhookARN; empty: there is none.
 	Webhook string
