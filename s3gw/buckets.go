@@ -134,11 +134,16 @@ func createBucket(c *call) error {
 	return c.empty(http.StatusOK)
 }
 
-// checkLocation judges a location constraint: a bucket can be in this cluster's region only.
+// checkLocation judges a location constraint: a bucket can be in this cluster's region only,
+// also where any may be named.
 func (c *call) checkLocation(location string) error {
 	switch {
 	case location == "" || location == c.s.region && (location != usEast1 || c.s.rgw):
 		return nil
+	case c.s.anyRegion && s3.IsRegion(location):
+		return nil
+	case c.s.anyRegion:
+		return s3.E(s3.InvalidLocationConstraint, "The location constraint must be "+s3.RegionForm+".")
 	case c.s.region == usEast1: // which nobody names: it is where buckets are without a constraint
 		return s3.E(s3.InvalidLocationConstraint, "").With("LocationConstraint", location)
 	}

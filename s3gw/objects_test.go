@@ -49,6 +49,21 @@ func TestBuckets(t *testing.T) {
 		}
 		west.do(t, testCall{method: "PUT", target: "/elsewhere", body: doc, region: "eu-west-1"}).want(t, status, code)
 	}
+	anywhere := start(t, func(o *Options) { o.AnyRegion = true })
+	for i, f := range forms {
+		for location, code := range map[string]string{"mars-1": "", "us-east-1": "", "mars 1": "InvalidLocationConstraint"} {
+			body := "<CreateBucketConfiguration><LocationConstraint>" + location + "</LocationConstraint></CreateBucketConfiguration>"
+			status := map[bool]int{true: 200, false: 400}[code == ""]
+			bucket := fmt.Sprintf("/%s-%d", strings.ReplaceAll(location, " ", "-"), i)
+			r := anywhere.request(t, f, testCall{method: "PUT", target: bucket, body: body, region: "mars-2"})
+			if a := anywhere.send(t, r).want(t, status, code); status == 200 {
+				a = anywhere.do(t, testCall{method: "GET", target: bucket + "?location", region: "mars-3"}).want(t, 200, "")
+				if !strings.Contains(a.body, "></LocationConstraint>") {
+					t.Errorf("a bucket that was to be in %s is in %s", location, a.body)
+				}
+			}
+		}
+	}
 	var names []string
 	pages := awss3.NewListBucketsPaginator(c, &awss3.ListBucketsInput{MaxBuckets: aws.Int32(2)})
 	for pages.HasMorePages() {

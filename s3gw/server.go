@@ -111,6 +111,10 @@ type Options struct {
 	Credentials sigv4.Credentials // required; a *directory.Directory serves IAM and STS too
 	// Region is the one that clients must sign for. us-east-1 if empty.
 	Region string
+	// AnyRegion takes what is signed for any region, and buckets that are to be in one:
+	// for clients with another store's region in their code, as MinIO takes them.
+	// All buckets are in Region none the less, and that is what is answered.
+	AnyRegion bool
 	// Domains are the host names under which bucket.domain names a bucket.
 	// Every other host is path-style.
 	Domains []string
@@ -166,9 +170,11 @@ type Server struct {
 	verifier *sigv4.Verifier
 	now      func() time.Time
 	region   string
-	domains  []string
-	websites []string
-	hostID   string
+	// anyRegion takes buckets that are to be in another region.
+	anyRegion bool
+	domains   []string
+	websites  []string
+	hostID    string
 	// plainKeys allows customers' keys without TLS.
 	plainKeys bool
 	log       *slog.Logger
@@ -223,8 +229,9 @@ func New(o Options) *Server {
 	users, _ := o.Credentials.(*directory.Directory)
 	o.Limits.setDefaults()
 	s := &Server{
-		backend: o.Backend, verifier: sigv4.New(o.Credentials, o.Region, o.Clock), now: o.Clock, region: o.Region,
-		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, linger: lingerTime, routes: newRouteTable(routes), idSeed: rand.Uint64(),
+		backend: o.Backend, now: o.Clock, region: o.Region, anyRegion: o.AnyRegion,
+		verifier: sigv4.New(sigv4.Options{Credentials: o.Credentials, Region: o.Region, AnyRegion: o.AnyRegion, Now: o.Clock}),
+		hostID:   o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, linger: lingerTime, routes: newRouteTable(routes), idSeed: rand.Uint64(),
 		accounts: accounts, directory: users, tokens: oidc.New(o.Issuers, o.Clock), ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW, minio: o.Answers == AnswersMinIO,
 		targets: o.Targets, operator: o.Operator, maps: o.Maps,
 	}

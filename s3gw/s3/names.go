@@ -73,6 +73,22 @@ func ParseKey(key string) (Key, error) {
 	return Key(key), nil
 }
 
+// RegionForm says what IsRegion takes, for error messages.
+const RegionForm = "1 to 64 letters, digits, hyphens, dots and underscores"
+
+// IsRegion reports whether a text can be the name of a region, of whatever store.
+func IsRegion(name string) bool {
+	if len(name) == 0 || len(name) > 64 {
+		return false
+	}
+	for i := 0; i < len(name); i++ {
+		if !unreserved[name[i]] || name[i] == '~' {
+			return false
+		}
+	}
+	return true
+}
+
 // validText reports whether s is UTF-8 without NUL.
 func validText(s string) bool {
 	return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s)

@@ -29,7 +29,7 @@ func (v *Verifier) VerifyForm(ctx context.Context, fields map[string]string) (*A
 	if err != nil {
 		return nil, err
 	}
-	found, err := v.credentials.Lookup(ctx, auth.AccessKey, fields["x-amz-security-token"])
+	found, err := v.Credentials.Lookup(ctx, auth.AccessKey, fields["x-amz-security-token"])
 	if err != nil {
 		return nil, lookupError(err, auth.AccessKey)
 	}
@@ -68,7 +68,7 @@ func (v *Verifier) formClaim(fields map[string]string) (auth *Auth, signed func(
 	var c claim
 	credential := fields["x-amz-credential"]
 	why := c.setCredential(credential, serviceS3)
-	if why == "" && c.region != v.region {
+	if why == "" {
 		why = v.wrongRegion(c.region)
 	}
 	if why != "" {
@@ -82,8 +82,14 @@ func (v *Verifier) formClaim(fields map[string]string) (auth *Auth, signed func(
 		return nil, nil, badField("x-amz-credential", credential, "Invalid credential date. Date is not the same as X-Amz-Date.")
 	}
 	return &Auth{AccessKey: c.accessKey, Time: at}, func(secret string) bool {
-		sum := v.keys.get(keyName{c.accessKey, c.date, c.region, c.service}, secret).mac([]byte(policy))
-		return equal(hex.EncodeToString(sum[:]), fields["x-amz-signature"])
+		name := keyName{c.accessKey, c.date, c.region, c.service}
+		key := v.keys.get(name, secret)
+		sum := key.mac([]byte(policy))
+		good := equal(hex.EncodeToString(sum[:]), fields["x-amz-signature"])
+		if good {
+			v.keys.keep(name, key)
+		}
+		return good
 	}, nil
 }
 

@@ -15,6 +15,7 @@ const cachedKeysMax = 4096
 // signingKey is the key of one access key, day and region.
 type signingKey struct {
 	secret string
+	kept   bool      // it is in a cache; set before it can be found there
 	hmacs  sync.Pool // hash.Hash, keyed; Reset brings back the keyed state
 }
 
@@ -25,7 +26,9 @@ type keyCache struct {
 	keys map[keyName]*signingKey
 }
 
-// get returns the signing key, deriving it if the secret is new or was rotated.
+// get returns the signing key, deriving it if the secret is new or was rotated. What is
+// derived is the caller's: keep it when it has verified something. Otherwise those who
+// know an access key could put any number of days and regions into the cache.
 func (kc *keyCache) get(name keyName, secret string) *signingKey {
 	kc.mu.RLock()
 	k := kc.keys[name]
@@ -36,13 +39,21 @@ func (kc *keyCache) get(name keyName, secret string) *signingKey {
 	derived := mac(mac(mac(mac([]byte("AWS4"+secret), name.date), name.region), name.service), scopeTail)
 	k = &signingKey{secret: secret}
 	k.hmacs.New = func() any { return hmac.New(sha256.New, derived) }
+	return k
+}
+
+// keep puts a key that get returned into the cache.
+func (kc *keyCache) keep(name keyName, k *signingKey) {
+	if k.kept {
+		return
+	}
+	k.kept = true
 	kc.mu.Lock()
 	defer kc.mu.Unlock()
 	if kc.keys == nil || len(kc.keys) >= cachedKeysMax {
 		kc.keys = make(map[keyName]*signingKey)
 	}
 	kc.keys[name] = k
-	return k
 }
 
 func mac(key []byte, data string) []byte {

@@ -25,8 +25,12 @@ const (
 
 var testTime = time.Date(2026, 2, 28, 23, 59, 30, 0, time.UTC)
 
+func testOptions(now time.Time) Options {
+	return Options{Credentials: keyring{testKey: testSecret}, Region: testRegion, Now: func() time.Time { return now }}
+}
+
 func testVerifier(now time.Time) *Verifier {
-	return New(keyring{testKey: testSecret}, testRegion, func() time.Time { return now })
+	return New(testOptions(now))
 }
 
 func sdkSigner() *v4.Signer {
@@ -71,6 +75,28 @@ func signedBy(t failer, cred aws.Credentials, method, rawURL, payload string, he
 		}
 	}
 	return got
+}
+
+// signedFor signs a request for a service of a region.
+func signedFor(t failer, cred aws.Credentials, service, region, payload string, presign bool) *http.Request {
+	t.Helper()
+	r, err := http.NewRequest("POST", "http://h.example/?X-Amz-Expires=600", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !presign {
+		r.URL.RawQuery = ""
+		r.Header.Set("X-Amz-Content-Sha256", payload)
+		if err := sdkSigner().SignHTTP(context.Background(), cred, r, payload, service, region, testTime); err != nil {
+			t.Fatal(err)
+		}
+		return arrived(t, r, r.URL.String())
+	}
+	uri, _, err := sdkSigner().PresignHTTP(context.Background(), cred, r, payload, service, region, testTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return arrived(t, r, uri)
 }
 
 // arrived is the request as the server sees it: only what travelled.

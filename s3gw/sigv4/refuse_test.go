@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -114,7 +115,7 @@ func TestPayloadKinds(t *testing.T) {
 // TestToken: a token belongs to its key, comes where the signature does, and is signed.
 func TestToken(t *testing.T) {
 	const temporary, secret, token = "ASIATEMP", "another", "token-of-ASIATEMP"
-	v := New(keyring{testKey: testSecret, temporary: secret}, testRegion, func() time.Time { return testTime })
+	v := New(Options{Credentials: keyring{testKey: testSecret, temporary: secret}, Region: testRegion, Now: func() time.Time { return testTime }})
 	build := func(cred aws.Credentials, presign bool) *http.Request {
 		return signedBy(t, cred, "GET", "http://h.example/b/k", unsignedPayload, nil, presign)
 	}
@@ -284,7 +285,7 @@ func TestPresignedRefusals(t *testing.T) {
 // TestRotation proves that a cached signing key dies with its secret.
 func TestRotation(t *testing.T) {
 	keys := keyring{testKey: testSecret}
-	v := New(keys, testRegion, func() time.Time { return testTime })
+	v := New(Options{Credentials: keys, Region: testRegion, Now: func() time.Time { return testTime }})
 	r := signed(t, "GET", "http://h.example/b/k", unsignedPayload, nil, false)
 	if _, err := verify(t, v, r); err != nil {
 		t.Fatal(err)
@@ -296,6 +297,91 @@ func TestRotation(t *testing.T) {
 	delete(keys, testKey)
 	if _, err := verify(t, v, r); codeOf(err) != "InvalidAccessKeyId" {
 		t.Fatalf("after removal: %v", err)
+	}
+}
+
+// regionsOf signs a request for a region, in every form that has one, and judges it.
+var regionsOf = map[string]func(t *testing.T, v *Verifier, region string) error{
+	"header": func(t *testing.T, v *Verifier, region string) error {
+		_, err := verify(t, v, signedFor(t, sdkCredentials, serviceS3, region, unsignedPayload, false))
+		return err
+	},
+	"presigned": func(t *testing.T, v *Verifier, region string) error {
+		_, err := verify(t, v, signedFor(t, sdkCredentials, serviceS3, region, unsignedPayload, true))
+		return err
+	},
+	"query API": func(t *testing.T, v *Verifier, region string) error {
+		_, err := v.VerifyQuery(signedFor(t, sdkCredentials, serviceIAM, region, emptySHA256, false), nil)
+		return err
+	},
+	"form": func(t *testing.T, v *Verifier, region string) error {
+		scope := keyName{testKey, testTime.Format(dateLayout), region, serviceS3}
+		sum := (&keyCache{}).get(scope, testSecret).mac([]byte("policy"))
+		_, err := v.VerifyForm(t.Context(), map[string]string{
+			"policy": "policy", "x-amz-algorithm": algorithm, "x-amz-date": testTime.Format(stampLayout), "x-amz-signature": hex.EncodeToString(sum[:]),
+			"x-amz-credential": testKey + "/" + scope.date + "/" + region + "/s3/aws4_request",
+		})
+		return err
+	},
+}
+
+// TestAnyRegion: who allows it takes every region that can be one's name, in every form,
+// and says back nothing of what cannot.
+func TestAnyRegion(t *testing.T) {
+	o := testOptions(testTime)
+	one := New(o)
+	o.AnyRegion = true
+	any := New(o)
+	for form, judged := range regionsOf {
+		for _, region := range []string{testRegion, "mars-1", "US", "my_store.example", strings.Repeat("x", 64)} {
+			if err := judged(t, any, region); err != nil {
+				t.Errorf("%s, %s: %v", form, region, err)
+			}
+			if err := judged(t, one, region); (err == nil) != (region == testRegion) {
+				t.Errorf("%s, %s, where one region is right: %v", form, region, err)
+			}
+		}
+		for _, region := range []string{"", "mars 1", "mars\x07", "m\xe4rs", "<b>", "mars~", strings.Repeat("x", 65)} {
+			err := judged(t, any, region)
+			if err == nil || !strings.Contains(err.Error(), s3.RegionForm) || region != "" && strings.Contains(err.Error(), region) {
+				t.Errorf("%s, %q: %v", form, region, err)
+			}
+		}
+	}
+}
+
+// TestKeysAreKeptWhenTheyAreGood: whoever does not have the secret cannot put anything into
+// the cache of signing keys, and whoever has it cannot put more into it than it may hold.
+func TestKeysAreKeptWhenTheyAreGood(t *testing.T) {
+	o := testOptions(testTime)
+	o.AnyRegion = true
+	v := New(o)
+	guess := aws.Credentials{AccessKeyID: testKey, SecretAccessKey: "guess"}
+	for _, presign := range []bool{false, true} {
+		if _, err := verify(t, v, signedFor(t, guess, serviceS3, "mars-1", unsignedPayload, presign)); codeOf(err) != "SignatureDoesNotMatch" {
+			t.Fatal(err)
+		}
+	}
+	_, err := v.VerifyForm(t.Context(), map[string]string{
+		"policy": "policy", "x-amz-algorithm": algorithm, "x-amz-date": testTime.Format(stampLayout), "x-amz-signature": strings.Repeat("0", 64),
+		"x-amz-credential": testKey + "/" + testTime.Format(dateLayout) + "/mars-1/s3/aws4_request",
+	})
+	if codeOf(err) != "SignatureDoesNotMatch" {
+		t.Fatal(err)
+	}
+	if n := len(v.keys.keys); n != 0 {
+		t.Fatalf("%d keys of signatures that were not good are kept", n)
+	}
+	for i := range cachedKeysMax + 10 {
+		name := keyName{testKey, "20260228", "region-" + strconv.Itoa(i), serviceS3}
+		v.keys.keep(name, v.keys.get(name, testSecret))
+		if len(v.keys.keys) > cachedKeysMax {
+			t.Fatalf("%d keys are kept", len(v.keys.keys))
+		}
+	}
+	last := keyName{testKey, "20260228", "region-" + strconv.Itoa(cachedKeysMax+9), serviceS3}
+	if k := v.keys.get(last, testSecret); k != v.keys.get(last, testSecret) {
+		t.Error("a key that is kept is derived again")
 	}
 }
 

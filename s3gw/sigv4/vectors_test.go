@@ -44,7 +44,7 @@ func (k keyring) Lookup(_ context.Context, key, token string) (Credential, error
 }
 
 func docVerifier() *Verifier {
-	return New(keyring{docKey: docSecret}, "us-east-1", func() time.Time { return docTime.Add(5 * time.Minute) })
+	return New(Options{Credentials: keyring{docKey: docSecret}, Region: "us-east-1", Now: func() time.Time { return docTime.Add(5 * time.Minute) }})
 }
 
 // request builds what net/http would hand to the gateway.

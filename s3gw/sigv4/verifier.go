@@ -11,7 +11,7 @@
 // signature it insists that the host and every x-amz-* and x-ashlar-* header that
 // arrived are signed, so that no handler can be steered by a header that somebody
 // added on the way. Signatures are compared in constant time; signing keys are cached
-// per access key and day.
+// per access key, day and region once a signature was good.
 //
 // The clock and the credentials are injected. The package does not look at
 // bucket, key or operation.
@@ -74,21 +74,28 @@ const (
 	expiresSecondsMax = 604800
 )
 
-// Verifier checks requests against one region.
+// Options say what a Verifier takes. All but AnyRegion must be set.
+type Options struct {
+	Credentials Credentials
+	// Region is the one that requests must be signed for.
+	Region string
+	// AnyRegion takes every region that a client names in a scope: its key is derived
+	// from that name. Region is then only what errors and answers say.
+	AnyRegion bool
+	// Now judges times and lives.
+	Now func() time.Time
+}
+
+// Verifier checks requests against Options.
 type Verifier struct {
-	credentials Credentials
-	region      string
-	now         func() time.Time
-	keys        keyCache
-	buffers     sync.Pool // *[]byte
+	Options
+	keys    keyCache
+	buffers sync.Pool // *[]byte
 }
 
 // New returns a Verifier. It is safe for concurrent use.
-func New(c Credentials, region string, now func() time.Time) *Verifier {
-	return &Verifier{
-		credentials: c, region: region, now: now,
-		buffers: sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }},
-	}
+func New(o Options) *Verifier {
+	return &Verifier{Options: o, buffers: sync.Pool{New: func() any { b := make([]byte, 0, 2048); return &b }}}
 }
 
 // Auth is a verified request.
@@ -158,8 +165,8 @@ func (v *Verifier) VerifyQuery(r *http.Request, form []byte) (*Auth, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.region != v.region && c.region != globalRegion {
-		return nil, v.malformedRegion(c.region)
+	if why := v.wrongRegion(c.region); why != "" && c.region != globalRegion {
+		return nil, v.malformedRegion(why)
 	}
 	if err := c.readTime(r.Header); err != nil {
 		return nil, err
@@ -206,15 +213,17 @@ func (v *Verifier) check(r *http.Request, c *claim) error {
 
 // judge believes a claim or refuses it.
 func (v *Verifier) judge(r *http.Request, q s3.Query, c *claim, payload Payload, token string) (*Auth, error) {
-	found, err := v.credentials.Lookup(r.Context(), c.accessKey, token)
+	found, err := v.Credentials.Lookup(r.Context(), c.accessKey, token)
 	if err != nil {
 		return nil, lookupError(err, c.accessKey)
 	}
-	key := v.keys.get(keyName{c.accessKey, c.date, c.region, c.service}, found.Secret)
+	name := keyName{c.accessKey, c.date, c.region, c.service}
+	key := v.keys.get(name, found.Secret)
 	if !v.matches(r, q, c, key) {
 		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", c.accessKey).
 			With("SignatureProvided", c.signature)
 	}
+	v.keys.keep(name, key)
 	a := &Auth{AccessKey: c.accessKey, Account: found.Account, Holder: found.Holder, Service: c.service, Presigned: c.presigned, Time: c.time, Payload: payload}
 	if a.Payload.Signed() {
 		a.Payload.key, a.Payload.stamp, a.Payload.scope, a.Payload.seed = key, c.stamp, c.scope(), c.signature
@@ -278,8 +287,8 @@ func (v *Verifier) claimOfHeader(r *http.Request, header string) (*claim, error)
 	if err != nil {
 		return nil, err
 	}
-	if c.region != v.region {
-		return nil, v.malformedRegion(c.region)
+	if why := v.wrongRegion(c.region); why != "" {
+		return nil, v.malformedRegion(why)
 	}
 	if err := c.readTime(r.Header); err != nil {
 		return nil, err
@@ -292,8 +301,8 @@ func (v *Verifier) claimOfHeader(r *http.Request, header string) (*claim, error)
 	return c, nil
 }
 
-func (v *Verifier) malformedRegion(region string) error {
-	return s3.E(s3.AuthorizationHeaderMalformed, "The authorization header is malformed; "+v.wrongRegion(region)).With("Region", v.region)
+func (v *Verifier) malformedRegion(why string) error {
+	return s3.E(s3.AuthorizationHeaderMalformed, "The authorization header is malformed; "+why).With("Region", v.Region)
 }
 
 // readTime takes the time of the request from its headers.
@@ -398,10 +407,16 @@ func validSignature(s string) bool {
 	return true
 }
 
-// wrongRegion is what follows "…; " where the region of the scope is another one; old
-// clients find the right one in these words, with these quotes.
+// wrongRegion is what follows "…; " where the region of a scope is not taken, or nothing;
+// old clients find the right one in these words, with these quotes.
 func (v *Verifier) wrongRegion(region string) string {
-	return "the region '" + strings.ToValidUTF8(region, "?") + "' is wrong; expecting '" + v.region + "'"
+	switch {
+	case region == v.Region, v.AnyRegion && s3.IsRegion(region):
+		return ""
+	case v.AnyRegion:
+		return "the region must be " + s3.RegionForm + "; '" + v.Region + "' is this endpoint's"
+	}
+	return "the region '" + strings.ToValidUTF8(region, "?") + "' is wrong; expecting '" + v.Region + "'"
 }
 
 // requestTime reads x-amz-date or, failing that, Date.
@@ -468,8 +483,8 @@ func (v *Verifier) claimOfQuery(r *http.Request, q s3.Query) (*claim, error) {
 	if !validSignature(c.signature) {
 		return nil, s3.E(s3.SignatureDoesNotMatch, "")
 	}
-	if c.region != v.region {
-		return nil, s3.E(s3.AuthorizationQueryParametersError, parsing+v.wrongRegion(c.region)).With("Region", v.region)
+	if why := v.wrongRegion(c.region); why != "" {
+		return nil, s3.E(s3.AuthorizationQueryParametersError, parsing+why).With("Region", v.Region)
 	}
 	var err error
 	if c.time, err = time.Parse(stampLayout, c.stamp); err != nil {
@@ -501,7 +516,7 @@ func (v *Verifier) claimOfQuery(r *http.Request, q s3.Query) (*claim, error) {
 // checkTime judges the clock: 15 minutes either way for a header, the stated
 // life for a presigned request.
 func (v *Verifier) checkTime(c *claim) error {
-	now := v.now()
+	now := v.Now()
 	if !c.presigned {
 		if d := now.Sub(c.time); d > skewMax || d < -skewMax {
 			return s3.E(s3.RequestTimeTooSkewed, "").With("RequestTime", c.stamp).

@@ -5,12 +5,16 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/service/s3"
 )
 
-// TestAnswers: a cluster of either form comes up with RGW's answers, and gives them.
+// TestAnswers: a cluster of either form comes up with RGW's answers, and gives them, and takes
+// what is signed for another region.
 func TestAnswers(t *testing.T) {
 	one, many := testConfig(t), testConfig(t)
 	one.Answers, many.Answers = "rgw", "rgw"
+	one.AnyRegion, many.AnyRegion = true, true
 	for _, c := range []interface{ S3() string }{startOne(t, one), startMany(t, many)} {
 		resp, err := http.Get(c.S3())
 		if err != nil {
@@ -20,6 +24,10 @@ func TestAnswers(t *testing.T) {
 		resp.Body.Close()
 		if err != nil || resp.StatusCode != http.StatusOK || !strings.Contains(string(body), "<Buckets></Buckets>") {
 			t.Errorf("%s: %s %q %v", c.S3(), resp.Status, body, err)
+		}
+		client := s3Client(t, c.S3(), one)
+		if _, err := client.ListBuckets(t.Context(), &s3.ListBucketsInput{}, func(o *s3.Options) { o.Region = "mars-1" }); err != nil {
+			t.Errorf("%s: %v", c.S3(), err)
 		}
 	}
 	wrong := testConfig(t)
