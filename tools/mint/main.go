@@ -125,7 +125,11 @@ func (c *config) report(w io.Writer, list []result, tests int, output []byte, er
 		return fmt.Errorf("no test ended (%v): %.2000s", err, output)
 	}
 	for _, r := range list {
-		if c.failures && !r.passed && !r.absent {
+		switch {
+		case !c.failures || r.passed:
+		case r.absent:
+			fmt.Fprintf(w, "NOT APPLICABLE %s: %.400s\n", r.test, r.reason)
+		default:
 			fmt.Fprintf(w, "FAILED %s: %.400s\n", r.test, r.reason)
 		}
 	}

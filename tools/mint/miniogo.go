@@ -117,7 +117,7 @@ func goResults(output []byte) (list []result) {
 // is not applicable if no line says anything else.
 func goResult(name, text string) result {
 	r := result{test: name}
-	passes, absences, ended := 0, 0, false
+	passes, absence, ended := 0, "", false
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		var record struct{ Status string }
@@ -133,7 +133,7 @@ func goResult(name, text string) result {
 		case "PASS":
 			passes++
 		case "NA":
-			absences++
+			absence = cmp.Or(absence, line)
 		case "FAIL":
 			r.reason = cmp.Or(r.reason, line)
 		}
@@ -141,7 +141,10 @@ func goResult(name, text string) result {
 	if !ended {
 		r.reason = cmp.Or(r.reason, "the tests ended in it")
 	}
-	r.absent = r.reason == "" && passes == 0 && absences > 0
+	r.absent = r.reason == "" && passes == 0 && absence != ""
 	r.passed = r.reason == "" && !r.absent
+	if r.absent {
+		r.reason = absence
+	}
 	return r
 }
