@@ -25,21 +25,46 @@ const (
 // queryOf returns the query of a listing of a kind, and how many entries its
 // answer has at least.
 func (r *run) queryOf(kind string, rng *rand.Rand, keys int) (query string, least int) {
-	const head = "delimiter=%2F&list-type=2&max-keys=1000&prefix="
 	switch kind {
 	case kindRoot:
-		return head, 1
+		return delimited, 1
 	case kindDirs:
-		dir := appendProject(nil, rng.IntN(teams), rng.IntN(projects))
-		dir = append(dir, "2026/"...)
 		if rng.IntN(2) == 0 {
-			dir = appendTeam(nil, rng.IntN(teams))
+			return listTeam(rng.IntN(teams)), 0
 		}
-		return head + s3.Escape(string(dir), false), 0
+		return listProject(rng.IntN(teams), rng.IntN(projects)), 0
 	default:
 		after := appendKey(nil, r.Seed, rng.IntN(keys))
 		return "list-type=2&max-keys=1000&start-after=" + s3.Escape(string(after), false), 0
 	}
+}
+
+const delimited = "delimiter=%2F&list-type=2&max-keys=1000&prefix="
+
+func listTeam(team int) string { return delimited + s3.Escape(string(appendTeam(nil, team)), false) }
+
+func listProject(team, project int) string {
+	return delimited + s3.Escape(string(append(appendProject(nil, team, project), "2026/"...)), false)
+}
+
+// warmUp returns the listings of a kind that come first and are not measured: of
+// directories each one once, so that what is measured does not depend on how many were
+// listed before, of other kinds a tenth as many as are measured.
+func (r *run) warmUp(kind string, rng *rand.Rand, keys int) (queries []string) {
+	if kind == kindDirs {
+		for team := range teams {
+			queries = append(queries, listTeam(team))
+			for project := range projects {
+				queries = append(queries, listProject(team, project))
+			}
+		}
+		return queries
+	}
+	for range r.Listings / warmShare {
+		query, _ := r.queryOf(kind, rng, keys)
+		queries = append(queries, query)
+	}
+	return queries
 }
 
 // measure lists, one request after the other.
@@ -61,39 +86,30 @@ func (r *run) measure(ctx context.Context, point *Checkpoint) error {
 	return nil
 }
 
-// warmShare of the listings come first and are not measured.
+// warmShare of the listings of most kinds come first; see warmUp.
 const warmShare = 10
 
 func (r *run) measureKind(ctx context.Context, c *s3.Client, rng *rand.Rand, name string, keys int) (Kind, error) {
 	var h measure.Histogram
-	var before measure.Usage
 	entries := 0
-	warm := r.Listings / warmShare
-	for i := range warm + r.Listings {
-		if i == warm {
-			var err error
-			if before, err = r.cluster.usage(); err != nil {
-				return Kind{}, err
-			}
-		}
-		if err := ctx.Err(); err != nil {
+	for _, query := range r.warmUp(name, rng, keys) {
+		if _, err := list(ctx, c, query, 0); err != nil {
 			return Kind{}, err
 		}
+	}
+	before, err := r.cluster.usage()
+	if err != nil {
+		return Kind{}, err
+	}
+	for range r.Listings {
 		query, least := r.queryOf(name, rng, keys)
 		begin := time.Now()
-		doc, err := c.Do("GET", "/"+bucket, query)
-		took := time.Since(begin)
+		n, err := list(ctx, c, query, least)
 		if err != nil {
-			return Kind{}, fmt.Errorf("listing %s: %w", query, err)
+			return Kind{}, err
 		}
-		n := bytes.Count(doc, []byte("<Key>")) + bytes.Count(doc, []byte("<CommonPrefixes>"))
-		if n < least {
-			return Kind{}, fmt.Errorf("listing %s: %d entries, want at least %d", query, n, least)
-		}
-		if i >= warm {
-			h.Add(took)
-			entries += n
-		}
+		h.Add(time.Since(begin))
+		entries += n
 	}
 	after, err := r.cluster.usage()
 	n := float64(r.Listings)
@@ -101,6 +117,22 @@ func (r *run) measureKind(ctx context.Context, c *s3.Client, rng *rand.Rand, nam
 		Name: name, Count: r.Listings, Entries: float64(entries) / n, P50: h.Quantile(0.5), P99: h.Quantile(0.99),
 		ServerCPU: time.Duration(float64(after.CPU-before.CPU) / n),
 	}, err
+}
+
+// list lists once and returns the number of entries.
+func list(ctx context.Context, c *s3.Client, query string, least int) (entries int, err error) {
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	doc, err := c.Do("GET", "/"+bucket, query)
+	if err != nil {
+		return 0, fmt.Errorf("listing %s: %w", query, err)
+	}
+	entries = bytes.Count(doc, []byte("<Key>")) + bytes.Count(doc, []byte("<CommonPrefixes>"))
+	if entries < least {
+		return 0, fmt.Errorf("listing %s: %d entries, want at least %d", query, entries, least)
+	}
+	return entries, nil
 }
 
 // tally is what a listing of many keys adds up to: it is the same for the same
