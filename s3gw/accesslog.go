@@ -216,6 +216,9 @@ func (c *call) logRecord(a *access, now time.Time) []byte {
 		version = c.query.Value("versionId")
 	}
 	signature, auth := "SigV4", "AuthHeader"
+	if c.auth.Version2 {
+		signature = "SigV2"
+	}
 	switch {
 	case c.who.Kind == iam.Anonymous:
 		signature, auth = "", ""
@@ -248,7 +251,7 @@ func (c *call) logRecord(a *access, now time.Time) []byte {
 }
 
 // secretParameters are not for those who read logs.
-var secretParameters = []string{"X-Amz-Signature", "X-Amz-Security-Token"}
+var secretParameters = []string{"X-Amz-Signature", "Signature", "X-Amz-Security-Token"}
 
 // loggedURI is the request's path and query, without what would let it be sent again.
 func (c *call) loggedURI() string {

@@ -122,8 +122,8 @@ func createBucket(c *call) error {
 		opt.Settings[settingTags] = tagsDocument(tags)
 	}
 	err = c.s.backend.CreateBucketWith(c.ctx, c.auth.Account, string(c.bucket), c.s.region, opt)
-	// AWS's oldest region answers 200 when you make your own bucket again.
-	if errors.Is(err, store.ErrBucketOwned) && c.s.region == usEast1 {
+	// AWS's oldest region answers 200 when you make your own bucket again, the others do not.
+	if errors.Is(err, store.ErrBucketOwned) && c.s.region == usEast1 && (location == "" || location == usEast1) {
 		err = c.sameOnRGW(opt.Settings)
 	}
 	if err != nil {

@@ -108,16 +108,18 @@ func (c *call) parseTarget() error {
 }
 
 // bucketOfHost returns the bucket of a virtual-host style request.
-func (c *call) bucketOfHost() (string, bool) {
-	if len(c.s.domains) == 0 {
+func (c *call) bucketOfHost() (string, bool) { return c.s.bucketOfHost(c.r) }
+
+func (s *Server) bucketOfHost(r *http.Request) (string, bool) {
+	if len(s.domains) == 0 {
 		return "", false
 	}
-	host := c.r.Host
+	host := r.Host
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
 	host = strings.ToLower(host)
-	for _, d := range c.s.domains {
+	for _, d := range s.domains {
 		if bucket, ok := strings.CutSuffix(host, "."+d); ok && bucket != "" {
 			return bucket, true
 		}

@@ -50,6 +50,9 @@ type Config struct {
 	// AnyRegion takes what is signed for any region, and buckets that are to be in one: for
 	// clients with another store's region in their code. GetBucketLocation says Region.
 	AnyRegion bool `toml:"any-region,omitempty"`
+	// SignatureV2 takes Signature Version 2 too, for clients that know no better. It signs
+	// neither host nor body nor most of the query: take TLS with it.
+	SignatureV2 bool `toml:"signature-v2,omitempty"`
 	// Domains are the names under which bucket.name means a bucket.
 	Domains []string `toml:"domains"`
 	// WebsiteDomains are the names under which bucket.name is the bucket's website.
@@ -245,7 +248,7 @@ func Main(ctx context.Context, cfg Config, log *slog.Logger) error {
 // options are those that are taken from the configuration as they stand there.
 func (c *Config) options() Options {
 	return Options{
-		ObjectOwnership: c.ObjectOwnership, Region: c.Region, AnyRegion: c.AnyRegion, Domains: c.Domains, WebsiteDomains: c.WebsiteDomains, HostID: c.Name,
+		ObjectOwnership: c.ObjectOwnership, Region: c.Region, AnyRegion: c.AnyRegion, SignatureV2: c.SignatureV2, Domains: c.Domains, WebsiteDomains: c.WebsiteDomains, HostID: c.Name,
 		LifecycleDay: time.Duration(c.LifecycleDay), PlainKeys: c.PlainCustomerKeys, Answers: c.Answers,
 		Targets: c.Notify, QueueMax: c.NotifyQueueMax, Issuers: c.OIDCIssuers, Rates: c.Rates,
 	}

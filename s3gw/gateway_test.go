@@ -12,7 +12,7 @@ import (
 func TestConfigReachesTheServer(t *testing.T) {
 	list := []string{"x"}
 	c := Config{
-		Name: "x", Region: "x", AnyRegion: true, Domains: list, WebsiteDomains: list, PlainCustomerKeys: true, ObjectOwnership: "x", Answers: "x",
+		Name: "x", Region: "x", AnyRegion: true, SignatureV2: true, Domains: list, WebsiteDomains: list, PlainCustomerKeys: true, ObjectOwnership: "x", Answers: "x",
 		Notify: []courier.Config{{}}, NotifyQueueMax: 1, OIDCIssuers: list, Rates: &Rates{}, LifecycleDay: Duration(time.Second),
 	}
 	// What these name is opened or looked up first.

@@ -258,7 +258,7 @@ func (u unreadable) Close() error { return nil }
 // TestRefusedBodies: a body that is not what was said of it leaves nothing behind.
 func TestRefusedBodies(t *testing.T) {
 	w := newWorld(t)
-	w.unchanged(t, func() { w.refuse(t, bodyRefusals(t), w.call) })
+	w.unchanged(t, func() { w.refuse(t, bodyRefusals(t), forms, w.call) })
 }
 
 // TestGoodCalls is the other half of the walks: what they spoil is good otherwise.

@@ -85,7 +85,7 @@ func refusedWith(r *http.Request, w *httptest.ResponseRecorder, status int, code
 
 // refuse sends every bad input to every route that it is for, in every form.
 // call makes the good call of a route.
-func (g *gateway) refuse(t *testing.T, list []refusal, call func(*route) testCall) {
+func (g *gateway) refuse(t *testing.T, list []refusal, forms []form, call func(*route) testCall) {
 	total := 0
 	for i := range list {
 		bad := &list[i]
@@ -237,7 +237,7 @@ func TestRefusedCredentials(t *testing.T) {
 		o.Backend = untouched{}
 		o.Log = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
-	g.refuse(t, credentialRefusals, plainCall)
+	g.refuse(t, credentialRefusals, forms, plainCall)
 	if logged.Len() == 0 || strings.Contains(logged.String(), testSecret) {
 		t.Error("row 56: the log is empty or holds the secret")
 	}

@@ -138,6 +138,13 @@ var parameters = nameSet(`bucket-region continuation-token delimiter encoding-ty
 	response-content-disposition response-content-encoding response-content-language response-content-type
 	response-expires start-after upload-id-marker version-id-marker versionId`)
 
+// steers reports whether a parameter has to be signed, by Signature Version 2 too: whether
+// it picks the operation, or asks for more than the operation has. The two forms of a
+// listing need the same right and show the same keys, so list-type does not.
+func steers(name string) bool {
+	return subresources[name] && name != "list-type" || name == "metadata"
+}
+
 func nameSet(names string) map[string]bool {
 	m := map[string]bool{}
 	for _, n := range strings.Fields(names) {

@@ -41,6 +41,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -115,6 +116,9 @@ type Options struct {
 	// for clients with another store's region in their code, as MinIO takes them.
 	// All buckets are in Region none the less, and that is what is answered.
 	AnyRegion bool
+	// SignatureV2 takes Signature Version 2 besides Version 4: for clients that know no
+	// better. It signs neither host nor body nor most of the query.
+	SignatureV2 bool
 	// Domains are the host names under which bucket.domain names a bucket.
 	// Every other host is path-style.
 	Domains []string
@@ -230,8 +234,7 @@ func New(o Options) *Server {
 	o.Limits.setDefaults()
 	s := &Server{
 		backend: o.Backend, now: o.Clock, region: o.Region, anyRegion: o.AnyRegion,
-		verifier: sigv4.New(sigv4.Options{Credentials: o.Credentials, Region: o.Region, AnyRegion: o.AnyRegion, Now: o.Clock}),
-		hostID:   o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, linger: lingerTime, routes: newRouteTable(routes), idSeed: rand.Uint64(),
+		hostID: o.HostID, plainKeys: o.PlainKeys, log: o.Log, limits: o.Limits, linger: lingerTime, routes: newRouteTable(routes), idSeed: rand.Uint64(),
 		accounts: accounts, directory: users, tokens: oidc.New(o.Issuers, o.Clock), ownership: o.ObjectOwnership, rgw: o.Answers == AnswersRGW, minio: o.Answers == AnswersMinIO,
 		targets: o.Targets, operator: o.Operator, maps: o.Maps,
 	}
@@ -247,6 +250,11 @@ func New(o Options) *Server {
 	for _, d := range o.WebsiteDomains {
 		s.websites = append(s.websites, domain(d))
 	}
+	verify := sigv4.Options{Credentials: o.Credentials, Region: o.Region, AnyRegion: o.AnyRegion, Now: o.Clock}
+	if o.SignatureV2 {
+		verify.Version2 = &sigv4.Version2{Bucket: s.bucketOfHost, Steers: steers}
+	}
+	s.verifier = sigv4.New(verify)
 	s.metrics = newMetrics(o.Metrics)
 	s.accessLog = newAccessLog(s)
 	return s
@@ -406,7 +414,7 @@ func (c *call) openSigned() (err error) {
 	if err != nil {
 		return err
 	}
-	hoist(c.r.Header, c.query, c.auth)
+	c.query = hoist(c.r.Header, c.query, c.auth)
 	return c.parseTarget()
 }
 
@@ -432,10 +440,12 @@ func headerBytes(r *http.Request) int {
 }
 
 // hoist brings x-amz-* parameters of a presigned query, which are all signed,
-// to where handlers look for them. A header that arrived wins.
-func hoist(h http.Header, q s3.Query, auth *sigv4.Auth) {
+// to where handlers look for them. A header that arrived wins. What is left of the
+// query is returned: without a signature of version 2, and without the headers that
+// botocore then repeats in it.
+func hoist(h http.Header, q s3.Query, auth *sigv4.Auth) s3.Query {
 	if !auth.Presigned {
-		return
+		return q
 	}
 	for _, p := range q {
 		low := strings.ToLower(p.Name)
@@ -446,6 +456,13 @@ func hoist(h http.Header, q s3.Query, auth *sigv4.Auth) {
 			h[name] = []string{p.Value}
 		}
 	}
+	if !auth.Version2 {
+		return q
+	}
+	return slices.DeleteFunc(q, func(p s3.Param) bool {
+		repeated := (p.Name == "content-type" || p.Name == "content-md5") && p.Value == h.Get(p.Name)
+		return repeated || sigv4.CredentialOfVersion2(p.Name)
+	})
 }
 
 var authParams = map[string]bool{

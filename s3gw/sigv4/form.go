@@ -2,10 +2,7 @@ package sigv4
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha1"
 	"crypto/subtle"
-	"encoding/base64"
 	"encoding/hex"
 	"fmt"
 	"strings"
@@ -52,9 +49,7 @@ func (v *Verifier) formClaim(fields map[string]string) (auth *Auth, signed func(
 			return nil, nil, missingField("x-amz-credential")
 		}
 		return &Auth{AccessKey: accessKey, Version2: true}, func(secret string) bool {
-			h := hmac.New(sha1.New, []byte(secret))
-			h.Write([]byte(policy))
-			return equal(base64.StdEncoding.EncodeToString(h.Sum(nil)), given)
+			return equal(sign2(secret, []byte(policy)), given)
 		}, nil
 	}
 	if fields["x-amz-algorithm"] != algorithm {

@@ -6,6 +6,8 @@
 //	payload       a SHA-256 of the body, UNSIGNED-PAYLOAD, or one of the STREAMING-
 //	              forms, whose chunks (and trailers) ChunkReader verifies
 //
+// Signature Version 2 it verifies only where it is asked to (version2.go).
+//
 // One Verifier stands in front of the router. It yields an Auth or an error and
 // nothing in between; a request without credentials is an error too. Beyond the
 // signature it insists that the host and every x-amz-* and x-ashlar-* header that
@@ -14,7 +16,7 @@
 // per access key, day and region once a signature was good.
 //
 // The clock and the credentials are injected. The package does not look at
-// bucket, key or operation.
+// bucket, key or operation: where version 2 needs the bucket, it asks.
 package sigv4
 
 import (
@@ -74,7 +76,7 @@ const (
 	expiresSecondsMax = 604800
 )
 
-// Options say what a Verifier takes. All but AnyRegion must be set.
+// Options say what a Verifier takes. All but AnyRegion and Version2 must be set.
 type Options struct {
 	Credentials Credentials
 	// Region is the one that requests must be signed for.
@@ -82,6 +84,8 @@ type Options struct {
 	// AnyRegion takes every region that a client names in a scope: its key is derived
 	// from that name. Region is then only what errors and answers say.
 	AnyRegion bool
+	// Version2 takes requests that are signed with Signature Version 2 too. Nil refuses them.
+	Version2 *Version2
 	// Now judges times and lives.
 	Now func() time.Time
 }
@@ -108,9 +112,11 @@ type Auth struct {
 	// Presigned says that the credentials came in the query.
 	Presigned bool
 	Payload   Payload
-	// Version2 says that a form is signed with HMAC-SHA1.
+	// Version2 says that the request is signed with Signature Version 2, or the policy of
+	// a form with the HMAC-SHA1 of its days.
 	Version2 bool
-	// Time is when the request was signed, zero if that is not known.
+	// Time is when the request was signed, zero if that is not known: of what is presigned
+	// with version 2, and of forms that are signed with it.
 	Time time.Time
 }
 
@@ -124,7 +130,13 @@ type claim struct {
 	time                    time.Time
 	presigned               bool
 	expires                 time.Duration
-	payload                 string // the x-amz-content-sha256 that was signed
+	until                   time.Time // the end of its life, if presigned
+	payload                 string    // the x-amz-content-sha256 that was signed
+
+	// Of Signature Version 2, which has no region, no service and no list of headers.
+	version2 bool
+	timeText string // what is signed as the time
+	headers  []header2
 }
 
 func (c *claim) scope() string {
@@ -138,7 +150,7 @@ func (v *Verifier) Verify(r *http.Request, q s3.Query) (*Auth, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := v.check(r, c); err != nil {
+	if err := v.check(r, q, c); err != nil {
 		return nil, err
 	}
 	payload, err := parsePayload(c.payload)
@@ -171,7 +183,7 @@ func (v *Verifier) VerifyQuery(r *http.Request, form []byte) (*Auth, error) {
 	if err := c.readTime(r.Header); err != nil {
 		return nil, err
 	}
-	if err := v.check(r, c); err != nil {
+	if err := v.check(r, nil, c); err != nil {
 		return nil, err
 	}
 	sum := sha256.Sum256(form)
@@ -192,8 +204,14 @@ const globalRegion = "us-east-1"
 // sessionToken finds the token, which comes where the signature does.
 func sessionToken(r *http.Request, q s3.Query, c *claim) (string, error) {
 	const name = "X-Amz-Security-Token"
-	token, inQuery := q.Get(name)
 	header := r.Header[name]
+	token, inQuery := "", false
+	for i := range q {
+		if q[i].Name == name || c.version2 && strings.EqualFold(q[i].Name, name) {
+			token, inQuery = q[i].Value, true
+			break
+		}
+	}
 	switch {
 	case inQuery && (!c.presigned || len(header) > 0), len(header) > 1:
 		return "", s3.E(s3.InvalidToken, "")
@@ -204,8 +222,14 @@ func sessionToken(r *http.Request, q s3.Query, c *claim) (string, error) {
 }
 
 // check judges what can be judged without knowing the key.
-func (v *Verifier) check(r *http.Request, c *claim) error {
-	if err := checkSigned(r, c.signedHeaders); err != nil {
+func (v *Verifier) check(r *http.Request, q s3.Query, c *claim) error {
+	var err error
+	if c.version2 {
+		err = v.readVersion2(r, q, c)
+	} else {
+		err = checkSigned(r, c.signedHeaders)
+	}
+	if err != nil {
 		return err
 	}
 	return v.checkTime(c)
@@ -217,18 +241,44 @@ func (v *Verifier) judge(r *http.Request, q s3.Query, c *claim, payload Payload,
 	if err != nil {
 		return nil, lookupError(err, c.accessKey)
 	}
-	name := keyName{c.accessKey, c.date, c.region, c.service}
-	key := v.keys.get(name, found.Secret)
-	if !v.matches(r, q, c, key) {
+	key, good := v.signedWith(found.Secret, r, q, c)
+	switch {
+	case !good && c.version2:
+		return nil, v.mismatch2(r, q, c)
+	case !good:
 		return nil, s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", c.accessKey).
 			With("SignatureProvided", c.signature)
 	}
-	v.keys.keep(name, key)
-	a := &Auth{AccessKey: c.accessKey, Account: found.Account, Holder: found.Holder, Service: c.service, Presigned: c.presigned, Time: c.time, Payload: payload}
+	a := &Auth{AccessKey: c.accessKey, Account: found.Account, Holder: found.Holder, Service: c.service, Presigned: c.presigned,
+		Version2: c.version2, Time: c.time, Payload: payload}
 	if a.Payload.Signed() {
 		a.Payload.key, a.Payload.stamp, a.Payload.scope, a.Payload.seed = key, c.stamp, c.scope(), c.signature
 	}
 	return a, nil
+}
+
+// signedWith reports whether a claim is signed with a secret. The key signs chunks; there
+// is none in version 2.
+func (v *Verifier) signedWith(secret string, r *http.Request, q s3.Query, c *claim) (*signingKey, bool) {
+	if c.version2 {
+		return nil, v.matches(r, func(b []byte, path string) ([]byte, bool) {
+			b = v.appendStringToSign(b, r, q, c, path)
+			return b, equal(sign2(secret, b), c.signature)
+		})
+	}
+	name := keyName{c.accessKey, c.date, c.region, c.service}
+	key := v.keys.get(name, secret)
+	good := v.matches(r, func(b []byte, path string) ([]byte, bool) {
+		b = appendCanonical(b, r, q, c, path)
+		got := key.sign(algorithm, c.stamp, c.scope(), b)
+		var text [64]byte
+		hex.Encode(text[:], got[:])
+		return b, subtle.ConstantTimeCompare(text[:], []byte(c.signature)) == 1
+	})
+	if good {
+		v.keys.keep(name, key)
+	}
+	return key, good
 }
 
 func lookupError(err error, accessKey string) error {
@@ -247,15 +297,18 @@ func lookupError(err error, accessKey string) error {
 func (v *Verifier) claimOf(r *http.Request, q s3.Query) (*claim, error) {
 	headers := r.Header["Authorization"]
 	query := q.Has("X-Amz-Algorithm") || q.Has("X-Amz-Signature") || q.Has("X-Amz-Credential")
-	v2 := q.Has("AWSAccessKeyId") && q.Has("Signature")
+	v2 := q.Has(paramAccessKey) && q.Has(paramSignature)
+	if v.Version2 != nil { // what is presigned by half is told what it lacks
+		v2 = q.Has(paramAccessKey) || q.Has(paramSignature)
+	}
 	switch {
-	case len(headers) > 1, len(headers) == 1 && headers[0] != "" && (query || v2):
+	case len(headers) > 1, len(headers) == 1 && headers[0] != "" && (query || v2), query && v2:
 		return nil, s3.E(s3.InvalidArgument, "Only one auth mechanism allowed; only the X-Amz-Algorithm query parameter, "+
 			"Signature query string parameter or the Authorization header should be specified")
 	case query:
 		return v.claimOfQuery(r, q)
 	case v2:
-		return nil, unsupported()
+		return v.claimOfQuery2(q)
 	case len(headers) == 0 || headers[0] == "":
 		return nil, s3.E(s3.AccessDenied, "")
 	}
@@ -267,12 +320,8 @@ func unsupported() error {
 }
 
 func (v *Verifier) claimOfHeader(r *http.Request, header string) (*claim, error) {
-	if old, ok := strings.CutPrefix(header, "AWS "); ok {
-		if key, signature, _ := strings.Cut(old, ":"); key == "" || signature == "" {
-			return nil, s3.E(s3.InvalidArgument, "AWS authorization header is invalid. Expected AwsAccessKeyId:signature").
-				With("ArgumentName", "Authorization")
-		}
-		return nil, unsupported()
+	if credential, ok := strings.CutPrefix(header, "AWS "); ok {
+		return v.claimOfHeader2(r, credential)
 	}
 	scheme, _, spaced := strings.Cut(header, " ")
 	if !strings.HasPrefix(scheme, algorithm) {
@@ -419,30 +468,36 @@ func (v *Verifier) wrongRegion(region string) string {
 	return "the region '" + strings.ToValidUTF8(region, "?") + "' is wrong; expecting '" + v.Region + "'"
 }
 
+func noDate() error {
+	return s3.E(s3.AccessDenied, "AWS authentication requires a valid Date or x-amz-date header")
+}
+
 // requestTime reads x-amz-date or, failing that, Date.
 func requestTime(h http.Header) (time.Time, string, error) {
-	denied := func() (time.Time, string, error) {
-		return time.Time{}, "", s3.E(s3.AccessDenied, "AWS authentication requires a valid Date or x-amz-date header")
-	}
 	if values := h["X-Amz-Date"]; len(values) > 0 {
 		t, err := time.Parse(stampLayout, values[0])
 		if err != nil || len(values) > 1 {
-			return denied()
+			return time.Time{}, "", noDate()
 		}
 		return t, values[0], nil
 	}
-	value := h.Get("Date")
-	if t, err := time.Parse(stampLayout, value); err == nil {
-		return t, value, nil
+	t, stamp, ok := parseTime(h.Get("Date"))
+	if !ok {
+		return time.Time{}, "", noDate()
 	}
-	t, err := http.ParseTime(value)
+	return t, stamp, nil
+}
+
+// parseTime reads a time in each form that clients write into a Date, and returns its stamp.
+func parseTime(text string) (t time.Time, stamp string, ok bool) {
+	t, err := time.Parse(stampLayout, text)
 	if err != nil {
-		// botocore writes a numeric zone, as mail does.
-		if t, err = time.Parse(time.RFC1123Z, value); err != nil {
-			return denied()
-		}
+		t, err = http.ParseTime(text)
 	}
-	return t, t.UTC().Format(stampLayout), nil
+	if err != nil { // botocore writes a numeric zone, as mail does.
+		t, err = time.Parse(time.RFC1123Z, text)
+	}
+	return t, t.UTC().Format(stampLayout), err == nil
 }
 
 func (v *Verifier) claimOfQuery(r *http.Request, q s3.Query) (*claim, error) {
@@ -505,6 +560,7 @@ func (v *Verifier) claimOfQuery(r *http.Request, q s3.Query) (*claim, error) {
 		return outOfBounds("X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than 604800 seconds")
 	}
 	c.expires = time.Duration(seconds) * time.Second
+	c.until = c.time.Add(c.expires)
 	if p, ok := q.Get("X-Amz-Content-Sha256"); ok {
 		c.payload = p
 	} else if h := r.Header.Get("X-Amz-Content-Sha256"); h != "" {
@@ -528,11 +584,12 @@ func (v *Verifier) checkTime(c *claim) error {
 	switch {
 	case now.Before(c.time.Add(-skewMax)):
 		return s3.E(s3.AccessDenied, "Request is not yet valid").With("X-Amz-Date", c.stamp)
-	case now.After(c.time.Add(c.expires)):
-		return s3.E(s3.AccessDenied, "Request has expired").
-			With("X-Amz-Expires", strconv.Itoa(int(c.expires/time.Second))).
-			With("Expires", c.time.Add(c.expires).UTC().Format(time.RFC3339)).
-			With("ServerTime", now.UTC().Format(time.RFC3339))
+	case now.After(c.until):
+		expired := s3.E(s3.AccessDenied, "Request has expired")
+		if !c.version2 {
+			expired = expired.With("X-Amz-Expires", strconv.Itoa(int(c.expires/time.Second)))
+		}
+		return expired.With("Expires", c.until.UTC().Format(time.RFC3339)).With("ServerTime", now.UTC().Format(time.RFC3339))
 	}
 	return nil
 }
@@ -591,23 +648,17 @@ func hasFold(name, prefix string) bool {
 	return len(name) > len(prefix) && strings.EqualFold(name[:len(prefix)], prefix)
 }
 
-// matches computes the signature and compares it in constant time. A path may
-// be signed as AWS encodes it or exactly as it was sent.
-func (v *Verifier) matches(r *http.Request, q s3.Query, c *claim, key *signingKey) bool {
+// matches asks judge, which appends what is signed and compares the signature in constant
+// time. A path may be signed as AWS encodes it or exactly as it was sent.
+func (v *Verifier) matches(r *http.Request, judge func(b []byte, path string) ([]byte, bool)) (good bool) {
 	buf := v.buffers.Get().(*[]byte)
 	defer v.buffers.Put(buf)
 	normal := string(s3.AppendEscaped((*buf)[:0], r.URL.Path, true))
-	if v.signatureIs(buf, r, q, c, key, normal) {
+	if *buf, good = judge((*buf)[:0], normal); good {
 		return true
 	}
-	sent := r.URL.EscapedPath()
-	return sent != normal && v.signatureIs(buf, r, q, c, key, sent)
-}
-
-func (v *Verifier) signatureIs(buf *[]byte, r *http.Request, q s3.Query, c *claim, key *signingKey, path string) bool {
-	*buf = appendCanonical((*buf)[:0], r, q, c, path)
-	got := key.sign(algorithm, c.stamp, c.scope(), *buf)
-	var text [64]byte
-	hex.Encode(text[:], got[:])
-	return subtle.ConstantTimeCompare(text[:], []byte(c.signature)) == 1
+	if sent := r.URL.EscapedPath(); sent != normal {
+		*buf, good = judge((*buf)[:0], sent)
+	}
+	return good
 }

@@ -92,6 +92,7 @@ ASHLAR_ACCESS_KEY and ASHLAR_SECRET_KEY; a new cluster makes its own otherwise.`
 	f.StringVar(&cfg.Webhook, "webhook", "", "URL that buckets may have told of events, as "+dev.WebhookARN)
 	f.StringVar(&cfg.Answers, "answers", "", "aws, rgw or minio: whose answers are given where they differ (default aws)")
 	f.BoolVar(&cfg.AnyRegion, "any-region", false, "take what is signed for any region, for clients with another store's region in their code")
+	f.BoolVar(&cfg.SignatureV2, "signature-v2", false, "take Signature Version 2 too, which signs neither host nor body, for clients that know no better")
 	f.StringVar(&cfg.ObjectOwnership, "object-ownership", "", "mode of new buckets that ask for none (default BucketOwnerEnforced)")
 	f.StringVar(&cfg.Admin, "admin", cfg.Admin, "address of the admin endpoint")
 	f.BoolVar(&processes, "processes", false, "run every service as a process of its own, from TOML files in --dir/etc")

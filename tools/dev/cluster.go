@@ -268,7 +268,7 @@ func (c *Cluster) serve(run context.Context) {
 	accounts := c.accounts
 	c.wg.Go(func() {
 		if err := s3gw.Run(run, c.doors, c.place.Map, c.registry, s3gw.Options{
-			Credentials: accounts, ObjectOwnership: c.cfg.ObjectOwnership, Answers: c.cfg.Answers, AnyRegion: c.cfg.AnyRegion,
+			Credentials: accounts, ObjectOwnership: c.cfg.ObjectOwnership, Answers: c.cfg.Answers, AnyRegion: c.cfg.AnyRegion, SignatureV2: c.cfg.SignatureV2,
 			HostID: "dev", Log: c.log, Keys: c.keys, LifecycleDay: c.cfg.LifecycleDay, Capacity: c.place.Capacity,
 			WebsiteDomains: []string{websiteDomain}, Targets: c.cfg.targets(),
 		}); err != nil {

@@ -89,8 +89,8 @@ type Config struct {
 	ObjectOwnership string
 	// Answers is aws, rgw or minio, as in gateway.toml; empty is aws.
 	Answers string
-	// AnyRegion is any-region of gateway.toml.
-	AnyRegion bool
+	// AnyRegion and SignatureV2 are any-region and signature-v2 of gateway.toml.
+	AnyRegion, SignatureV2 bool
 	// Webhook is the URL of a target of notifications, WebhookARN; empty: there is none.
 	Webhook string
 }

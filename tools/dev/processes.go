@@ -191,7 +191,7 @@ func (p *Processes) startGateways(members []string) error {
 		}
 		p.s3 = append(p.s3, addr)
 		gw := s3gw.Config{Name: name, Listen: addr, Placement: members, RootAccessKey: p.cfg.AccessKey, RootSecretFile: secret,
-			LifecycleDay: s3gw.Duration(p.cfg.LifecycleDay), KeyringFile: keys, ObjectOwnership: p.cfg.ObjectOwnership, Answers: p.cfg.Answers, AnyRegion: p.cfg.AnyRegion,
+			LifecycleDay: s3gw.Duration(p.cfg.LifecycleDay), KeyringFile: keys, ObjectOwnership: p.cfg.ObjectOwnership, Answers: p.cfg.Answers, AnyRegion: p.cfg.AnyRegion, SignatureV2: p.cfg.SignatureV2,
 			WebsiteDomains: []string{websiteDomain}, Notify: p.cfg.targets()}
 		if gw.Accounts, err = p.cfg.readAccounts(); err != nil {
 			return err

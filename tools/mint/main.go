@@ -13,7 +13,8 @@
 // each for itself, although the scripts would end with the first that fails.
 //
 // A test of minio-go is a function that its main calls, however many lines it prints. Those
-// of Signature Version 2, which Ashlar refuses, are counted with the others and without.
+// of Signature Version 2, which Ashlar takes with --signature-v2, are counted with the others
+// and without.
 package main
 
 import (
