@@ -10,7 +10,7 @@ import (
 )
 
 // sliceBytes is how much of a long batch is laid out before the device gets it.
-const sliceBytes = 512 * ashlar.KiB
+const sliceBytes = 256 * ashlar.KiB
 
 // layOut finds how long the flight's batch becomes and gives it a buffer of that
 // length.

@@ -26,10 +26,14 @@ type writer struct {
 	log   *Log
 	id    int
 	queue chan *request
-	// busy is when the device call that is under way began, in Unix
+	// busy is when the last of the device calls that are under way began, in Unix
 	// nanoseconds, or 0: new callers do not wait for a hung device.
-	busy  atomic.Int64
-	ended chan struct{} // closed by settle
+	busy atomic.Int64
+	// slices are writes of the flight that is on the device, calls has room for as many
+	// as there may be at once.
+	slices sync.WaitGroup
+	calls  chan struct{}
+	ended  chan struct{} // closed by settle
 
 	out, landed, back chan *flight // with room for all flights; closed by run, drive, nobody
 	aloft             atomic.Int32 // flights that drive has not landed
@@ -81,7 +85,7 @@ type footer struct {
 
 func newWriter(l *Log, id int) *writer {
 	w := &writer{
-		log: l, id: id, queue: make(chan *request, l.opt.QueueLen), ended: make(chan struct{}), open: -1,
+		log: l, id: id, calls: make(chan struct{}, slicesMax), queue: make(chan *request, l.opt.QueueLen), ended: make(chan struct{}), open: -1,
 		out: make(chan *flight, flightsMax), landed: make(chan *flight, flightsMax), back: make(chan *flight, flightsMax),
 		touchdown: make(chan struct{}, 1), seen: map[Key]struct{}{}, flying: map[Key]int{},
 	}
@@ -142,6 +146,9 @@ func (w *writer) await(idle int) {
 	}
 }
 
+// longBytes is the length of a batch that does not wait for more to share its flush.
+const longBytes = 512 * ashlar.KiB
+
 // gather takes what waits, up to the bounds of a batch. A short batch waits for
 // more as long as the device is busy with the one before it: laying it out takes
 // no time that is worth overlapping, and the more share a flush the better.
@@ -154,7 +161,7 @@ func (w *writer) gather(reqs []*request) []*request {
 			continue
 		default:
 		}
-		if bytes >= sliceBytes || w.aloft.Load() == 0 {
+		if bytes >= longBytes || w.aloft.Load() == 0 {
 			return reqs
 		}
 		select {
@@ -396,15 +403,22 @@ func (w *writer) store(f *flight) error {
 	}
 	for done := 0; ; {
 		upto := <-f.ready
-		if err == nil && upto > done {
-			err = w.write(f.bytes[done:upto], f.at+int64(done))
+		p, off, last := f.bytes[done:upto], f.at+int64(done), upto == len(f.bytes)
+		switch {
+		case err != nil || len(p) == 0:
+		case last:
+			err = w.write(p, off)
+		default:
+			w.launch(p, off)
 		}
-		if done = upto; done == len(f.bytes) {
+		if done = upto; last {
 			break
 		}
 	}
+	w.slices.Wait()
+	w.busy.Store(0)
 	if err == nil {
-		err = w.flush()
+		err = w.flush() // not if a slice failed: that is a fence
 	}
 	if err != nil || len(f.batch) == 0 {
 		return err
@@ -412,6 +426,19 @@ func (w *writer) store(f *flight) error {
 	l.table[f.segment].end.Store(f.end)
 	l.stats.batches.Add(1)
 	return nil
+}
+
+// slicesMax is how many writes of one flight the device has at once: enough that it
+// has the next when it is done with one.
+const slicesMax = 4
+
+// launch writes beside the other slices of the flight; a failure is found in the log.
+func (w *writer) launch(p []byte, off int64) {
+	w.calls <- struct{}{}
+	w.slices.Go(func() {
+		_ = w.write(p, off)
+		<-w.calls
+	})
 }
 
 // write tries a few times in place: the bytes are the same, so whatever a
@@ -424,7 +451,6 @@ func (w *writer) write(p []byte, off int64) error {
 		}
 		w.busy.Store(time.Now().UnixNano())
 		_, err = w.log.dev.WriteAt(p, off)
-		w.busy.Store(0)
 		if err == nil {
 			w.log.stats.bytesWritten.Add(uint64(len(p)))
 			return nil
