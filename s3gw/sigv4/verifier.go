@@ -261,10 +261,7 @@ func (v *Verifier) judge(r *http.Request, q s3.Query, c *claim, payload Payload,
 // is none in version 2.
 func (v *Verifier) signedWith(secret string, r *http.Request, q s3.Query, c *claim) (*signingKey, bool) {
 	if c.version2 {
-		return nil, v.matches(r, func(b []byte, path string) ([]byte, bool) {
-			b = v.appendStringToSign(b, r, q, c, path)
-			return b, equal(sign2(secret, b), c.signature)
-		})
+		return nil, v.signedWith2(secret, r, q, c)
 	}
 	name := keyName{c.accessKey, c.date, c.region, c.service}
 	key := v.keys.get(name, secret)

@@ -251,6 +251,21 @@ func (v *Verifier) appendStringToSign(b []byte, r *http.Request, q s3.Query, c *
 	return b
 }
 
+// signedWith2 is signedWith for version 2. A bucket may be signed with a slash behind its
+// name, which botocore always does, whether one was sent or not: it is the same bucket.
+func (v *Verifier) signedWith2(secret string, r *http.Request, q s3.Query, c *claim) bool {
+	_, virtual := v.Version2.Bucket(r)
+	return v.matches(r, func(b []byte, path string) ([]byte, bool) {
+		b = v.appendStringToSign(b, r, q, c, path)
+		good := equal(sign2(secret, b), c.signature)
+		if bucket := len(path) > 1 && strings.LastIndexByte(path, '/') == 0 && !virtual; bucket && !good {
+			b = v.appendStringToSign(b[:0], r, q, c, path+"/")
+			good = equal(sign2(secret, b), c.signature)
+		}
+		return b, good
+	})
+}
+
 // sign2 is the signature of version 2.
 func sign2(secret string, what []byte) string {
 	h := hmac.New(sha1.New, []byte(secret))

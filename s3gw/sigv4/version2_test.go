@@ -183,6 +183,24 @@ func TestVersion2Forms(t *testing.T) {
 	}
 }
 
+// TestVersion2Slash: a slash behind a bucket does not matter, one behind a key does.
+func TestVersion2Slash(t *testing.T) {
+	v := New(testOptions2(testTime))
+	for _, c := range []struct{ host, sent, signed, want string }{
+		{"h.example", "/b", "/b", "OK"}, {"h.example", "/b", "/b/", "OK"}, {"h.example", "/b/", "/b/", "OK"}, {"h.example", "/b/", "/b", "SignatureDoesNotMatch"},
+		{"h.example", "/b?acl", "/b/?acl", "OK"}, {"h.example", "/b/k", "/b/k/", "SignatureDoesNotMatch"}, {"h.example", "/", "//", "SignatureDoesNotMatch"},
+		{"b.h.example", "/k", "/b/k", "OK"}, {"b.h.example", "/k", "/b/k/", "SignatureDoesNotMatch"}, {"b.h.example", "/", "/b/", "OK"},
+		{"b.h.example", "/", "/b", "SignatureDoesNotMatch"}, {"b.h.example", "/", "/b//", "SignatureDoesNotMatch"},
+	} {
+		date := testTime.Format(http.TimeFormat)
+		r, q := request(t, "GET", c.sent, c.host, map[string]string{"Date": date})
+		r.Header.Set("Authorization", "AWS "+testKey+":"+sign2(testSecret, []byte("GET\n\n\n"+date+"\n"+c.signed)))
+		if _, err := v.Verify(r, q); codeOf(err) != c.want {
+			t.Errorf("%s%s signed as %s: %v, want %s", c.host, c.sent, c.signed, err, c.want)
+		}
+	}
+}
+
 // documentOf is what the client is told.
 func documentOf(err error) string { return string(s3.AppendError(nil, s3.Classify(err), "", "", "")) }
 
