@@ -64,6 +64,9 @@ func TestBuckets(t *testing.T) {
 			}
 		}
 	}
+	again := "<CreateBucketConfiguration><LocationConstraint>mars-1</LocationConstraint></CreateBucketConfiguration>"
+	anywhere.do(t, testCall{method: "PUT", target: "/mars-1-0", body: again, region: "mars-2"}).want(t, 409, "BucketAlreadyOwnedByYou")
+	anywhere.do(t, testCall{method: "PUT", target: "/mars-1-0", region: "mars-2"}).want(t, 200, "")
 	var names []string
 	pages := awss3.NewListBucketsPaginator(c, &awss3.ListBucketsInput{MaxBuckets: aws.Int32(2)})
 	for pages.HasMorePages() {

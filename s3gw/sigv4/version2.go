@@ -134,12 +134,13 @@ func (v *Verifier) readVersion2(r *http.Request, q s3.Query, c *claim) error {
 		return s3.E(s3.SignatureDoesNotMatch, "").With("AWSAccessKeyId", c.accessKey)
 	}
 	var unsigned []string
+	seen := map[string]bool{}
 	for name, values := range r.Header {
 		switch low := strings.ToLower(name); {
 		case strings.HasPrefix(low, "x-ashlar-"):
 			unsigned = append(unsigned, low)
 		case strings.HasPrefix(low, "x-amz-"):
-			c.headers = append(c.headers, header2{low, values})
+			c.headers, seen[low] = append(c.headers, header2{low, values}), true
 		}
 	}
 	if len(unsigned) > 0 {
@@ -147,7 +148,6 @@ func (v *Verifier) readVersion2(r *http.Request, q s3.Query, c *claim) error {
 		return s3.E(s3.AccessDenied, "There were headers present in the request which were not signed: Signature Version 2 covers no x-ashlar- headers. "+why).
 			With("HeadersNotSigned", strings.Join(unsigned, ", "))
 	}
-	seen := map[string]bool{}
 	for i := range q {
 		switch name, low := q[i].Name, strings.ToLower(q[i].Name); {
 		case signedByVersion2[name]:
@@ -161,10 +161,10 @@ func (v *Verifier) readVersion2(r *http.Request, q s3.Query, c *claim) error {
 			if !fitsHeader(name, q[i].Value) {
 				return s3.E(s3.InvalidRequest, "The query parameter "+strings.ToValidUTF8(name, "?")+" is signed as a header, and cannot be one.")
 			}
-			if slices.ContainsFunc(c.headers, func(h header2) bool { return h.name == low }) {
-				return s3.E(s3.InvalidRequest, strings.ToValidUTF8(low, "?")+" is given twice.")
+			if seen[low] {
+				return s3.E(s3.InvalidRequest, low+" is given twice.")
 			}
-			c.headers = append(c.headers, header2{low, []string{q[i].Value}})
+			c.headers, seen[low] = append(c.headers, header2{low, []string{q[i].Value}}), true
 		}
 	}
 	slices.SortFunc(c.headers, func(a, b header2) int { return strings.Compare(a.name, b.name) })
