@@ -123,6 +123,12 @@ type index struct {
 	damaged atomic.Pointer[func(error)]
 }
 
+// memTables of memTableBytes are in memory at most: one is filled while one is written.
+const (
+	memTables     = 2
+	memTableBytes = 4 * ashlar.MiB
+)
+
 // openIndex opens or makes the index. On any damage it makes a new, empty one:
 // the identity is then missing and the log rebuilds it. A directory that
 // another log has open is refused untouched.
@@ -131,7 +137,9 @@ func openIndex(dir string, fs vfs.FS, cacheBytes int64, log *slog.Logger) (*inde
 	open := func() (*pebble.DB, error) {
 		opt := &pebble.Options{
 			FS: fs, FormatMajorVersion: pebble.FormatNewest, Logger: pebbleLogger{log},
-			CacheSize: cacheBytes, MaxOpenFiles: 200, MemTableSize: 4 * ashlar.MiB,
+			// Pebble takes the memory of its memtables out of the cache, which they would fill.
+			CacheSize: cacheBytes + memTables*memTableBytes, MaxOpenFiles: 200,
+			MemTableSize: memTableBytes, MemTableStopWritesThreshold: memTables,
 		}
 		opt.EventListener = &pebble.EventListener{DataCorruption: x.corruption} // the default ends the process
 		for i := range opt.Levels {

@@ -25,7 +25,7 @@ const (
 	defaultBatchBytes = 4 * ashlar.MiB
 	defaultReadsMax   = 64
 	defaultCompact    = 64 * ashlar.MiB
-	defaultIndexCache = 8 * ashlar.MiB
+	defaultIndexCache = 32 * ashlar.MiB
 
 	// RecordDataMax bounds the data of one record; a segment may bound it further.
 	RecordDataMax = 32 * ashlar.MiB

@@ -164,7 +164,8 @@ type Options struct {
 	// short. Zero means 64 MiB/s; negative disables background compaction
 	// (Compact still works).
 	CompactBytesPerSecond int64
-	// IndexCacheBytes is the index's block cache. Zero means 8 MiB.
+	// IndexCacheBytes is the index's block cache, beside 8 MiB for what is being written.
+	// Zero means 32 MiB.
 	IndexCacheBytes int64
 
 	// Rebuild says what Open believes. Zero believes an index that fits the device.
