@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -128,6 +129,8 @@ var forms = []form{
 
 // version2Forms are those of Signature Version 2, which a gateway takes if it is told to.
 var version2Forms = []form{{name: "version 2", payload: unsigned, old: true}, {name: "presigned with version 2", payload: unsigned, presign: true, old: true}}
+
+var allForms = append(slices.Clone(forms), version2Forms...)
 
 // signsChunks reports whether every chunk has a signature.
 func (f *form) signsChunks() bool { return f.payload == streamSigned || f.payload == streamBoth }

@@ -210,17 +210,17 @@ func TestRefusedNames(t *testing.T) {
 		list = append(list, refusal{row: 25, name: "a bucket called " + name, routes: func(rt *route) bool { return rt.on == onBucket }, spoil: at("/" + name), status: 400, code: "InvalidBucketName"},
 			refusal{row: 25, name: "a key in a bucket called " + name, routes: onObjects, spoil: at("/" + name + "/k"), status: 400, code: "InvalidBucketName"})
 	}
-	w.unchanged(t, func() { w.refuse(t, list, forms, w.call) })
+	w.unchanged(t, func() { w.refuse(t, list, allForms, w.call) })
 }
 
 func TestRefusedDocuments(t *testing.T) {
 	w := newWorld(t)
-	w.unchanged(t, func() { w.refuse(t, w.documentRefusals(), forms, w.call) })
+	w.unchanged(t, func() { w.refuse(t, w.documentRefusals(), allForms, w.call) })
 }
 
 func TestRefusedUnderLock(t *testing.T) {
 	w := newWorld(t)
-	w.unchanged(t, func() { w.refuse(t, w.lockRefusals(), forms, w.call) })
+	w.unchanged(t, func() { w.refuse(t, w.lockRefusals(), allForms, w.call) })
 }
 
 // TestUnlistedOrigin: a page of an origin that no rule of the bucket names learns
@@ -236,7 +236,7 @@ func TestUnlistedOrigin(t *testing.T) {
 	}
 	w := newWorld(t)
 	w.refuse(t, []refusal{{row: 46, name: "an origin that is not listed", spoil: sending("Origin", "https://evil.test"), answers: silent,
-		routes: func(rt *route) bool { return rt.method != "HEAD" && rt.method != "DELETE" }}}, forms, w.call) // HEAD is everybody's by corsDoc
+		routes: func(rt *route) bool { return rt.method != "HEAD" && rt.method != "DELETE" }}}, allForms, w.call) // HEAD is everybody's by corsDoc
 }
 
 // climbing are keys that would lead out of a bucket if a key were a path.

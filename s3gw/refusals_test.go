@@ -95,7 +95,7 @@ func (g *gateway) refuse(t *testing.T, list []refusal, forms []form, call func(*
 				rt := &routes[j]
 				for k := range forms {
 					f := &forms[k]
-					if bad.routes != nil && !bad.routes(rt) || bad.forms != nil && !bad.forms(f) {
+					if f.old && !withinVersion2(rt) || bad.routes != nil && !bad.routes(rt) || bad.forms != nil && !bad.forms(f) {
 						continue
 					}
 					c := call(rt)
