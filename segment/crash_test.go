@@ -33,9 +33,30 @@ var (
 const (
 	crashSegments = 14
 	crashBytes    = 2*format.EndBytes + crashSegments*format.SegmentBytesMin
-	crashOps      = 120
-	crashKeys     = 12
 )
+
+// workload is what a run does.
+type workload struct {
+	segments     int
+	segmentBytes int64
+	ops, keys    int
+	burst        int // the longest record of a burst, in bytes
+	least, most  int // the longest of one call is 2^n bytes, n between these
+}
+
+// Short records share batches. Long ones are on the device in slices, all at once.
+var (
+	shortRecords = workload{crashSegments, format.SegmentBytesMin, 120, 12, 3_000, 0, 14}
+	longRecords  = workload{9, 2 * ashlar.MiB, 24, 5, 400_000, 18, 20}
+)
+
+func (w *workload) bytes() int64 { return 2*format.EndBytes + int64(w.segments)*w.segmentBytes }
+
+func (w *workload) options(fs vfs.FS, p plant) Options {
+	opt := crashOptions(fs, p)
+	opt.SegmentBytes = w.segmentBytes
+	return opt
+}
 
 var crashDisk = ashlar.DiskID{0xc4}
 
@@ -82,10 +103,10 @@ func crashOptions(fs vfs.FS, p plant) Options {
 
 // record runs a workload: single calls, bursts that share batches, compaction,
 // and a clean restart in the middle.
-func record(t *testing.T, seed uint64, p plant) *history {
+func record(t *testing.T, w *workload, seed uint64, p plant) *history {
 	t.Helper()
 	h := &history{}
-	dev := simdev.New(crashBytes, 512, seed)
+	dev := simdev.New(w.bytes(), 512, seed)
 	dev.Trace(func(op simdev.Op, off int64, data []byte) {
 		e := event{kind: "flush"}
 		if op == simdev.Write {
@@ -99,34 +120,35 @@ func record(t *testing.T, seed uint64, p plant) *history {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	fs := vfs.NewMem()
 	open := func() *Log {
-		l, err := Open(t.Context(), dev, crashOptions(fs, p))
+		l, err := Open(t.Context(), dev, w.options(fs, p))
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}
 		return l
 	}
 	l := open()
-	for op := range crashOps {
+	for op := range w.ops {
 		switch n := rng.IntN(20); {
 		case n == 0:
 			if err := l.Compact(t.Context()); err != nil && !ashlar.Is(err, ashlar.Full) {
 				t.Fatalf("seed %d: %v", seed, err)
 			}
-		case n == 1 && op > crashOps/3:
+		case n == 1 && op > w.ops/3:
 			l.Close()
 			l = open()
 		case n < 6: // a burst on different keys
 			var wg sync.WaitGroup
-			for _, key := range rng.Perm(crashKeys)[:2+rng.IntN(5)] {
-				version, bytes := 1+uint64(op)*16+uint64(key), rng.IntN(3000)
+			for _, key := range rng.Perm(w.keys)[:min(2+rng.IntN(5), w.keys)] {
+				version, bytes := 1+uint64(op)*16+uint64(key), rng.IntN(w.burst)
 				wg.Go(func() { h.call(t, l, uint8(key), version, bytes) })
 			}
 			wg.Wait()
 		case n < 10:
-			h.call(t, l, uint8(rng.IntN(crashKeys)), 0, 0)
+			h.call(t, l, uint8(rng.IntN(w.keys)), 0, 0)
 		default:
-			key := uint8(rng.IntN(crashKeys))
-			h.call(t, l, key, 1+uint64(op)*16+uint64(key), rng.IntN(1<<rng.IntN(15)+1))
+			key := uint8(rng.IntN(w.keys))
+			longest := 1 << (w.least + rng.IntN(w.most-w.least+1))
+			h.call(t, l, key, 1+uint64(op)*16+uint64(key), rng.IntN(longest+1))
 		}
 	}
 	l.Close()
@@ -169,6 +191,7 @@ func (s *keyState) allows(version uint64) bool {
 
 // explorer replays a history and cuts it. It is the device that recovery reads.
 type explorer struct {
+	work   *workload
 	medium []byte
 	cache  map[int64][][]byte
 	torn   map[int64][]byte // what this cut left of the cache
@@ -237,8 +260,8 @@ func (x *explorer) cut(variant int) {
 type recovered map[Key]row
 
 // recoverFrom runs the steps of Open that read the device, into a map.
-func recoverFrom(dev Device, trust bool) (*Log, recovered, error) {
-	opt := crashOptions(nil, plant{trust: trust}).withDefaults()
+func recoverFrom(dev Device, w *workload, trust bool) (*Log, recovered, error) {
+	opt := w.options(nil, plant{trust: trust}).withDefaults()
 	opt.hooks.direct = true
 	l := &Log{dev: dev, opt: opt, block: dev.BlockBytes(), reads: make(chan struct{}, opt.ReadsMax)}
 	found := recovered{}
@@ -262,7 +285,7 @@ func recoverFrom(dev Device, trust bool) (*Log, recovered, error) {
 // check compares one crash state with what may be there.
 func (x *explorer) check(trust bool) error {
 	x.states++
-	l, found, err := recoverFrom(x, trust)
+	l, found, err := recoverFrom(x, x.work, trust)
 	if err != nil {
 		return err
 	}
@@ -288,9 +311,9 @@ func (x *explorer) check(trust bool) error {
 }
 
 // explore cuts the history after every event, variants times.
-func explore(h *history, seed uint64, variants, limit int, trust bool) (states int, err error) {
+func explore(w *workload, h *history, seed uint64, variants, limit int, trust bool) (states int, err error) {
 	x := &explorer{
-		medium: make([]byte, crashBytes), cache: map[int64][][]byte{}, torn: map[int64][]byte{},
+		work: w, medium: make([]byte, w.bytes()), cache: map[int64][][]byte{}, torn: map[int64][]byte{},
 		keys: map[Key]*keyState{}, rng: rand.New(rand.NewPCG(seed, 11)),
 	}
 	for n, e := range h.events {
@@ -312,7 +335,13 @@ func explore(h *history, seed uint64, variants, limit int, trust bool) (states i
 	return x.states, nil
 }
 
-func TestCrashStates(t *testing.T) {
+func TestCrashStates(t *testing.T) { crashStates(t, &shortRecords, *flagStates, 40) }
+
+// TestCrashStatesOfLongRecords cuts the power between the slices of long records, too.
+// There are a twentieth as many states, for each is looked at in a larger device.
+func TestCrashStatesOfLongRecords(t *testing.T) { crashStates(t, &longRecords, *flagStates/20, 8) }
+
+func crashStates(t *testing.T, w *workload, wanted, variants int) {
 	var states atomic.Int64
 	var next atomic.Uint64
 	next.Store(*flagSeed)
@@ -320,9 +349,9 @@ func TestCrashStates(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {
-			for left := *flagStates - int(states.Load()); left > 0 && !t.Failed(); left = *flagStates - int(states.Load()) {
+			for left := wanted - int(states.Load()); left > 0 && !t.Failed(); left = wanted - int(states.Load()) {
 				seed := next.Add(1) - 1
-				n, err := explore(record(t, seed, plant{}), seed, 40, left, false)
+				n, err := explore(w, record(t, w, seed, plant{}), seed, variants, left, false)
 				states.Add(int64(n))
 				if err != nil {
 					t.Error(err)
@@ -342,7 +371,7 @@ func TestCrashStatesCanFail(t *testing.T) {
 	} {
 		caught := false
 		for seed := uint64(1); seed <= 20 && !caught; seed++ {
-			_, err := explore(record(t, seed, p), seed, 10, 100_000, p.trust)
+			_, err := explore(&shortRecords, record(t, &shortRecords, seed, p), seed, 10, 100_000, p.trust)
 			if caught = err != nil; caught {
 				t.Logf("%s: found: %v", name, err)
 			}
