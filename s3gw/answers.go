@@ -31,6 +31,7 @@ import (
 //	an ACL with an object or bucket  is taken and does nothing, unless the bucket chose its ownership
 //	listings with metadata=true      have UserMetadata and UserTags of what the sender may read
 //	ListMultipartUploads             has no owners, and key-marker alone begins with that key's uploads
+//	CompleteMultipartUpload          does not need the customer's key where parts have checksums
 const (
 	AnswersAWS   = "aws"
 	AnswersRGW   = "rgw"

@@ -432,6 +432,7 @@ func completeUpload(c *call) error {
 	if cond.CustomerKey, err = c.customerKey(false); err != nil {
 		return err
 	}
+	cond.KeyOptional = c.s.minio
 	o, err := c.s.backend.CompleteUpload(c.ctx, string(c.bucket), string(c.key), id, parts, sum, cond)
 	if errors.Is(err, store.ErrBadDigest) {
 		err = &s3.Error{Code: s3.BadDigest, Message: "The " + sum.Algorithm + " you specified did not match the calculated checksum.", Err: err}

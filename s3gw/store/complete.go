@@ -80,7 +80,7 @@ func (s *Store) completeUpload(ctx context.Context, b *bucket, key, uploadID str
 		if err != nil {
 			return Object{}, err
 		}
-		if cond.CustomerKey != nil || up.enc.GetMode() == row.Encryption_SSE_C && a.checked() {
+		if cond.CustomerKey != nil || up.enc.GetMode() == row.Encryption_SSE_C && a.checked() && !cond.KeyOptional {
 			if _, err := s.uploadKey(ctx, b, up, cond.CustomerKey); err != nil {
 				return Object{}, err
 			}

@@ -192,6 +192,8 @@ type Conditions struct {
 	// CustomerKey is the key that came with a CompleteUpload, nil if none did. One
 	// that came must be the upload's; an upload or a part with a checksum needs it.
 	CustomerKey []byte
+	// KeyOptional completes an upload without that key, whatever checksums it has.
+	KeyOptional bool
 }
 
 // PutRequest describes a PUT of an object.
