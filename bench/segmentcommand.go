@@ -60,6 +60,9 @@ written through once, and removed.`,
 		ctx, release := untilInterrupted(c.Context())
 		defer release()
 		cases, err := segment.Run(ctx, o)
+		if len(cases) == 0 {
+			return err
+		}
 		fmt.Fprintf(c.OutOrStdout(), "%s, engine %s, %v each side\n", o.Path, o.Engine, o.Duration)
 		return errors.Join(err, segment.Print(c.OutOrStdout(), cases))
 	}

@@ -3,6 +3,7 @@ package segment
 import (
 	"bytes"
 	"errors"
+	"runtime"
 	"sync/atomic"
 	"testing"
 
@@ -80,6 +81,7 @@ func TestLongRecordIsFlushedBehindAllItsSlices(t *testing.T) {
 				case err := <-answer:
 					t.Fatalf("answered with %v while a slice was under way", err)
 				default:
+					runtime.Gosched()
 				}
 			}
 			if n := d.flushes.Load(); n != flushed {

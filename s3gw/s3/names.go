@@ -77,12 +77,12 @@ func ParseKey(key string) (Key, error) {
 const RegionForm = "1 to 64 letters, digits, hyphens, dots and underscores"
 
 // IsRegion reports whether a text can be the name of a region, of whatever store.
-func IsRegion(name string) bool {
-	if len(name) == 0 || len(name) > 64 {
-		return false
-	}
-	for i := 0; i < len(name); i++ {
-		if !unreserved[name[i]] || name[i] == '~' {
+func IsRegion(name string) bool { return len(name) > 0 && len(name) <= 64 && plain(name) }
+
+// plain reports whether a text is of letters, digits, hyphens, dots and underscores.
+func plain(text string) bool {
+	for i := 0; i < len(text); i++ {
+		if !unreserved[text[i]] || text[i] == '~' {
 			return false
 		}
 	}

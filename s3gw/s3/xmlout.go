@@ -86,16 +86,7 @@ func (w *Writer) Name(name, text string) {
 }
 
 // IsXMLName reports whether text may stand in the name of an element, behind a letter.
-func IsXMLName(text string) bool {
-	for i := 0; i < len(text); i++ {
-		switch c := text[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
-		default:
-			return false
-		}
-	}
-	return true
-}
+func IsXMLName(text string) bool { return plain(text) }
 
 // Int writes an element with a number.
 func (w *Writer) Int(name string, n int64) {

@@ -45,7 +45,8 @@ func signed(t failer, method, rawURL, payload string, headers map[string]string,
 	return signedBy(t, sdkCredentials, method, rawURL, payload, headers, presign)
 }
 
-func signedBy(t failer, cred aws.Credentials, method, rawURL, payload string, headers map[string]string, presign bool) *http.Request {
+// unsigned builds a request that is to be signed.
+func unsigned(t failer, method, rawURL string, headers map[string]string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequest(method, rawURL, nil)
 	if err != nil {
@@ -54,6 +55,12 @@ func signedBy(t failer, cred aws.Credentials, method, rawURL, payload string, he
 	for k, v := range headers {
 		r.Header.Set(k, v)
 	}
+	return r
+}
+
+func signedBy(t failer, cred aws.Credentials, method, rawURL, payload string, headers map[string]string, presign bool) *http.Request {
+	t.Helper()
+	r := unsigned(t, method, rawURL, headers)
 	if !presign {
 		r.Header.Set("X-Amz-Content-Sha256", payload)
 		if err := sdkSigner().SignHTTP(context.Background(), cred, r, payload, serviceS3, testRegion, testTime); err != nil {

@@ -38,13 +38,7 @@ func signed2(t failer, method, rawURL string, headers map[string]string, presign
 
 func signedBy2(t failer, key, secret, method, rawURL string, headers map[string]string, presign bool) *http.Request {
 	t.Helper()
-	r, err := http.NewRequest(method, rawURL, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for k, v := range headers {
-		r.Header.Set(k, v)
-	}
+	r := unsigned(t, method, rawURL, headers)
 	_, virtual := bucketOfTests(r)
 	if !presign {
 		r.Header.Set("Date", testTime.Format(http.TimeFormat))
