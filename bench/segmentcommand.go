@@ -69,7 +69,7 @@ written through once, and removed.`,
 	f := c.Flags()
 	f.StringSliceVar(&sizes, "size", []string{"4KiB", "64KiB", "1MiB", "4MiB"}, "size of a record; repeatable")
 	f.IntSliceVar(&o.Callers, "callers", o.Callers, "callers at once; repeatable")
-	f.DurationVar(&o.Duration, "duration", 2*time.Second, "length of each measured stretch; every case has five")
+	f.DurationVar(&o.Duration, "duration", 2*time.Second, "how long each side of each case is measured, in turns")
 	f.IntVar(&o.Writers, "writers", 0, "open segments (default one per core)")
 	f.StringVar(&engine, "engine", string(blockdev.EngineAuto), "auto, pread or uring")
 	f.StringVar(&fileSize, "file-size", "1GiB", "size of the scratch file")

@@ -42,19 +42,22 @@ type workload struct {
 	ops, keys    int
 	burst        int // the longest record of a burst, in bytes
 	least, most  int // the longest of one call is 2^n bytes, n between these
+	batch        int // that much does not wait while the device is busy; 0 is the default
 }
 
-// Short records share batches. Long ones are on the device in slices, all at once.
+// Short records share batches. Long ones are on the device in slices, all at once, and
+// each makes a batch that does not wait for others: a writer that puts a batch header on
+// the device before the flush in front of it is caught.
 var (
-	shortRecords = workload{crashSegments, format.SegmentBytesMin, 120, 12, 3_000, 0, 14}
-	longRecords  = workload{9, 2 * ashlar.MiB, 24, 5, 400_000, 18, 20}
+	shortRecords = workload{crashSegments, format.SegmentBytesMin, 120, 12, 3_000, 0, 14, 0}
+	longRecords  = workload{9, 2 * ashlar.MiB, 24, 5, 900_000, 18, 20, 300_000}
 )
 
 func (w *workload) bytes() int64 { return 2*format.EndBytes + int64(w.segments)*w.segmentBytes }
 
 func (w *workload) options(fs vfs.FS, p plant) Options {
 	opt := crashOptions(fs, p)
-	opt.SegmentBytes = w.segmentBytes
+	opt.SegmentBytes, opt.BatchBytes = w.segmentBytes, w.batch
 	return opt
 }
 

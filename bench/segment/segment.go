@@ -10,10 +10,13 @@
 //
 // Every case is measured twice: raw, which is aligned I/O of the same size from
 // the same number of callers, each write followed by a flush as an append is;
-// and through the log. CPU is that of this process, user and system, which
-// holds nothing else: the loops of the callers are in it, the kernel's own
-// threads (a loop device's) are not. The raw side is the better of one run before
-// and one after the log's, so that a machine which slows down flatters nobody.
+// and through the log. The two take turns of a fraction of a second, each on its
+// own part of the device: what a device gives, virtual ones most of all, changes
+// by the second, and this way both get the same of it. A turn of the log ends when
+// its compaction has nothing left to do, so that no work of the log's slows the raw
+// side down. CPU is that of this process, user and system, which holds nothing
+// else: the loops of the callers are in it, the kernel's own threads (a loop
+// device's) are not.
 //
 // MB and GB are 10⁶ and 10⁹ bytes, KiB and MiB are 2¹⁰ and 2²⁰.
 package segment
@@ -53,7 +56,7 @@ type Options struct {
 	IndexDir string
 	// Writers is the number of open segments, 0 for one per core.
 	Writers int
-	// Duration is how long each side of each case is measured.
+	// Duration is how long each side of each case is measured, in turns.
 	Duration time.Duration
 	// Sizes, in bytes, and Callers are the cases.
 	Sizes, Callers []int
@@ -173,21 +176,27 @@ func wipe(path string) error {
 
 type bench struct {
 	Options
-	disk *diskmgr.Disk
-	data []byte
+	disk     *diskmgr.Disk
+	data     []byte
+	appended int64 // operations of the appends that the reads follow
 }
+
+// A side is measured in turns of about that length.
+const turnTime = 250 * time.Millisecond
+
+// rawShare of the device, its end, is where the raw side reads and writes.
+const rawShare = 4
 
 // measure does one size with one number of callers: appends, then reads.
 func (b *bench) measure(ctx context.Context, size, callers int) (cases []Case, err error) {
-	name := fmt.Sprintf("%d bytes, %d callers", size, callers)
-	dev := b.disk.Device()
-	raw := func(op string, write bool) (Side, error) {
-		if b.Progress != nil {
-			b.Progress(op + " " + name + ", raw")
-		}
-		return b.raw(ctx, dev, size, callers, write)
+	whole := b.disk.Device()
+	segBytes, block := b.disk.Label().Geometry.SegmentBytes, whole.BlockBytes()
+	cut := whole.Bytes() / rawShare * (rawShare - 1) / segBytes * segBytes
+	dev, err := blockdev.NewRange(whole, 0, cut, block)
+	if err != nil {
+		return nil, err
 	}
-	before, err := raw("append", true)
+	beside, err := blockdev.NewRange(whole, cut, (whole.Bytes()-cut)/int64(block)*int64(block), block)
 	if err != nil {
 		return nil, err
 	}
@@ -196,8 +205,7 @@ func (b *bench) measure(ctx context.Context, size, callers int) (cases []Case, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	// Raw writes went over the log of the case before; this one starts anew.
-	if err := clearEnds(dev); err != nil {
+	if err := clearEnds(dev); err != nil { // the log of the case before is gone with its index
 		return nil, err
 	}
 	writers := b.Writers
@@ -205,31 +213,50 @@ func (b *bench) measure(ctx context.Context, size, callers int) (cases []Case, e
 		writers = runtime.GOMAXPROCS(0)
 	}
 	l, err := log.Open(ctx, dev, log.Options{
-		Disk: ashlar.DiskID(ashlar.NewID()), IndexDir: filepath.Join(dir, "index"),
-		SegmentBytes: b.disk.Label().Geometry.SegmentBytes, Writers: writers,
+		Disk: ashlar.DiskID(ashlar.NewID()), IndexDir: filepath.Join(dir, "index"), SegmentBytes: segBytes, Writers: writers,
 	})
 	if err != nil {
 		return nil, err
 	}
-	appends, reads, err := b.log(ctx, l, size, callers)
-	if err := errors.Join(err, l.Close()); err != nil {
-		return nil, err
+	defer func() { err = errors.Join(err, l.Close()) }()
+	for _, op := range []string{"append", "read"} {
+		if b.Progress != nil {
+			b.Progress(fmt.Sprintf("%s %d bytes, %d callers", op, size, callers))
+		}
+		c := Case{Operation: op, Bytes: size, Callers: callers}
+		one, raw := b.appends(l, size, callers), b.rawWrites(beside, size, callers)
+		if op == "read" {
+			one, raw = b.reads(l, size, callers), b.rawReads(beside, size, callers)
+		}
+		if err := b.inTurns(ctx, l, &c, one, raw); err != nil {
+			return cases, err
+		}
+		cases = append(cases, c)
 	}
-	after, err := raw("append", true)
-	if err != nil {
-		return nil, err
+	return cases, nil
+}
+
+// inTurns measures both sides of a case. Operations of a side are numbered on from
+// turn to turn.
+func (b *bench) inTurns(ctx context.Context, l *log.Log, c *Case, one, raw operation) error {
+	turns := max(1, int(b.Duration/turnTime))
+	for range turns {
+		if err := b.spread(ctx, &c.Raw, c.Callers, b.Duration/time.Duration(turns), raw, func() error { return nil }); err != nil {
+			return err
+		}
+		if c.Operation == "append" {
+			c.Raw.Flushes = uint64(c.Raw.Operations)
+		}
+		started := l.Stats()
+		if err := b.spread(ctx, &c.Log, c.Callers, b.Duration/time.Duration(turns), one, func() error { return l.Compact(ctx) }); err != nil {
+			return err
+		}
+		if c.Operation == "append" {
+			c.Log.Flushes += l.Stats().Flushes - started.Flushes
+			b.appended = c.Log.Operations
+		}
 	}
-	rawReads, err := raw("read", false)
-	if err != nil {
-		return nil, err
-	}
-	if after.Operations > before.Operations {
-		before = after
-	}
-	return []Case{
-		{Operation: "append", Bytes: size, Callers: callers, Log: appends, Raw: before},
-		{Operation: "read", Bytes: size, Callers: callers, Log: reads, Raw: rawReads},
-	}, nil
+	return nil
 }
 
 // clearEnds removes the marks by which a log is found.
@@ -240,78 +267,93 @@ func clearEnds(dev blockdev.IO) error {
 	return errors.Join(front, back, dev.Flush())
 }
 
-// log measures appends and then reads of what they left.
-func (b *bench) log(ctx context.Context, l *log.Log, size, callers int) (appends, reads Side, err error) {
-	if b.Progress != nil {
-		b.Progress(fmt.Sprintf("append and read %d bytes, %d callers", size, callers))
+// operation is what a caller does, the n-th in all.
+type operation func(ctx context.Context, caller int, n int64) error
+
+func key(n int64) (k log.Key) {
+	h := uint64(n) * 0x9e3779b97f4a7c15
+	for j := range 8 {
+		k.Stripe[j] = byte(h >> (8 * j))
 	}
-	keys := max(int64(callers), l.Usage().Capacity/liveShare/int64(size))
-	key := func(n int64) (k log.Key) {
-		h := uint64(n) * 0x9e3779b97f4a7c15
-		for j := range 8 {
-			k.Stripe[j] = byte(h >> (8 * j))
-		}
-		return k
-	}
-	started := l.Stats()
-	appends, err = b.spread(ctx, callers, func(_ int, n int64) error {
-		r := log.Record{Key: key(n % keys), Data: b.data[:size], Owner: ashlar.Owner{Key: "some/key/of/usual/length.bin"}}
-		return l.Append(ctx, &r)
-	})
-	if err != nil {
-		return appends, reads, err
-	}
-	appends.Flushes = l.Stats().Flushes - started.Flushes
-	there := min(keys, appends.Operations)
-	bufs := make([][]byte, callers)
-	for i := range bufs {
-		bufs[i] = make([]byte, size)
-	}
-	reads, err = b.spread(ctx, callers, func(caller int, _ int64) error {
-		return l.ReadAt(ctx, key(rand.Int64N(there)), bufs[caller], 0)
-	})
-	return appends, reads, err
+	return k
 }
 
-// raw measures the device below the log, through the same accounting of health.
-func (b *bench) raw(ctx context.Context, dev blockdev.IO, size, callers int, write bool) (Side, error) {
-	bytes := (size + dev.BlockBytes() - 1) / dev.BlockBytes() * dev.BlockBytes()
-	slots := dev.Bytes() / int64(bytes)
-	bufs := make([][]byte, callers)
-	for i := range bufs {
-		bufs[i] = blockdev.Aligned(bytes)
-		copy(bufs[i], b.data)
+// keys is the number of keys that are written before they are replaced.
+func keys(l *log.Log, size, callers int) int64 {
+	return max(int64(callers), l.Usage().Capacity/liveShare/int64(size))
+}
+
+func (b *bench) appends(l *log.Log, size, callers int) operation {
+	keys := keys(l, size, callers)
+	records := make([]log.Record, callers)
+	for i := range records {
+		records[i] = log.Record{Data: b.data[:size], Owner: ashlar.Owner{Key: "some/key/of/usual/length.bin"}}
 	}
-	side, err := b.spread(ctx, callers, func(caller int, n int64) error {
-		if !write {
-			_, err := dev.ReadAt(bufs[caller], rand.Int64N(slots)*int64(bytes))
-			return err
-		}
+	return func(ctx context.Context, caller int, n int64) error {
+		records[caller].Key = key(n % keys)
+		return l.Append(ctx, &records[caller])
+	}
+}
+
+func (b *bench) reads(l *log.Log, size, callers int) operation {
+	there, bufs := min(keys(l, size, callers), b.appended), buffers(callers, size)
+	return func(ctx context.Context, caller int, _ int64) error {
+		return l.ReadAt(ctx, key(rand.Int64N(there)), bufs[caller], 0)
+	}
+}
+
+// rawWrites measures the device below the log, through the same accounting of health.
+func (b *bench) rawWrites(dev blockdev.IO, size, callers int) operation {
+	bytes := inBlocks(dev, size)
+	slots, bufs := dev.Bytes()/int64(bytes), buffers(callers, bytes)
+	for _, p := range bufs {
+		copy(p, b.data)
+	}
+	return func(_ context.Context, caller int, n int64) error {
 		if _, err := dev.WriteAt(bufs[caller], n%slots*int64(bytes)); err != nil {
 			return err
 		}
 		return dev.Flush()
-	})
-	if write {
-		side.Flushes = uint64(side.Operations)
 	}
-	return side, err
 }
 
-// spread runs op from all callers, once at least, until the time is over. Number n counts from
-// 0 without gaps.
-func (b *bench) spread(ctx context.Context, callers int, op func(caller int, n int64) error) (Side, error) {
+func (b *bench) rawReads(dev blockdev.IO, size, callers int) operation {
+	bytes := inBlocks(dev, size)
+	slots, bufs := dev.Bytes()/int64(bytes), buffers(callers, bytes)
+	return func(_ context.Context, caller int, _ int64) error {
+		_, err := dev.ReadAt(bufs[caller], rand.Int64N(slots)*int64(bytes))
+		return err
+	}
+}
+
+func inBlocks(dev blockdev.IO, size int) int {
+	return (size + dev.BlockBytes() - 1) / dev.BlockBytes() * dev.BlockBytes()
+}
+
+func buffers(n, bytes int) [][]byte {
+	all := make([][]byte, n)
+	for i := range all {
+		all[i] = blockdev.Aligned(bytes)
+	}
+	return all
+}
+
+// spread runs op from all callers, each once at least, until the time is over, and
+// then end; it adds all that to the side. Number n counts on from the side's operations
+// without gaps.
+func (b *bench) spread(ctx context.Context, s *Side, callers int, turn time.Duration, op operation, end func() error) error {
 	var next, done atomic.Int64
+	next.Store(s.Operations)
 	var all sync.WaitGroup
-	errs := make([]error, callers)
+	errs := make([]error, callers+1)
 	start, before := time.Now(), cpu()
 	for c := range callers {
 		all.Go(func() {
-			for first := true; first || time.Since(start) < b.Duration; first = false {
+			for first := true; first || time.Since(start) < turn; first = false {
 				if errs[c] = ctx.Err(); errs[c] != nil {
 					return
 				}
-				if errs[c] = op(c, next.Add(1)-1); errs[c] != nil {
+				if errs[c] = op(ctx, c, next.Add(1)-1); errs[c] != nil {
 					return
 				}
 				done.Add(1)
@@ -319,7 +361,11 @@ func (b *bench) spread(ctx context.Context, callers int, op func(caller int, n i
 		})
 	}
 	all.Wait()
-	return Side{Operations: done.Load(), Seconds: time.Since(start).Seconds(), CPU: cpu() - before}, errors.Join(errs...)
+	errs[callers] = end()
+	s.Operations += done.Load()
+	s.Seconds += time.Since(start).Seconds()
+	s.CPU += cpu() - before
+	return errors.Join(errs...)
 }
 
 // cpu is the processor time of this process so far.
