@@ -218,13 +218,13 @@ func (r *rebuild) fill(ctx context.Context) (s set, err error) {
 		callers.Go(func() {
 			for errs[c] == nil && l.Usage().Used < wanted {
 				n := next.Add(1)
-				rec := log.Record{Key: rebuildKey(n), Data: data, Written: time.Unix(0, n), Owner: ashlar.Owner{Key: "some/key/of/usual/length.bin"}}
+				rec := log.Record{Key: key(n), Data: data, Written: time.Unix(0, n), Owner: ashlar.Owner{Key: "some/key/of/usual/length.bin"}}
 				if n%16 == 0 { // replaces
-					rec.Key = rebuildKey(n / 2)
+					rec.Key = key(n / 2)
 				}
 				errs[c] = l.Append(ctx, &rec)
 				if n%32 == 1 && errs[c] == nil {
-					errs[c] = l.Delete(ctx, rebuildKey(n/3))
+					errs[c] = l.Delete(ctx, key(n/3))
 				}
 			}
 		})
@@ -236,7 +236,8 @@ func (r *rebuild) fill(ctx context.Context) (s set, err error) {
 	return setOf(ctx, l)
 }
 
-func rebuildKey(n int64) (k log.Key) {
+// key is the n-th key, the same in every run.
+func key(n int64) (k log.Key) {
 	binary.LittleEndian.PutUint64(k.Stripe[:], uint64(n)*0x9e3779b97f4a7c15)
 	return k
 }

@@ -176,9 +176,8 @@ func wipe(path string) error {
 
 type bench struct {
 	Options
-	disk     *diskmgr.Disk
-	data     []byte
-	appended int64 // operations of the appends that the reads follow
+	disk *diskmgr.Disk
+	data []byte
 }
 
 // A side is measured in turns of about that length.
@@ -200,6 +199,10 @@ func (b *bench) measure(ctx context.Context, size, callers int) (cases []Case, e
 	if err != nil {
 		return nil, err
 	}
+	if need := int64(inBlocks(whole, size)); beside.Bytes() < need {
+		return nil, ashlar.E("bench segment", b.Path, ashlar.Invalid, fmt.Errorf(
+			"records of %d bytes need a device of %d or more, it has %d: name a larger one, or a smaller --size", size, rawShare*need, whole.Bytes()))
+	}
 	dir, err := os.MkdirTemp(b.IndexDir, "ashlar-bench-")
 	if err != nil {
 		return nil, err
@@ -219,26 +222,25 @@ func (b *bench) measure(ctx context.Context, size, callers int) (cases []Case, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
-	for _, op := range []string{"append", "read"} {
-		if b.Progress != nil {
-			b.Progress(fmt.Sprintf("%s %d bytes, %d callers", op, size, callers))
-		}
-		c := Case{Operation: op, Bytes: size, Callers: callers}
-		one, raw := b.appends(l, size, callers), b.rawWrites(beside, size, callers)
-		if op == "read" {
-			one, raw = b.reads(l, size, callers), b.rawReads(beside, size, callers)
-		}
-		if err := b.inTurns(ctx, l, &c, one, raw); err != nil {
-			return cases, err
-		}
-		cases = append(cases, c)
+	appends := Case{Operation: "append", Bytes: size, Callers: callers}
+	if err := b.inTurns(ctx, l, &appends, b.appends(l, size, callers), b.rawWrites(beside, size, callers)); err != nil {
+		return nil, err
 	}
-	return cases, nil
+	there := min(keys(l, size, callers), appends.Log.Operations)
+	reads := Case{Operation: "read", Bytes: size, Callers: callers}
+	err = b.inTurns(ctx, l, &reads, b.reads(l, size, callers, there), b.rawReads(beside, size, callers))
+	if err != nil {
+		return []Case{appends}, err
+	}
+	return []Case{appends, reads}, nil
 }
 
 // inTurns measures both sides of a case. Operations of a side are numbered on from
 // turn to turn.
 func (b *bench) inTurns(ctx context.Context, l *log.Log, c *Case, one, raw operation) error {
+	if b.Progress != nil {
+		b.Progress(fmt.Sprintf("%s %d bytes, %d callers", c.Operation, c.Bytes, c.Callers))
+	}
 	turns := max(1, int(b.Duration/turnTime))
 	for range turns {
 		if err := b.spread(ctx, &c.Raw, c.Callers, b.Duration/time.Duration(turns), raw, func() error { return nil }); err != nil {
@@ -253,7 +255,6 @@ func (b *bench) inTurns(ctx context.Context, l *log.Log, c *Case, one, raw opera
 		}
 		if c.Operation == "append" {
 			c.Log.Flushes += l.Stats().Flushes - started.Flushes
-			b.appended = c.Log.Operations
 		}
 	}
 	return nil
@@ -269,14 +270,6 @@ func clearEnds(dev blockdev.IO) error {
 
 // operation is what a caller does, the n-th in all.
 type operation func(ctx context.Context, caller int, n int64) error
-
-func key(n int64) (k log.Key) {
-	h := uint64(n) * 0x9e3779b97f4a7c15
-	for j := range 8 {
-		k.Stripe[j] = byte(h >> (8 * j))
-	}
-	return k
-}
 
 // keys is the number of keys that are written before they are replaced.
 func keys(l *log.Log, size, callers int) int64 {
@@ -295,8 +288,9 @@ func (b *bench) appends(l *log.Log, size, callers int) operation {
 	}
 }
 
-func (b *bench) reads(l *log.Log, size, callers int) operation {
-	there, bufs := min(keys(l, size, callers), b.appended), buffers(callers, size)
+// reads takes one of the first keys, of which so many are there.
+func (b *bench) reads(l *log.Log, size, callers int, there int64) operation {
+	bufs := buffers(callers, size)
 	return func(ctx context.Context, caller int, _ int64) error {
 		return l.ReadAt(ctx, key(rand.Int64N(there)), bufs[caller], 0)
 	}

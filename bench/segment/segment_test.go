@@ -67,6 +67,19 @@ func TestADeviceIsBlankAfterwards(t *testing.T) {
 	}
 }
 
+// TestRecordsThatAreTooLongForTheDevice: the error says what would do, and nothing is left behind.
+func TestRecordsThatAreTooLongForTheDevice(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "disk")
+	o := options(path)
+	o.FileBytes, o.Sizes = 48*ashlar.MiB, []int{16 * int(ashlar.MiB)}
+	if _, err := segment.Run(t.Context(), o); !ashlar.Is(err, ashlar.Invalid) || !strings.Contains(err.Error(), "--size") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the file was left behind: %v", err)
+	}
+}
+
 // TestWhatCarriesAnythingIsRefused: not one byte of it changes.
 func TestWhatCarriesAnythingIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "precious")
