@@ -334,20 +334,19 @@ func buffers(n, bytes int) [][]byte {
 
 // spread runs op from all callers, each once at least, until the time is over, and
 // then end; it adds all that to the side. Number n counts on from the side's operations
-// without gaps.
+// without gaps. The first failure stops all callers and is the one that is returned.
 func (b *bench) spread(ctx context.Context, s *Side, callers int, turn time.Duration, op operation, end func() error) error {
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	var next, done atomic.Int64
 	next.Store(s.Operations)
 	var all sync.WaitGroup
-	errs := make([]error, callers+1)
 	start, before := time.Now(), cpu()
 	for c := range callers {
 		all.Go(func() {
-			for first := true; first || time.Since(start) < turn; first = false {
-				if errs[c] = ctx.Err(); errs[c] != nil {
-					return
-				}
-				if errs[c] = op(ctx, c, next.Add(1)-1); errs[c] != nil {
+			for first := true; (first || time.Since(start) < turn) && ctx.Err() == nil; first = false {
+				if err := op(ctx, c, next.Add(1)-1); err != nil {
+					fail(err)
 					return
 				}
 				done.Add(1)
@@ -355,11 +354,14 @@ func (b *bench) spread(ctx context.Context, s *Side, callers int, turn time.Dura
 		})
 	}
 	all.Wait()
-	errs[callers] = end()
+	err := context.Cause(ctx)
+	if err == nil {
+		err = end()
+	}
 	s.Operations += done.Load()
 	s.Seconds += time.Since(start).Seconds()
 	s.CPU += cpu() - before
-	return errors.Join(errs...)
+	return err
 }
 
 // cpu is the processor time of this process so far.

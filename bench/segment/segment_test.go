@@ -80,6 +80,16 @@ func TestRecordsThatAreTooLongForTheDevice(t *testing.T) {
 	}
 }
 
+// TestOneFailureIsSaidOnce: all callers meet it.
+func TestOneFailureIsSaidOnce(t *testing.T) {
+	o := options(filepath.Join(t.TempDir(), "disk"))
+	o.FileBytes, o.Sizes = 64*ashlar.MiB, []int{8 * int(ashlar.MiB)} // segments are of 4 MiB
+	_, err := segment.Run(t.Context(), o)
+	if !ashlar.Is(err, ashlar.Invalid) || strings.Count(err.Error(), "do not fit") != 1 {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestWhatCarriesAnythingIsRefused: not one byte of it changes.
 func TestWhatCarriesAnythingIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "precious")
