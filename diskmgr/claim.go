@@ -149,7 +149,7 @@ func consent(found Found, accepted string) error {
 	case found.State == Blank:
 		return nil
 	case found.final || accepted == "":
-		return refuse(found.kind, found.Why)
+		return refuse(found.kind, found.Advice())
 	default:
 		return nil
 	}

@@ -46,12 +46,23 @@ type Found struct {
 	State  State
 	// Why is the reason in words, with the remedy; empty for a blank device.
 	Why string
+	// Consent is what else would make a claim of it succeed, in words, for those who
+	// mean to lose what it carries; empty if nothing would.
+	Consent string
 	// Label is the label of a disk that is ours or foreign, if it is sound.
 	Label label.Label
 	// kind is that of the refusal to claim it, and final says that no consent
 	// overrules it.
 	kind  ashlar.Kind
 	final bool
+}
+
+// Advice is Why and, for those who claim, Consent.
+func (f *Found) Advice() string {
+	if f.Consent == "" {
+		return f.Why
+	}
+	return f.Why + ", or " + f.Consent
 }
 
 // DiscoverOptions say where to look. The zero value looks at this machine.
@@ -210,7 +221,7 @@ func judge(ctx context.Context, d probe.Device, dev blockdev.IO, cluster ashlar.
 	if err != nil {
 		return Found{}, err
 	}
-	remedy := "claim with --accept-data-loss " + ConsentName(d)
+	consent := "claim with --accept-data-loss " + ConsentName(d)
 	l, _, err := label.Read(dev)
 	switch kind := ashlar.KindOf(err); {
 	case err == nil && (cluster == ashlar.ClusterID{} || l.Cluster == cluster):
@@ -220,16 +231,16 @@ func judge(ctx context.Context, d probe.Device, dev blockdev.IO, cluster ashlar.
 		}
 		return Found{Device: d, State: Ours, Why: why, Label: l, kind: ashlar.Exists}, nil
 	case err == nil:
-		return Found{Device: d, State: Foreign, Why: foreignText(l) + ", or " + remedy, Label: l, kind: ashlar.Denied}, nil
+		return Found{Device: d, State: Foreign, Why: foreignText(l), Consent: consent, Label: l, kind: ashlar.Denied}, nil
 	case kind == ashlar.Corrupt:
-		return Found{Device: d, State: Foreign, Why: "a damaged ashlar label: look at it with ashlar inspect label, or " + remedy, kind: ashlar.Denied}, nil
+		return Found{Device: d, State: Foreign, Why: "a damaged ashlar label: look at it with ashlar inspect label", Consent: consent, kind: ashlar.Denied}, nil
 	case kind == ashlar.Invalid:
-		return Found{Device: d, State: Foreign, Why: rootCause(err) + ", or " + remedy, kind: ashlar.Denied}, nil
+		return Found{Device: d, State: Foreign, Why: rootCause(err), Consent: consent, kind: ashlar.Denied}, nil
 	case kind != ashlar.NotFound:
 		return Found{}, err
 	}
 	if len(signatures) > 0 {
-		return Found{Device: d, State: NotOurs, Why: fmt.Sprintf("%v: wipe it yourself, or %s", signatures[0], remedy), kind: ashlar.Denied}, nil
+		return Found{Device: d, State: NotOurs, Why: fmt.Sprintf("%v: wipe it yourself", signatures[0]), Consent: consent, kind: ashlar.Denied}, nil
 	}
 	return Found{Device: d, State: Blank}, nil
 }

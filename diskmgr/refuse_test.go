@@ -314,7 +314,7 @@ func TestDiscoverListsAsTheStoryboardDoes(t *testing.T) {
 	}
 	var got strings.Builder
 	for _, f := range list {
-		why := strings.ReplaceAll(f.Why, dev, "/dev")
+		why := strings.ReplaceAll(f.Advice(), dev, "/dev")
 		fmt.Fprintf(&got, "%s %s %s: %s\n", f.Device.Name, f.Device.Serial, f.State, why)
 	}
 	want := `sda S5GNNG0R not ours: mounted at /, /boot

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"ashlar"
-	"ashlar/diskmgr"
 	"ashlar/diskmgr/blockdev"
 	log "ashlar/segment"
 )
@@ -67,7 +66,7 @@ const (
 // record as if the footers were gone, too, and compares the pieces each time. In
 // the same run it reads the device from end to end.
 func Rebuild(ctx context.Context, o RebuildOptions) (res RebuildResult, err error) {
-	disk, release, err := hold(ctx, &o)
+	disk, release, err := hold(ctx, "bench rebuild", o.Path, o.FileBytes, o.Engine)
 	if err != nil {
 		return res, err
 	}
@@ -106,40 +105,6 @@ func Rebuild(ctx context.Context, o RebuildOptions) (res RebuildResult, err erro
 // PerSecond is the throughput of operations of that many bytes.
 func (s Side) PerSecond(bytes int) float64 {
 	return float64(s.Operations) * float64(bytes) / max(s.Seconds, 1e-9)
-}
-
-// hold claims the device, or a scratch file; release makes it blank again.
-func hold(ctx context.Context, o *RebuildOptions) (disk *diskmgr.Disk, release func() error, err error) {
-	info, statErr := os.Stat(o.Path)
-	scratch := errors.Is(statErr, os.ErrNotExist)
-	if statErr == nil && info.Mode().IsRegular() {
-		return nil, nil, ashlar.E("bench rebuild", o.Path, ashlar.Exists, errors.New("name a blank device, or a file that is not there yet"))
-	}
-	if scratch {
-		if err := writtenFile(o.Path, o.FileBytes); err != nil {
-			return nil, nil, err
-		}
-	}
-	disk, err = diskmgr.Claim(ctx, o.Path, diskmgr.ClaimOptions{
-		OpenOptions: diskmgr.OpenOptions{Cluster: ashlar.ClusterID(ashlar.NewID()), Engine: o.Engine},
-		ClusterName: "bench", Name: "bench",
-	})
-	if err != nil {
-		if scratch {
-			err = errors.Join(err, os.Remove(o.Path))
-		}
-		return nil, nil, err
-	}
-	return disk, func() error {
-		err := disk.Close()
-		switch {
-		case scratch:
-			err = errors.Join(err, os.Remove(o.Path))
-		case err == nil: // a device that fails keeps its label, which says whose it was
-			err = wipe(o.Path)
-		}
-		return err
-	}, nil
 }
 
 // counted counts what is read.

@@ -37,7 +37,6 @@ import (
 	"ashlar"
 	"ashlar/diskmgr"
 	"ashlar/diskmgr/blockdev"
-	"ashlar/diskmgr/label"
 	log "ashlar/segment"
 	"ashlar/segment/format"
 )
@@ -100,29 +99,11 @@ const liveShare = 4
 // Run measures all cases. What was measured before an error, or before ctx
 // ended, is returned with it.
 func Run(ctx context.Context, o Options) (cases []Case, err error) {
-	scratch := false
-	if _, statErr := os.Stat(o.Path); errors.Is(statErr, os.ErrNotExist) {
-		if err := writtenFile(o.Path, o.FileBytes); err != nil {
-			return nil, err
-		}
-		scratch = true
-		defer func() { err = errors.Join(err, os.Remove(o.Path)) }()
-	} else if info, err := os.Stat(o.Path); err == nil && info.Mode().IsRegular() {
-		return nil, ashlar.E("bench segment", o.Path, ashlar.Exists, errors.New("name a blank device, or a file that is not there yet"))
-	}
-	disk, err := diskmgr.Claim(ctx, o.Path, diskmgr.ClaimOptions{
-		OpenOptions: diskmgr.OpenOptions{Cluster: ashlar.ClusterID(ashlar.NewID()), Engine: o.Engine},
-		ClusterName: "bench", Name: "bench",
-	})
+	disk, release, err := hold(ctx, "bench segment", o.Path, o.FileBytes, o.Engine)
 	if err != nil {
 		return nil, err
 	}
-	defer func() {
-		err = errors.Join(err, disk.Close())
-		if !scratch && err == nil { // a device that fails keeps its label, which says whose it was
-			err = wipe(o.Path)
-		}
-	}()
+	defer func() { err = errors.Join(err, release()) }()
 	b := bench{Options: o, disk: disk, data: make([]byte, RecordBytesMax)}
 	for i := range b.data {
 		b.data[i] = byte(rand.Uint32())
@@ -141,38 +122,6 @@ func Run(ctx context.Context, o Options) (cases []Case, err error) {
 
 // RecordBytesMax bounds Options.Sizes.
 const RecordBytesMax = 16 * ashlar.MiB
-
-// writtenFile makes a file all of which was written once: flushing into one
-// that was only allocated measures the file system's journal.
-func writtenFile(path string, bytes int64) error {
-	if err := blockdev.Create(path, bytes, false); err != nil {
-		return err
-	}
-	fill := func() error {
-		file, err := os.OpenFile(path, os.O_WRONLY, 0)
-		if err != nil {
-			return err
-		}
-		zeros := make([]byte, ashlar.MiB)
-		for off := int64(0); off < bytes && err == nil; off += int64(len(zeros)) {
-			_, err = file.WriteAt(zeros[:min(int64(len(zeros)), bytes-off)], off)
-		}
-		return errors.Join(err, file.Sync(), file.Close())
-	}
-	if err := fill(); err != nil {
-		return errors.Join(err, os.Remove(path))
-	}
-	return nil
-}
-
-// wipe makes the device blank again.
-func wipe(path string) error {
-	d, err := blockdev.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(label.Wipe(d), d.Close())
-}
 
 type bench struct {
 	Options

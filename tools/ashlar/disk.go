@@ -71,7 +71,7 @@ type diskRow struct {
 func newDiskRow(f diskmgr.Found, smartDir string) diskRow {
 	row := diskRow{
 		Slot: f.Device.Slot, Device: f.Device.Path, Serial: f.Device.Serial, Model: f.Device.Model,
-		Bytes: f.Device.Bytes, State: f.State.String(), Disk: f.Label.Name, Why: f.Why,
+		Bytes: f.Device.Bytes, State: f.State.String(), Disk: f.Label.Name, Why: f.Advice(),
 	}
 	if facts, ok := smart.Read(smartDir, cmp.Or(f.Label.Serial, f.Device.Serial), time.Now()); ok {
 		row.Smart = &facts
