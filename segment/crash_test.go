@@ -49,8 +49,8 @@ type workload struct {
 // each makes a batch that does not wait for others: a writer that puts a batch header on
 // the device before the flush in front of it is caught.
 var (
-	shortRecords = workload{crashSegments, format.SegmentBytesMin, 120, 12, 3_000, 0, 14, 0}
-	longRecords  = workload{9, 2 * ashlar.MiB, 24, 5, 900_000, 18, 20, 300_000}
+	shortRecords = workload{segments: crashSegments, segmentBytes: format.SegmentBytesMin, ops: 120, keys: 12, burst: 3_000, most: 14}
+	longRecords  = workload{segments: 9, segmentBytes: 2 * ashlar.MiB, ops: 24, keys: 5, burst: 900_000, least: 18, most: 20, batch: 300_000}
 )
 
 func (w *workload) bytes() int64 { return 2*format.EndBytes + int64(w.segments)*w.segmentBytes }

@@ -46,7 +46,7 @@ func hold(ctx context.Context, op, path string, fileBytes int64, engine blockdev
 		switch {
 		case scratch:
 			err = errors.Join(err, os.Remove(path))
-		case err == nil: // a device that fails keeps its label, which says whose it was
+		case err == nil: // a device that cannot be closed keeps its label, which says whose it was
 			err = wipe(path)
 		}
 		return err
