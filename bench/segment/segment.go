@@ -171,6 +171,10 @@ func (b *bench) measure(ctx context.Context, size, callers int) (cases []Case, e
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, l.Close()) }()
+	if most := l.Usage().RecordDataMax; int64(size) > most {
+		return nil, ashlar.E("bench segment", b.Path, ashlar.Invalid, fmt.Errorf(
+			"records of %d bytes do not fit the segments of this device, which take %d: name a larger one, or a smaller --size", size, most))
+	}
 	appends := Case{Operation: "append", Bytes: size, Callers: callers}
 	if err := b.inTurns(ctx, l, &appends, b.appends(l, size, callers), b.rawWrites(beside, size, callers)); err != nil {
 		return nil, err

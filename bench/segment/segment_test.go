@@ -67,26 +67,18 @@ func TestADeviceIsBlankAfterwards(t *testing.T) {
 	}
 }
 
-// TestRecordsThatAreTooLongForTheDevice: the error says what would do, and nothing is left behind.
-func TestRecordsThatAreTooLongForTheDevice(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "disk")
-	o := options(path)
-	o.FileBytes, o.Sizes = 48*ashlar.MiB, []int{16 * int(ashlar.MiB)}
-	if _, err := segment.Run(t.Context(), o); !ashlar.Is(err, ashlar.Invalid) || !strings.Contains(err.Error(), "--size") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the file was left behind: %v", err)
-	}
-}
-
-// TestOneFailureIsSaidOnce: all callers meet it.
-func TestOneFailureIsSaidOnce(t *testing.T) {
-	o := options(filepath.Join(t.TempDir(), "disk"))
-	o.FileBytes, o.Sizes = 64*ashlar.MiB, []int{8 * int(ashlar.MiB)} // segments are of 4 MiB
-	_, err := segment.Run(t.Context(), o)
-	if !ashlar.Is(err, ashlar.Invalid) || strings.Count(err.Error(), "do not fit") != 1 {
-		t.Errorf("got %v", err)
+// TestRecordsThatAreTooLong for the device, or for its segments: the error says what would do, and nothing is left behind.
+func TestRecordsThatAreTooLong(t *testing.T) {
+	for size, bytes := range map[int64]int64{16 * ashlar.MiB: 48 * ashlar.MiB, 8 * ashlar.MiB: 64 * ashlar.MiB} {
+		path := filepath.Join(t.TempDir(), "disk")
+		o := options(path)
+		o.FileBytes, o.Sizes = bytes, []int{int(size)}
+		if _, err := segment.Run(t.Context(), o); !ashlar.Is(err, ashlar.Invalid) || !strings.Contains(err.Error(), "--size") {
+			t.Errorf("%d bytes: got %v", size, err)
+		}
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the file was left behind: %v", err)
+		}
 	}
 }
 
