@@ -1,10 +1,13 @@
 package segment
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
+	"path/filepath"
+	"strings"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -149,8 +152,11 @@ func openIndex(dir string, fs vfs.FS, cacheBytes int64, log *slog.Logger) (*inde
 		}
 		opt.EventListener = &pebble.EventListener{DataCorruption: x.corruption} // the default ends the process
 		for i := range opt.Levels {
-			opt.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+			opt.Levels[i].FilterPolicy = filter
 			opt.Levels[i].Compression = uncompressed // ids and places are as good as random
+		}
+		if err := checkTables(dir, fs); err != nil {
+			return nil, err
 		}
 		return pebble.Open(dir, opt)
 	}
@@ -186,6 +192,44 @@ func openIndex(dir string, fs vfs.FS, cacheBytes int64, log *slog.Logger) (*inde
 	}
 	return x, nil
 }
+
+// checkTables verifies every block of the tables of a database that nobody has open.
+// Pebble looks at some of them only when a compaction needs them, and a damage that
+// is met then ends the writing, after every Open again.
+func checkTables(dir string, fs vfs.FS) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".sst") {
+			if err := checkTable(filepath.Join(dir, name), fs); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+func checkTable(path string, fs vfs.FS) error {
+	file, err := fs.Open(path, vfs.SequentialReadsOption)
+	if err != nil {
+		return err
+	}
+	readable, err := sstable.NewSimpleReadable(file)
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	r, err := sstable.NewReader(context.Background(), readable, sstable.ReaderOptions{
+		Filters: map[string]sstable.FilterPolicy{filter.Name(): filter},
+	})
+	if err != nil {
+		return errors.Join(err, readable.Close())
+	}
+	return errors.Join(r.ValidateBlockChecksums(), r.Close())
+}
+
+var filter = bloom.FilterPolicy(10)
 
 func uncompressed() *sstable.CompressionProfile { return sstable.NoCompression }
 
