@@ -3,6 +3,8 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,7 +15,7 @@ import (
 )
 
 func segmentCommand() *cobra.Command {
-	o := segment.Options{Callers: []int{1, 4, 64}}
+	o := segment.Options{Callers: []int{1, 4, 64}, Operations: segment.Operations}
 	var sizes []string
 	var fileSize, engine string
 	c := &cobra.Command{
@@ -21,6 +23,11 @@ func segmentCommand() *cobra.Command {
 		Short: "Measure appends and reads of the log on a blank device, beside the bare device",
 		Long: `Measure appends and reads of the log on a device, and in the same run what the
 bare device does, so that the ratio means something on a busy machine.
+
+An append stores a record under a new key, and the log is begun anew, unmeasured,
+when three quarters of it are full. A replacement stores one over an older one, of
+which there is a quarter of the log, and gives its space back. Both include the index,
+whose price grows with the records in it: a small device flatters it.
 
 DEVICE must be blank: it is claimed, so whatever carries anything is refused and
 not written to. Its labels are wiped afterwards. FILE must not exist: it is made,
@@ -50,6 +57,11 @@ written through once, and removed.`,
 				return fmt.Errorf("--callers %d: want at least 1", n)
 			}
 		}
+		for _, name := range o.Operations {
+			if !slices.Contains(segment.Operations, name) {
+				return fmt.Errorf("--operation %s: want %s", name, strings.Join(segment.Operations, ", "))
+			}
+		}
 		if o.Duration <= 0 {
 			return fmt.Errorf("--duration %v: want more than 0", o.Duration)
 		}
@@ -69,10 +81,11 @@ written through once, and removed.`,
 	f := c.Flags()
 	f.StringSliceVar(&sizes, "size", []string{"4KiB", "64KiB", "1MiB", "4MiB"}, "size of a record; repeatable")
 	f.IntSliceVar(&o.Callers, "callers", o.Callers, "callers at once; repeatable")
+	f.StringSliceVar(&o.Operations, "operation", o.Operations, "append, replace or read; repeatable")
 	f.DurationVar(&o.Duration, "duration", 2*time.Second, "how long each side of each case is measured, in turns")
 	f.IntVar(&o.Writers, "writers", 0, "open segments (default one per core)")
 	f.StringVar(&engine, "engine", string(blockdev.EngineAuto), "auto, pread or uring")
-	f.StringVar(&fileSize, "file-size", "1GiB", "size of the scratch file")
+	f.StringVar(&fileSize, "file-size", "4GiB", "size of the scratch file")
 	f.StringVar(&o.IndexDir, "index-dir", "", "`DIR` for the index (default that for temporary files)")
 	return c
 }

@@ -201,12 +201,6 @@ func (r *rebuild) fill(ctx context.Context) (s set, err error) {
 	return setOf(ctx, l)
 }
 
-// key is the n-th key, the same in every run.
-func key(n int64) (k log.Key) {
-	binary.LittleEndian.PutUint64(k.Stripe[:], uint64(n)*0x9e3779b97f4a7c15)
-	return k
-}
-
 // open opens the log in one of the ways and closes it again.
 func (r *rebuild) open(ctx context.Context, from log.Rebuild, want set) (c Rebuilt, used int64, err error) {
 	opt := r.options()

@@ -12,8 +12,8 @@
 // the same number of callers, each write followed by a flush as an append is;
 // and through the log. The two take turns of a fraction of a second, each on its
 // own part of the device: what a device gives, virtual ones most of all, changes
-// by the second, and this way both get the same of it. A turn of the log ends when
-// its compaction has nothing left to do, so that no work of the log's slows the raw
+// by the second, and this way both get the same of it. A turn of replacements ends when
+// compaction has nothing left to do, so that no work of the log's slows the raw
 // side down. CPU is that of this process, user and system, which holds nothing
 // else: the loops of the callers are in it, the kernel's own threads (a loop
 // device's) are not.
@@ -23,12 +23,11 @@ package segment
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -57,8 +56,9 @@ type Options struct {
 	Writers int
 	// Duration is how long each side of each case is measured, in turns.
 	Duration time.Duration
-	// Sizes, in bytes, and Callers are the cases.
+	// Sizes, in bytes, Callers and Operations are the cases.
 	Sizes, Callers []int
+	Operations     []string
 	// Progress, if set, is told what is being measured.
 	Progress func(string)
 }
@@ -72,11 +72,29 @@ type Side struct {
 	Flushes uint64
 }
 
+// The operations.
+const (
+	// Append stores records with new keys. When the log has no room for more of
+	// them, it is begun anew, and that is not measured.
+	Append = "append"
+	// Replace stores records over those of before, which are a quarter of the log:
+	// looking them up and giving their space back is part of the price.
+	Replace = "replace"
+	// Read takes any of the records that are there, whole.
+	Read = "read"
+)
+
+// Operations are all of them, in the order in which they are measured.
+var Operations = []string{Append, Replace, Read}
+
 // Case is one line of the result.
 type Case struct {
-	Operation      string // append or read
+	Operation      string
 	Bytes, Callers int
-	Log, Raw       Side
+	// Records is how many the log held at most: the index's own compaction, which is
+	// in Log.CPU, grows with them.
+	Records  int64
+	Log, Raw Side
 }
 
 // BytesPerSecond is the throughput of one side.
@@ -91,10 +109,6 @@ func (s Side) MicrosEach() float64 {
 
 // PerFlush is the number of operations that shared one flush.
 func (s Side) PerFlush() float64 { return float64(s.Operations) / float64(max(s.Flushes, 1)) }
-
-// liveShare of the device is filled with records at most; appends then replace
-// them, and compaction is part of their price.
-const liveShare = 4
 
 // Run measures all cases. What was measured before an error, or before ctx
 // ended, is returned with it.
@@ -135,7 +149,7 @@ const turnTime = 250 * time.Millisecond
 // rawShare of the device, its end, is where the raw side reads and writes.
 const rawShare = 4
 
-// measure does one size with one number of callers: appends, then reads.
+// measure does one size with one number of callers: appends, replacements, then reads.
 func (b *bench) measure(ctx context.Context, size, callers int) (cases []Case, err error) {
 	whole := b.disk.Device()
 	segBytes, block := b.disk.Label().Geometry.SegmentBytes, whole.BlockBytes()
@@ -152,62 +166,55 @@ func (b *bench) measure(ctx context.Context, size, callers int) (cases []Case, e
 		return nil, ashlar.E("bench segment", b.Path, ashlar.Invalid, fmt.Errorf(
 			"records of %d bytes need a device of %d or more, it has %d: name a larger one, or a smaller --size", size, rawShare*need, whole.Bytes()))
 	}
-	dir, err := os.MkdirTemp(b.IndexDir, "ashlar-bench-")
-	if err != nil {
-		return nil, err
+	s := b.subject(dev, size, callers)
+	defer func() { err = errors.Join(err, s.close()) }()
+	writes, reads := b.rawWrites(beside, size, callers), b.rawReads(beside, size, callers)
+	for _, operation := range b.Operations {
+		c := Case{Operation: operation, Bytes: size, Callers: callers}
+		if b.Progress != nil {
+			b.Progress(fmt.Sprintf("%s %d bytes, %d callers", operation, size, callers))
+		}
+		s.most = 0
+		switch operation {
+		case Append:
+			err = b.inTurns(ctx, &c, s.appends, writes)
+		case Replace:
+			err = b.inTurns(ctx, &c, s.replacements, writes)
+		case Read:
+			err = b.inTurns(ctx, &c, s.reads, reads)
+		}
+		if ashlar.Is(err, ashlar.Full) {
+			err = ashlar.E("bench segment", b.Path, ashlar.Full, fmt.Errorf(
+				"%s of %d bytes by %d callers do not leave compaction enough room: name a larger device, fewer --callers, or a smaller --size", operation, size, callers))
+		}
+		if err != nil {
+			return cases, err
+		}
+		c.Records = max(s.most, s.there)
+		cases = append(cases, c)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	if err := clearEnds(dev); err != nil { // the log of the case before is gone with its index
-		return nil, err
-	}
-	writers := b.Writers
-	if writers == 0 {
-		writers = runtime.GOMAXPROCS(0)
-	}
-	l, err := log.Open(ctx, dev, log.Options{
-		Disk: ashlar.DiskID(ashlar.NewID()), IndexDir: filepath.Join(dir, "index"), SegmentBytes: segBytes, Writers: writers,
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	if most := l.Usage().RecordDataMax; int64(size) > most {
-		return nil, ashlar.E("bench segment", b.Path, ashlar.Invalid, fmt.Errorf(
-			"records of %d bytes do not fit the segments of this device, which take %d: name a larger one, or a smaller --size", size, most))
-	}
-	appends := Case{Operation: "append", Bytes: size, Callers: callers}
-	if err := b.inTurns(ctx, l, &appends, b.appends(l, size, callers), b.rawWrites(beside, size, callers)); err != nil {
-		return nil, err
-	}
-	there := min(keys(l, size, callers), appends.Log.Operations)
-	reads := Case{Operation: "read", Bytes: size, Callers: callers}
-	err = b.inTurns(ctx, l, &reads, b.reads(l, size, callers, there), b.rawReads(beside, size, callers))
-	if err != nil {
-		return []Case{appends}, err
-	}
-	return []Case{appends, reads}, nil
+	return cases, nil
 }
 
-// inTurns measures both sides of a case. Operations of a side are numbered on from
-// turn to turn.
-func (b *bench) inTurns(ctx context.Context, l *log.Log, c *Case, one, raw operation) error {
-	if b.Progress != nil {
-		b.Progress(fmt.Sprintf("%s %d bytes, %d callers", c.Operation, c.Bytes, c.Callers))
-	}
-	turns := max(1, int(b.Duration/turnTime))
-	for range turns {
-		if err := b.spread(ctx, &c.Raw, c.Callers, b.Duration/time.Duration(turns), raw, func() error { return nil }); err != nil {
+// inTurns measures both sides of a case until each has had its time. Operations of
+// a side are numbered on from turn to turn.
+func (b *bench) inTurns(ctx context.Context, c *Case, one func(context.Context, int64) (turn, error), raw operation) error {
+	length := b.Duration / time.Duration(max(1, int(b.Duration/turnTime)))
+	for c.Log.Seconds < b.Duration.Seconds() {
+		t, err := one(ctx, c.Log.Operations)
+		if err != nil {
 			return err
 		}
-		if c.Operation == "append" {
+		if err := b.spread(ctx, &c.Raw, c.Callers, length, turn{operation: raw, most: math.MaxInt64}); err != nil {
+			return err
+		}
+		flushes := t.flushes()
+		if err := b.spread(ctx, &c.Log, c.Callers, length, t); err != nil {
+			return err
+		}
+		if c.Operation != Read {
+			c.Log.Flushes += t.flushes() - flushes
 			c.Raw.Flushes = uint64(c.Raw.Operations)
-		}
-		started := l.Stats()
-		if err := b.spread(ctx, &c.Log, c.Callers, b.Duration/time.Duration(turns), one, func() error { return l.Compact(ctx) }); err != nil {
-			return err
-		}
-		if c.Operation == "append" {
-			c.Log.Flushes += l.Stats().Flushes - started.Flushes
 		}
 	}
 	return nil
@@ -221,32 +228,10 @@ func clearEnds(dev blockdev.IO) error {
 	return errors.Join(front, back, dev.Flush())
 }
 
-// operation is what a caller does, the n-th in all.
-type operation func(ctx context.Context, caller int, n int64) error
-
-// keys is the number of keys that are written before they are replaced.
-func keys(l *log.Log, size, callers int) int64 {
-	return max(int64(callers), l.Usage().Capacity/liveShare/int64(size))
-}
-
-func (b *bench) appends(l *log.Log, size, callers int) operation {
-	keys := keys(l, size, callers)
-	records := make([]log.Record, callers)
-	for i := range records {
-		records[i] = log.Record{Data: b.data[:size], Owner: ashlar.Owner{Key: "some/key/of/usual/length.bin"}}
-	}
-	return func(ctx context.Context, caller int, n int64) error {
-		records[caller].Key = key(n % keys)
-		return l.Append(ctx, &records[caller])
-	}
-}
-
-// reads takes one of the first keys, of which so many are there.
-func (b *bench) reads(l *log.Log, size, callers int, there int64) operation {
-	bufs := buffers(callers, size)
-	return func(ctx context.Context, caller int, _ int64) error {
-		return l.ReadAt(ctx, key(rand.Int64N(there)), bufs[caller], 0)
-	}
+// key is the n-th key, the same in every run.
+func key(n int64) (k log.Key) {
+	binary.LittleEndian.PutUint64(k.Stripe[:], uint64(n)*0x9e3779b97f4a7c15)
+	return k
 }
 
 // rawWrites measures the device below the log, through the same accounting of health.
@@ -285,10 +270,11 @@ func buffers(n, bytes int) [][]byte {
 	return all
 }
 
-// spread runs op from all callers, each once at least, until the time is over, and
-// then end; it adds all that to the side. Number n counts on from the side's operations
-// without gaps. The first failure stops all callers and is the one that is returned.
-func (b *bench) spread(ctx context.Context, s *Side, callers int, turn time.Duration, op operation, end func() error) error {
+// spread runs a turn from all callers, each once at least, until the time or the
+// turn's numbers are over, and then its end; it adds all that to the side. Number n counts on
+// from the side's operations without gaps. The first failure stops all callers and is
+// the one that is returned.
+func (b *bench) spread(ctx context.Context, s *Side, callers int, length time.Duration, t turn) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var next, done atomic.Int64
@@ -297,8 +283,12 @@ func (b *bench) spread(ctx context.Context, s *Side, callers int, turn time.Dura
 	start, before := time.Now(), cpu()
 	for c := range callers {
 		all.Go(func() {
-			for first := true; (first || time.Since(start) < turn) && ctx.Err() == nil; first = false {
-				if err := op(ctx, c, next.Add(1)-1); err != nil {
+			for first := true; (first || time.Since(start) < length) && ctx.Err() == nil; first = false {
+				n := next.Add(1) - 1
+				if n >= t.most {
+					return
+				}
+				if err := t.operation(ctx, c, n); err != nil {
 					fail(err)
 					return
 				}
@@ -307,11 +297,11 @@ func (b *bench) spread(ctx context.Context, s *Side, callers int, turn time.Dura
 		})
 	}
 	all.Wait()
-	err := context.Cause(ctx)
-	if err == nil {
-		err = end()
-	}
 	s.Operations += done.Load()
+	err := context.Cause(ctx)
+	if err == nil && t.end != nil {
+		err = t.end(ctx, s.Operations)
+	}
 	s.Seconds += time.Since(start).Seconds()
 	s.CPU += cpu() - before
 	return err

@@ -17,24 +17,27 @@ import (
 
 func options(path string) segment.Options {
 	return segment.Options{Path: path, FileBytes: 128 * ashlar.MiB, Duration: 50 * time.Millisecond,
-		Sizes: []int{4096, int(ashlar.MiB)}, Callers: []int{1, 16}}
+		Sizes: []int{4096, int(ashlar.MiB)}, Callers: []int{1, 16}, Operations: segment.Operations}
 }
 
 func check(t *testing.T, cases []segment.Case) {
 	t.Helper()
-	if len(cases) != 8 {
+	if len(cases) != 12 {
 		t.Fatalf("%d cases", len(cases))
 	}
 	for _, c := range cases {
 		for _, s := range []segment.Side{c.Log, c.Raw} {
-			if s.Operations < int64(c.Callers) || s.Seconds < 0.05 || s.CPU <= 0 || (s.Flushes == 0) != (c.Operation == "read") {
+			if s.Operations < int64(c.Callers) || s.Seconds < 0.05 || s.CPU <= 0 || (s.Flushes == 0) != (c.Operation == segment.Read) {
 				t.Errorf("%s of %d bytes, %d callers: %+v", c.Operation, c.Bytes, c.Callers, s)
 			}
 		}
-		if c.Operation == "append" && c.Callers == 1 && c.Log.PerFlush() > 1 {
+		if c.Records < int64(c.Callers) || c.Operation == segment.Append && c.Records > c.Log.Operations {
+			t.Errorf("%s of %d bytes, %d callers: %d records, %d operations", c.Operation, c.Bytes, c.Callers, c.Records, c.Log.Operations)
+		}
+		if c.Operation == segment.Append && c.Callers == 1 && c.Log.PerFlush() > 1 {
 			t.Errorf("one caller cannot share a flush with anybody: %+v", c.Log)
 		}
-		if c.Operation == "append" && c.Callers == 16 && c.Bytes == 4096 && c.Log.PerFlush() <= 1 {
+		if c.Operation == segment.Append && c.Callers == 16 && c.Bytes == 4096 && c.Log.PerFlush() <= 1 {
 			t.Errorf("16 callers share no flush: %+v", c.Log)
 		}
 	}
@@ -51,7 +54,7 @@ func TestAScratchFileIsMeasuredAndRemoved(t *testing.T) {
 		t.Errorf("the file was left behind: %v", err)
 	}
 	var out bytes.Buffer
-	if err := segment.Print(&out, cases); err != nil || strings.Count(out.String(), "\n") != 10 {
+	if err := segment.Print(&out, cases); err != nil || strings.Count(out.String(), "\n") != 14 {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 }
