@@ -30,15 +30,11 @@ type request struct {
 	state    atomic.Int32
 	answered chan error // capacity 1: the writer never waits
 	at       row        // where it lies; set by the writer
-	timer    *time.Timer
+	fresh    bool       // the index surely has no row of the key; set by the writer
 }
 
 // requests recycles those that were answered.
-var requests = sync.Pool{New: func() any {
-	r := &request{answered: make(chan error, 1), timer: time.NewTimer(time.Hour)}
-	r.timer.Stop()
-	return r
-}}
+var requests = sync.Pool{New: func() any { return &request{answered: make(chan error, 1)} }}
 
 func newRequest(rec *Record, key Key, from *row, bytes int64) *request {
 	r := requests.Get().(*request)
@@ -49,7 +45,6 @@ func newRequest(rec *Record, key Key, from *row, bytes int64) *request {
 
 // done gives back a request that its writer has answered, or never got.
 func (r *request) done() {
-	r.timer.Stop()
 	r.rec, r.from = nil, nil
 	requests.Put(r)
 }
@@ -103,31 +98,40 @@ func (l *Log) submit(ctx context.Context, op string, r *request, w *writer) erro
 		return err
 	}
 	key := r.key
-	if since := w.busy.Load(); since != 0 && time.Since(time.Unix(0, since)) > l.opt.IOTimeout {
+	if since := w.busy.Load(); since != 0 && l.pulse.beats.Load()-since > pulseBeats {
 		r.done()
 		return l.fail(op, key, ashlar.Unavailable, errors.New("the device hangs"))
 	}
-	r.timer.Reset(l.opt.IOTimeout)
-	if err := l.enqueue(ctx, op, r, w); err != nil {
+	beats := 0
+	if err := l.enqueue(ctx, op, r, w, &beats); err != nil {
 		r.done()
 		return err
 	}
 	var err error
-	select {
-	case err = <-r.answered:
-		r.done()
-		return err
-	case <-ctx.Done():
-		err = context.Cause(ctx)
-	case <-w.ended:
-		err = errClosed
-	case <-r.timer.C:
-		err = errors.New("no answer within the deadline")
+	for err == nil {
+		beat := l.pulse.wait()
+		select {
+		case err = <-r.answered:
+			r.done()
+			return err
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-beat:
+			if beats++; beats > pulseBeats {
+				err = errors.New("no answer within the deadline")
+			}
+			select {
+			case <-w.ended:
+				err = errClosed
+			default:
+			}
+		}
 	}
 	return r.abandon(l.fail(op, key, ashlar.Unavailable, err))
 }
 
-func (l *Log) enqueue(ctx context.Context, op string, r *request, w *writer) error {
+// enqueue counts the beats that pass meanwhile.
+func (l *Log) enqueue(ctx context.Context, op string, r *request, w *writer, beats *int) error {
 	select {
 	case <-l.closing:
 		return l.fail(op, r.key, ashlar.Unavailable, errClosed)
@@ -136,12 +140,22 @@ func (l *Log) enqueue(ctx context.Context, op string, r *request, w *writer) err
 	select {
 	case w.queue <- r:
 		return nil
-	case <-l.closing:
-		return l.fail(op, r.key, ashlar.Unavailable, errClosed)
-	case <-ctx.Done():
-		return l.fail(op, r.key, ashlar.Unavailable, context.Cause(ctx))
-	case <-r.timer.C:
-		return l.fail(op, r.key, ashlar.Busy, errors.New("the queue stayed full"))
+	default:
+	}
+	for {
+		beat := l.pulse.wait()
+		select {
+		case w.queue <- r:
+			return nil
+		case <-l.closing:
+			return l.fail(op, r.key, ashlar.Unavailable, errClosed)
+		case <-ctx.Done():
+			return l.fail(op, r.key, ashlar.Unavailable, context.Cause(ctx))
+		case <-beat:
+			if *beats++; *beats > pulseBeats {
+				return l.fail(op, r.key, ashlar.Busy, errors.New("the queue stayed full"))
+			}
+		}
 	}
 }
 

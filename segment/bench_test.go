@@ -104,3 +104,44 @@ func BenchmarkRead(b *testing.B) {
 		})
 	}
 }
+
+// slowFlush is a device whose flushes take some milliseconds each and go one after the other,
+// as those of an SSD without power-loss protection do.
+type slowFlush struct {
+	segment.Device
+	mu sync.Mutex
+}
+
+const flushTime = 5 * time.Millisecond
+
+func (d *slowFlush) Flush() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	time.Sleep(flushTime)
+	return d.Device.Flush()
+}
+
+// BenchmarkAppendSlowFlush is of small appends to such a device: what counts is how many share a flush.
+func BenchmarkAppendSlowFlush(b *testing.B) {
+	for _, writers := range []int{1, 2, 4} {
+		for _, callers := range []int{4, 64} {
+			b.Run(fmt.Sprintf("writers=%d/callers=%d", writers, callers), func(b *testing.B) {
+				dev := &slowFlush{Device: segmenttest.Loop(b, ashlar.GiB, looptest.Attach)}
+				l, err := segment.Open(b.Context(), dev, segment.Options{Disk: ashlar.DiskID{1}, IndexDir: filepath.Join(b.TempDir(), "index"), Writers: writers})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer l.Close()
+				began := time.Now()
+				spread(b, callers, func(i int64) error {
+					r := segmenttest.Piece(uint64(i), 0)
+					r.Data = make([]byte, 4096)
+					return l.Append(context.Background(), r)
+				})
+				s := l.Stats()
+				b.ReportMetric(float64(s.Appends)/float64(max(s.Flushes, 1)), "appends/flush")
+				b.ReportMetric(float64(s.Appends)*flushTime.Seconds()/time.Since(began).Seconds(), "appends/flush-time")
+			})
+		}
+	}
+}

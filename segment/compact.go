@@ -418,7 +418,7 @@ func (l *Log) writeFree(ctx context.Context, i int, life format.Life) error {
 		if _, err := l.dev.WriteAt(p, l.offset(i)); err != nil {
 			return err
 		}
-		return l.flushing.flush(l)
+		return l.flushing.flush(l, false)
 	})
 	if err != nil {
 		return l.fence("free", err)

@@ -129,7 +129,7 @@ type index struct {
 // memTables of memTableBytes are in memory at most: one is filled while one is written.
 const (
 	memTables     = 2
-	memTableBytes = 4 * ashlar.MiB
+	memTableBytes = 8 * ashlar.MiB
 )
 
 // Keys come in random order, so every compaction of the first level rewrites most of the

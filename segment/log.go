@@ -155,6 +155,7 @@ type Log struct {
 	closeErr  error
 	running   sync.WaitGroup // the writers and the compactor
 	flushing  flushing
+	pulse     pulse
 	// use is held for reading by whoever touches the index outside a writer.
 	use    sync.RWMutex
 	closed bool
@@ -304,17 +305,35 @@ func (l *Log) dataMax() int64 {
 }
 
 // account notes that r became current (sign 1) or ceased to be (sign -1).
-func (l *Log) account(r *row, sign int64) {
-	n := sign * r.TotalBytes()
-	s := &l.table[r.segment]
-	s.live.Add(n)
-	s.records.Add(sign)
-	if r.Type == format.Piece {
-		l.live.Add(n)
-		l.pieces.Add(sign)
-	} else {
-		l.gone.Add(n)
+func (l *Log) account(r *row, sign int64) { l.accountAll([]change{{*r, sign}}) }
+
+// accountAll is account for many, most of which lie in one segment: writers share the
+// counters, and changing one costs as much as finding out by what.
+func (l *Log) accountAll(changes []change) {
+	var live, gone, pieces int64
+	for len(changes) > 0 {
+		segment := changes[0].row.segment
+		var bytes, records int64
+		n := 0
+		for ; n < len(changes) && changes[n].row.segment == segment; n++ {
+			c := &changes[n]
+			total := c.sign * c.row.TotalBytes()
+			bytes += total
+			records += c.sign
+			if c.row.Type == format.Piece {
+				live += total
+				pieces += c.sign
+			} else {
+				gone += total
+			}
+		}
+		l.table[segment].live.Add(bytes)
+		l.table[segment].records.Add(records)
+		changes = changes[n:]
 	}
+	l.live.Add(live)
+	l.gone.Add(gone)
+	l.pieces.Add(pieces)
 }
 
 // limit returns a context that ends at IOTimeout at the latest.

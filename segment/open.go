@@ -82,6 +82,8 @@ func (l *Log) start() {
 	// The next Open rebuilds a damaged index; until then nothing may trust it to judge a write.
 	damaged := func(err error) { l.fence("index", err) }
 	l.index.damaged.Store(&damaged)
+	l.pulse.start()
+	go l.pulse.run(l.opt.IOTimeout, l.writers) // ends behind the writers
 	l.running.Add(len(l.writers) + 1)
 	for _, w := range l.writers {
 		go w.run() // ends when closing is closed, the next two behind it

@@ -70,8 +70,7 @@ func TestDeleteBehindAFailedFlush(t *testing.T) {
 	}
 	w := l.writers[0]
 	del := newRequest(nil, r.Key, nil, format.TotalBytes(format.RecordHeadBytes(0), 0))
-	del.timer.Reset(l.opt.IOTimeout)
-	if err := l.enqueue(t.Context(), "delete", del, w); err != nil {
+	if err := l.enqueue(t.Context(), "delete", del, w, new(int)); err != nil {
 		t.Fatal(err)
 	}
 	for len(w.queue) > 0 {
@@ -91,13 +90,13 @@ func TestDeleteSeesTheLastOfSeveralFlights(t *testing.T) {
 	l, _ := d.gate()
 	w := l.writers[0]
 	key := crashRecord(1, 1, 1).Key
-	first, second := &flight{keys: []Key{key}}, &flight{keys: []Key{key}}
+	first, second := &flight{number: 1, keys: []Key{key}}, &flight{number: 2, keys: []Key{key}}
 	w.flying[key] = 2
 	w.idle = w.idle[:0]
 	w.back <- first
 	w.await(1)
-	if w.flying[key] != 1 {
-		t.Errorf("after the first came back %d flights hold the key", w.flying[key])
+	if w.flying[key] != 2 {
+		t.Errorf("after the first came back, flight %d holds the key", w.flying[key])
 	}
 	w.back <- second
 	w.await(2)
@@ -121,8 +120,7 @@ func TestBatchTakesWhatWasGathered(t *testing.T) {
 	for i := range reqs {
 		r := crashRecord(uint8(1+i), 1, 2000)
 		reqs[i] = newRequest(r, r.Key, nil, format.TotalBytes(format.RecordHeadBytes(len(r.Owner.Key)), uint32(len(r.Data))))
-		reqs[i].timer.Reset(l.opt.IOTimeout)
-		if err := l.enqueue(t.Context(), "append", reqs[i], w); err != nil {
+		if err := l.enqueue(t.Context(), "append", reqs[i], w, new(int)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -12,6 +12,9 @@ func (w *writer) publish(f *flight, changes []change) ([]change, error) {
 	defer b.Close()
 	unlock := l.lockPartitions(w.id)
 	defer unlock()
+	for _, r := range f.batch { // one by one the processor would wait for memory each time
+		r.fresh = l.seen.isNew(r.key)
+	}
 	for _, r := range f.batch {
 		var err error
 		if changes, err = l.publishOne(b, r, changes); err != nil {
@@ -28,9 +31,7 @@ func (w *writer) publish(f *flight, changes []change) ([]change, error) {
 	if err := b.Commit(sync); err != nil {
 		return changes, l.fence("index", err)
 	}
-	for i := range changes {
-		l.account(&changes[i].row, changes[i].sign)
-	}
+	l.accountAll(changes)
 	l.sealed(f.footers)
 	l.count(f.batch)
 	return changes, nil
@@ -60,7 +61,7 @@ type change struct {
 func (l *Log) publishOne(b *pebble.Batch, r *request, changes []change) ([]change, error) {
 	var cur row
 	ok, err := false, error(nil)
-	if !l.seen.isNew(r.key) {
+	if !r.fresh {
 		if cur, ok, err = get(l.index.db, r.key); err != nil {
 			return changes, err
 		}
@@ -101,15 +102,20 @@ func (l *Log) sealed(footers []footer) {
 }
 
 func (l *Log) count(batch []*request) {
+	var compacted, deletes, appends, bytes uint64
 	for _, r := range batch {
 		switch {
 		case r.from != nil:
-			l.stats.bytesCompacted.Add(uint64(r.bytes))
+			compacted += uint64(r.bytes)
 		case r.rec == nil:
-			l.stats.deletes.Add(1)
+			deletes++
 		default:
-			l.stats.appends.Add(1)
-			l.stats.bytesAppended.Add(uint64(len(r.rec.Data)))
+			appends++
+			bytes += uint64(len(r.rec.Data))
 		}
 	}
+	l.stats.bytesCompacted.Add(compacted)
+	l.stats.deletes.Add(deletes)
+	l.stats.appends.Add(appends)
+	l.stats.bytesAppended.Add(bytes)
 }

@@ -5,12 +5,13 @@ import (
 	"sync/atomic"
 )
 
-// seen is a Bloom filter of keys. Almost every key of a log comes up once, and to
-// ask the index for each costs more than to write it. It is safe for concurrent
-// use, but two calls for the same key must not run at once.
+// seen is a Bloom filter of keys, all of whose bits for a key are in one word: one
+// cache miss. Almost every key of a log comes up once, and to ask the index for each
+// costs more than to write it. It is safe for concurrent use, but two calls for the
+// same key must not run at once.
 type seen struct {
 	hash  maphash.Seed
-	words []atomic.Uint64
+	words []atomic.Uint64 // a power of two of them
 	// complete says that every key of the index was noted: only then is a new key
 	// known to be new.
 	complete atomic.Bool
@@ -36,17 +37,16 @@ func newSeen(hash maphash.Seed, deviceBytes int64) *seen {
 // isNew notes the key and reports whether it surely is not in the index.
 func (s *seen) isNew(k Key) bool {
 	h := maphash.Comparable(s.hash, k)
-	step := h>>32 | 1
-	fresh := false
-	for range seenProbes {
-		word, bit := &s.words[h/64%uint64(len(s.words))], uint64(1)<<(h%64)
-		if word.Load()&bit == 0 {
-			fresh = true
-			word.Or(bit)
-		}
-		h += step
+	word := &s.words[h&uint64(len(s.words)-1)]
+	var bits uint64
+	for i := range seenProbes { // the word took the hash's low end
+		bits |= 1 << (h >> (64 - 6*(i+1)) & 63)
 	}
-	return fresh && s.complete.Load()
+	if word.Load()&bits == bits {
+		return false
+	}
+	word.Or(bits)
+	return s.complete.Load()
 }
 
 // learn notes every key of an index that was there when the log was opened. It

@@ -164,7 +164,7 @@ type Options struct {
 	// short. Zero means 64 MiB/s; negative disables background compaction
 	// (Compact still works).
 	CompactBytesPerSecond int64
-	// IndexCacheBytes is the index's block cache, beside 8 MiB for what is being written.
+	// IndexCacheBytes is the index's block cache, beside 16 MiB for what is being written.
 	// Zero means 32 MiB.
 	IndexCacheBytes int64
 

@@ -2,10 +2,8 @@ package segment
 
 import (
 	"fmt"
-	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -26,8 +24,8 @@ type writer struct {
 	log   *Log
 	id    int
 	queue chan *request
-	// busy is when the last of the device calls that are under way began, in Unix
-	// nanoseconds, or 0: new callers do not wait for a hung device.
+	// busy is at which beat the last of the device calls that are under way began, or
+	// 0: new callers do not wait for a hung device.
 	busy atomic.Int64
 	// slices are writes of the flight that is on the device, calls has room for as many
 	// as there may be at once.
@@ -36,13 +34,16 @@ type writer struct {
 	ended  chan struct{} // closed by settle
 
 	out, landed, back chan *flight // with room for all flights; closed by run, drive, nobody
-	aloft             atomic.Int32 // flights that drive has not landed
+	aloft             atomic.Int32 // flights that have not been answered
 	// touchdown has something, or will have, whenever aloft has become smaller.
 	touchdown chan struct{}
 
-	idle     []*flight   // flights that are not under way
-	flying   map[Key]int // flights that hold the key and have not come back
-	open     int         // the segment, -1 none
+	idle     []*flight      // flights that are not under way
+	flying   map[Key]uint64 // the last flight that holds the key and has not come back
+	number   uint64         // of the flight that is planned
+	answered int            // requests of the last batch
+	coming   atomic.Bool    // counted by flushing
+	open     int            // the segment, -1 none
 	class    class
 	life     format.Life
 	pos      int64 // where the next batch starts in the segment
@@ -53,7 +54,6 @@ type writer struct {
 	footers  []footer  // of segments that were filled, for the next flight
 	upcoming *upcoming // the segment after this one, being opened; nil if none is
 	batch    []*request
-	seen     map[Key]struct{}
 }
 
 // flightsMax is the number of batches of one writer that are laid out, written
@@ -62,6 +62,7 @@ const flightsMax = 2
 
 // flight is one batch between its first byte and its answers.
 type flight struct {
+	number  uint64
 	batch   []*request
 	keys    []Key
 	footers []footer // written first, and durable with its flush
@@ -87,7 +88,7 @@ func newWriter(l *Log, id int) *writer {
 	w := &writer{
 		log: l, id: id, calls: make(chan struct{}, slicesMax), queue: make(chan *request, l.opt.QueueLen), ended: make(chan struct{}), open: -1,
 		out: make(chan *flight, flightsMax), landed: make(chan *flight, flightsMax), back: make(chan *flight, flightsMax),
-		touchdown: make(chan struct{}, 1), seen: map[Key]struct{}{}, flying: map[Key]int{},
+		touchdown: make(chan struct{}, 1), flying: map[Key]uint64{},
 	}
 	for range flightsMax {
 		w.idle = append(w.idle, &flight{ready: make(chan int, readyLen)})
@@ -103,7 +104,6 @@ const readyLen = 2 * RecordDataMax / sliceBytes
 func (w *writer) run() {
 	defer close(w.out)
 	reqs := make([]*request, 0, batchRecordsMax)
-	answered := 0 // requests of the last batch
 	for {
 		var first *request
 		select {
@@ -117,11 +117,8 @@ func (w *writer) run() {
 			}
 		}
 		w.await(1)
-		if answered > 1 {
-			runtime.Gosched() // the callers just answered come back: share a flush with them
-		}
 		reqs = w.gather(append(reqs[:0], first))
-		answered = len(reqs)
+		w.answered = len(reqs)
 		for rest := reqs; len(rest) > 0; {
 			w.await(1) // before plan: from then on a caller that gives up waits for encode
 			n, batch := w.plan(rest)
@@ -137,7 +134,7 @@ func (w *writer) await(idle int) {
 	for len(w.idle) < idle {
 		f := <-w.back
 		for _, k := range f.keys {
-			if w.flying[k]--; w.flying[k] == 0 {
+			if w.flying[k] == f.number {
 				delete(w.flying, k)
 			}
 		}
@@ -150,9 +147,10 @@ func (w *writer) await(idle int) {
 const longBytes = 512 * ashlar.KiB
 
 // gather takes what waits, up to the bounds of a batch. A short batch waits for
-// more as long as the device is busy with the one before it: laying it out takes
-// no time that is worth overlapping, and the more share a flush the better.
+// more until the one before it is answered and its callers are back: laying it out
+// takes no time that is worth overlapping, and the more share a flush the better.
 func (w *writer) gather(reqs []*request) []*request {
+	waited := w.answered <= 1
 	for bytes := reqs[0].bytes; len(reqs) < batchRecordsMax && bytes < int64(w.log.opt.BatchBytes); {
 		select {
 		case r := <-w.queue:
@@ -161,8 +159,17 @@ func (w *writer) gather(reqs []*request) []*request {
 			continue
 		default:
 		}
-		if bytes >= longBytes || w.aloft.Load() == 0 {
+		if bytes >= longBytes {
 			return reqs
+		}
+		if w.aloft.Load() == 0 {
+			w.comes()
+			if waited {
+				return reqs
+			}
+			waited = true
+			w.log.flushing.letCallersBack()
+			continue
 		}
 		select {
 		case r := <-w.queue:
@@ -177,13 +184,14 @@ func (w *writer) gather(reqs []*request) []*request {
 // plan chooses how many of reqs are dealt with next and which of them become
 // records of one batch in the open segment. The others were answered.
 func (w *writer) plan(reqs []*request) (int, []*request) {
-	clear(w.seen)
+	w.number++
 	batch, bytes := w.batch[:0], int64(format.BatchBytes)
 	for i, r := range reqs {
-		if _, dup := w.seen[r.key]; dup {
+		flight := w.flying[r.key]
+		if flight == w.number {
 			return i, batch // its fate depends on the batch before it
 		}
-		if w.flying[r.key] > 0 && r.rec == nil {
+		if flight > 0 && r.rec == nil {
 			if len(batch) > 0 {
 				return i, batch
 			}
@@ -215,7 +223,7 @@ func (w *writer) plan(reqs []*request) (int, []*request) {
 		if !r.state.CompareAndSwap(reqQueued, reqTaken) {
 			continue
 		}
-		w.seen[r.key] = struct{}{}
+		w.flying[r.key] = w.number
 		batch = append(batch, r)
 		bytes += r.bytes
 	}
@@ -318,11 +326,10 @@ func (w *writer) finish() {
 func (w *writer) takeFlight(batch []*request) *flight {
 	f := w.idle[len(w.idle)-1]
 	w.idle = w.idle[:len(w.idle)-1]
-	f.batch, f.keys = append(f.batch[:0], batch...), f.keys[:0]
+	f.number, f.batch, f.keys = w.number, append(f.batch[:0], batch...), f.keys[:0]
 	f.footers, w.footers = append(f.footers[:0], w.footers...), w.footers[:0]
 	f.segment, f.bytes, f.err, f.last = w.open, nil, nil, false
 	for _, r := range batch {
-		w.flying[r.key]++
 		f.keys = append(f.keys, r.key)
 	}
 	return f
@@ -333,6 +340,7 @@ func (w *writer) takeFlight(batch []*request) *flight {
 func (w *writer) commit(batch []*request) {
 	w.batch = batch
 	if len(batch) == 0 {
+		w.stays()
 		return
 	}
 	f := w.takeFlight(batch)
@@ -367,11 +375,7 @@ func (w *writer) drive() {
 	defer close(w.landed)
 	for f := range w.out {
 		f.err = w.store(f)
-		w.aloft.Add(-1)
-		select {
-		case w.touchdown <- struct{}{}:
-		default:
-		}
+		w.stays() // if it failed before the flush
 		w.landed <- f
 	}
 }
@@ -387,6 +391,11 @@ func (w *writer) settle() {
 		}
 		for _, r := range f.batch {
 			r.answer(f.err)
+		}
+		w.aloft.Add(-1)
+		select {
+		case w.touchdown <- struct{}{}:
+		default:
 		}
 		w.back <- f
 	}
@@ -449,7 +458,7 @@ func (w *writer) write(p []byte, off int64) error {
 		if try > 0 {
 			w.log.stats.writeRetries.Add(1)
 		}
-		w.busy.Store(time.Now().UnixNano())
+		w.busy.Store(w.log.pulse.beats.Load())
 		_, err = w.log.dev.WriteAt(p, off)
 		if err == nil {
 			w.log.stats.bytesWritten.Add(uint64(len(p)))
@@ -460,57 +469,22 @@ func (w *writer) write(p []byte, off int64) error {
 }
 
 func (w *writer) flush() error {
-	w.busy.Store(time.Now().UnixNano())
-	err := w.log.flushing.flush(w.log)
+	w.busy.Store(w.log.pulse.beats.Load())
+	err := w.log.flushing.flush(w.log, w.coming.CompareAndSwap(true, false))
 	w.busy.Store(0)
 	return err
 }
 
-// flushing lets writers share flushes: one that comes while another runs waits
-// for the next, and whoever else comes until that begins is served by it too.
-type flushing struct {
-	device sync.Mutex // held while the device flushes
-	mu     sync.Mutex
-	next   *flushRound // that has not begun
+// comes says that a batch will ask for a flush soon.
+func (w *writer) comes() {
+	if w.coming.CompareAndSwap(false, true) {
+		w.log.flushing.coming.Add(1)
+	}
 }
 
-type flushRound struct {
-	done chan struct{} // closed when err is set
-	err  error
-}
-
-func (g *flushing) flush(l *Log) error {
-	g.mu.Lock()
-	r := g.next
-	leads := r == nil
-	if leads {
-		r = &flushRound{done: make(chan struct{})}
-		g.next = r
+// stays says that it will not.
+func (w *writer) stays() {
+	if w.coming.CompareAndSwap(true, false) {
+		w.log.flushing.came()
 	}
-	g.mu.Unlock()
-	if !leads {
-		<-r.done
-		return r.err
-	}
-	g.device.Lock()
-	g.mu.Lock()
-	g.next = nil // whoever comes now has perhaps written too late
-	g.mu.Unlock()
-	r.err = l.flushOnce()
-	g.device.Unlock()
-	close(r.done)
-	return r.err
-}
-
-// flushOnce is not tried again, by nobody: a device that failed a flush may have
-// dropped what it held and answer the next with success.
-func (l *Log) flushOnce() error {
-	if err := l.Err(); err != nil {
-		return err
-	}
-	l.stats.flushes.Add(1)
-	if err := l.dev.Flush(); err != nil {
-		return l.fence("flush", err)
-	}
-	return nil
 }

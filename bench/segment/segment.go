@@ -278,18 +278,21 @@ func (b *bench) spread(ctx context.Context, s *Side, callers int, length time.Du
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var next, done atomic.Int64
+	var over atomic.Bool
 	next.Store(s.Operations)
 	var all sync.WaitGroup
 	start, before := time.Now(), cpu()
+	defer time.AfterFunc(length, func() { over.Store(true) }).Stop()
 	for c := range callers {
 		all.Go(func() {
-			for first := true; (first || time.Since(start) < length) && ctx.Err() == nil; first = false {
+			for first := true; first || !over.Load(); first = false {
 				n := next.Add(1) - 1
 				if n >= t.most {
 					return
 				}
 				if err := t.operation(ctx, c, n); err != nil {
 					fail(err)
+					over.Store(true)
 					return
 				}
 				done.Add(1)

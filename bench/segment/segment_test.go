@@ -16,7 +16,7 @@ import (
 )
 
 func options(path string) segment.Options {
-	return segment.Options{Path: path, FileBytes: 128 * ashlar.MiB, Duration: 50 * time.Millisecond,
+	return segment.Options{Path: path, FileBytes: 512 * ashlar.MiB, Duration: 50 * time.Millisecond,
 		Sizes: []int{4096, int(ashlar.MiB)}, Callers: []int{1, 16}, Operations: segment.Operations}
 }
 

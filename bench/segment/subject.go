@@ -116,7 +116,7 @@ func (s *subject) append(ctx context.Context, caller int, n int64) error {
 
 // appends is a turn of new keys. Its operations are numbered from first.
 func (s *subject) appends(ctx context.Context, first int64) (turn, error) {
-	if first == 0 || s.there > s.room(fullShare)/2 {
+	if first == 0 || s.there > s.room(fullShare)/4*3 {
 		if err := s.renew(ctx); err != nil {
 			return turn{}, err
 		}
