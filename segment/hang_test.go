@@ -49,3 +49,36 @@ func TestHangingDeviceWithBatchesBehind(t *testing.T) {
 	d.dev.Clear()
 	d.want(before)
 }
+
+// TestFullQueueOfAHangingDevice: who finds no room in the queue is told so, at the same deadline.
+func TestFullQueueOfAHangingDevice(t *testing.T) {
+	const callers = 8 // one on the device, two laid out or gathered behind it, one in the queue, and more
+	d := newDisk(t)
+	d.log.Close()
+	d.opt.IOTimeout, d.opt.QueueLen, d.opt.BatchBytes = 200*time.Millisecond, 1, 1
+	d.reopen()
+	d.dev.Inject(simdev.Rule{Ops: simdev.Write | simdev.Flush, Fault: simdev.Hang})
+	answers := make(chan error, callers)
+	for i := range callers {
+		go func() { answers <- d.log.Append(t.Context(), crashRecord(uint8(1+i), 1, 5000)) }()
+	}
+	busy := 0
+	late := time.After(20 * time.Second)
+	for range callers {
+		select {
+		case err := <-answers:
+			if ashlar.Is(err, ashlar.Busy) {
+				busy++
+			} else if !ashlar.Is(err, ashlar.Unavailable) {
+				t.Errorf("append: %v", err)
+			}
+		case <-late:
+			d.dev.Clear() // the callers end
+			t.Fatal("callers still wait for a hung device")
+		}
+	}
+	d.dev.Clear()
+	if busy == 0 || busy == callers {
+		t.Errorf("%d of %d callers found the queue full", busy, callers)
+	}
+}
