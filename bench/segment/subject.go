@@ -141,8 +141,10 @@ func (s *subject) newKeys(first int64, share float64) turn {
 
 // replacements is a turn of keys that are there, in their order.
 func (s *subject) replacements(ctx context.Context, first int64) (turn, error) {
-	if err := s.fill(ctx, first == 0); err != nil {
-		return turn{}, err
+	if first == 0 {
+		if err := s.fill(ctx); err != nil {
+			return turn{}, err
+		}
 	}
 	return turn{
 		operation: func(ctx context.Context, caller int, n int64) error { return s.append(ctx, caller, n%s.there) },
@@ -154,8 +156,10 @@ func (s *subject) replacements(ctx context.Context, first int64) (turn, error) {
 
 // reads is a turn of keys that are there, at random.
 func (s *subject) reads(ctx context.Context, _ int64) (turn, error) {
-	if err := s.fill(ctx, s.log == nil); err != nil {
-		return turn{}, err
+	if s.log == nil {
+		if err := s.fill(ctx); err != nil {
+			return turn{}, err
+		}
 	}
 	return turn{
 		operation: func(ctx context.Context, caller int, _ int64) error {
@@ -166,11 +170,8 @@ func (s *subject) reads(ctx context.Context, _ int64) (turn, error) {
 	}, nil
 }
 
-// fill begins a log, if that is wanted, and appends what is replaced or read later.
-func (s *subject) fill(ctx context.Context, wanted bool) error {
-	if !wanted {
-		return nil
-	}
+// fill begins a log and appends what is replaced or read later.
+func (s *subject) fill(ctx context.Context) error {
 	if err := s.renew(ctx); err != nil {
 		return err
 	}
