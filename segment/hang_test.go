@@ -55,7 +55,7 @@ func TestFullQueueOfAHangingDevice(t *testing.T) {
 	const callers = 8 // one on the device, two laid out or gathered behind it, one in the queue, and more
 	d := newDisk(t)
 	d.log.Close()
-	d.opt.IOTimeout, d.opt.QueueLen, d.opt.BatchBytes = 200*time.Millisecond, 1, 1
+	d.opt.IOTimeout, d.opt.QueueLen, d.opt.BatchBytes = time.Second, 1, 1
 	d.reopen()
 	d.dev.Inject(simdev.Rule{Ops: simdev.Write | simdev.Flush, Fault: simdev.Hang})
 	answers := make(chan error, callers)
