@@ -173,6 +173,48 @@ func TestOpenOfABlankOrCutOffDevice(t *testing.T) {
 	}
 }
 
+// TestSeriesIsOneWriteOfTheDisk: it is counted, its failure is held against the disk,
+// and a fenced disk begins none.
+func TestSeriesIsOneWriteOfTheDisk(t *testing.T) {
+	var fault blockdev.Fault
+	o := options()
+	o.Wrap = fault.Wrap
+	d := claim(t, blankFile(t), o)
+	p := blockdev.Aligned(8192)
+	counters := func() (writes, errors, bytes uint64, flying int) {
+		c := d.Tick(health.Latency{}).Counters
+		return c.Ops[health.Write], c.Errors[health.Write], c.Bytes[health.Write], c.InFlight
+	}
+	series := func() error {
+		start, wait := blockdev.Writes(d.Device())
+		start(p, 0)
+		start(p, 8192)
+		if _, _, _, flying := counters(); flying != 1 && !fault.Dead() {
+			t.Errorf("%d in flight", flying)
+		}
+		return wait()
+	}
+	writes, failures, bytes, _ := counters()
+	if err := series(); err != nil {
+		t.Fatal(err)
+	}
+	fault.Kill()
+	if err := series(); !errors.Is(err, unix.EIO) {
+		t.Fatal(err)
+	}
+	fault.Revive()
+	if w, f, b, flying := counters(); w != writes+2 || f != failures+1 || b != bytes+16384 || flying != 0 {
+		t.Errorf("counted %d writes, %d failures, %d bytes, %d in flight", w-writes, f-failures, b-bytes, flying)
+	}
+	d.Fence("for the test")
+	start, wait := blockdev.Writes(d.Device())
+	start(p, 0)
+	wantKind(t, wait(), ashlar.Unavailable)
+	if w, _, _, _ := counters(); w != writes+2 {
+		t.Error("a fenced disk began a write")
+	}
+}
+
 func TestADeadDiskFailsAndComesBackByReopening(t *testing.T) {
 	var fault blockdev.Fault
 	var told []health.State

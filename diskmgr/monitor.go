@@ -43,6 +43,39 @@ func (m *monitor) WriteAt(p []byte, off int64) (int, error) {
 	return m.run(health.Write, off, func() (int, error) { return m.IO.WriteAt(p, off) })
 }
 
+// Writes implements blockdev.Starter. A series counts as one write, from its first
+// start to the end of its wait.
+func (m *monitor) Writes() (start func(p []byte, off int64), wait func() error) {
+	begin, end := blockdev.Writes(m.IO)
+	if begin == nil {
+		return nil, nil
+	}
+	if err := m.allowed(health.Write); err != nil {
+		return func([]byte, int64) {}, func() error { return err }
+	}
+	var ticket health.Ticket
+	var at int64
+	var bytes int
+	start = func(p []byte, off int64) {
+		if bytes == 0 {
+			at = off
+			m.mu.Lock()
+			ticket = m.mu.machine.Begin(health.Write, m.now())
+			m.mu.Unlock()
+		}
+		bytes += len(p)
+		begin(p, off)
+	}
+	wait = func() error {
+		err := end()
+		if bytes > 0 {
+			err = m.end(health.Write, ticket, at, bytes, err)
+		}
+		return err
+	}
+	return start, wait
+}
+
 // Flush implements blockdev.IO.
 func (m *monitor) Flush() error {
 	_, err := m.run(health.Flush, 0, func() (int, error) { return 0, m.IO.Flush() })
@@ -66,12 +99,16 @@ func (m *monitor) run(op health.Op, off int64, call func() (int, error)) (int, e
 	ticket := m.mu.machine.Begin(op, m.now())
 	m.mu.Unlock()
 	n, err := call()
+	return n, m.end(op, ticket, off, n, err)
+}
+
+// end accounts for an I/O that ended with err, and returns what its caller is told.
+func (m *monitor) end(op health.Op, ticket health.Ticket, off int64, n int, err error) error {
 	m.apply(func(h *health.Machine) { h.End(ticket, off, n, outcomeOf(op, err), m.now()) })
 	if err == nil && op != health.Read {
-		// Fenced while it was under way: nobody may count on it.
-		err = m.allowed(op)
+		return m.allowed(op) // fenced while it was under way: nobody may count on it
 	}
-	return n, err
+	return err
 }
 
 // allowed returns the refusal that the state of health demands, or nil.

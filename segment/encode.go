@@ -10,7 +10,7 @@ import (
 )
 
 // sliceBytes is how much of a long batch is laid out before the device gets it.
-const sliceBytes = 256 * ashlar.KiB
+const sliceBytes = 128 * ashlar.KiB
 
 // layOut finds how long the flight's batch becomes and gives it a buffer of that
 // length.
@@ -30,7 +30,7 @@ func (w *writer) layOut(f *flight, start int64) int {
 
 // encode fills the flight's buffer, the segment header in front of the first
 // batch, and gives every record its place and number. What is laid out is summed
-// while it is in the cache, and said to be ready slice by slice.
+// while it is in the cache, and of a long batch written slice by slice.
 func (w *writer) encode(f *flight, start int64) {
 	l := w.log
 	buf := f.bytes
@@ -59,18 +59,24 @@ func (w *writer) encode(f *flight, start int64) {
 
 // progress follows the laying out of a flight.
 type progress struct {
-	w            *writer
-	f            *flight
-	summed, said int
+	w               *writer
+	f               *flight
+	summed, started int
 }
 
 // upTo notes that the first n bytes are laid out.
 func (p *progress) upTo(n int) {
 	p.w.sum = crc64nvme.Update(p.w.sum, p.f.bytes[p.summed:n])
 	p.summed = n
-	if n -= n % p.w.log.block; n-p.said >= sliceBytes && len(p.f.bytes)-n >= sliceBytes {
-		p.f.ready <- n
-		p.said = n
+	if p.f.start == nil {
+		return
+	}
+	if n < len(p.f.bytes) {
+		n -= n % p.w.log.block
+	}
+	if n-p.started >= sliceBytes || n == len(p.f.bytes) {
+		p.f.start(p.f.bytes[p.started:n], p.f.at+int64(p.started))
+		p.started = n
 	}
 }
 

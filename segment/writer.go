@@ -2,7 +2,6 @@ package segment
 
 import (
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -14,9 +13,9 @@ import (
 // writer owns one open segment. Three goroutines work for it, one behind the
 // other, so that the device never waits for the others:
 //
-//	run     takes requests, lays a batch out, sums it up     ──► out
-//	drive   writes it and flushes                            ──► landed
-//	settle  changes the index, then answers                  ──► back
+//	run     takes requests, lays a batch out, sums it up, and begins to write a long one  ──► out
+//	drive   writes a short one, waits for a long one, flushes                              ──► landed
+//	settle  changes the index, then answers                                               ──► back
 //
 // Batches pass each of them in order. Only run touches the fields below out; the
 // three end one after the other when the log closes.
@@ -26,12 +25,8 @@ type writer struct {
 	queue chan *request
 	// busy is at which beat the last of the device calls that are under way began, or
 	// 0: new callers do not wait for a hung device.
-	busy atomic.Int64
-	// slices are writes of the flight that is on the device, calls has room for as many
-	// as there may be at once.
-	slices sync.WaitGroup
-	calls  chan struct{}
-	ended  chan struct{} // closed by settle
+	busy  atomic.Int64
+	ended chan struct{} // closed by settle
 
 	out, landed, back chan *flight // with room for all flights; closed by run, drive, nobody
 	aloft             atomic.Int32 // flights that have not been answered
@@ -71,8 +66,10 @@ type flight struct {
 	end     uint32 // of the segment, once it is durable
 	buf     []byte // of the flight, kept for the next
 	bytes   []byte // what is written
-	// ready says how far bytes are laid out; the last value is their length.
-	ready chan int
+	// start begins to write a part of a long batch, wait waits for all of them; nil for a
+	// short one.
+	start func(p []byte, off int64)
+	wait  func() error
 	err   error
 	last  bool
 }
@@ -86,19 +83,15 @@ type footer struct {
 
 func newWriter(l *Log, id int) *writer {
 	w := &writer{
-		log: l, id: id, calls: make(chan struct{}, slicesMax), queue: make(chan *request, l.opt.QueueLen), ended: make(chan struct{}), open: -1,
+		log: l, id: id, queue: make(chan *request, l.opt.QueueLen), ended: make(chan struct{}), open: -1,
 		out: make(chan *flight, flightsMax), landed: make(chan *flight, flightsMax), back: make(chan *flight, flightsMax),
 		touchdown: make(chan struct{}, 1), flying: map[Key]uint64{},
 	}
 	for range flightsMax {
-		w.idle = append(w.idle, &flight{ready: make(chan int, readyLen)})
+		w.idle = append(w.idle, &flight{})
 	}
 	return w
 }
-
-// readyLen is the room for slices that the device has not begun to write.
-// It holds all slices of the longest batch, so that encode never waits for the device.
-const readyLen = 2 * RecordDataMax / sliceBytes
 
 // run gathers and lays out until the log closes and the queue is empty.
 func (w *writer) run() {
@@ -318,7 +311,6 @@ func (w *writer) finish() {
 	w.await(1)
 	f := w.takeFlight(nil)
 	f.last = true
-	f.ready <- 0
 	w.send(f)
 }
 
@@ -329,14 +321,15 @@ func (w *writer) takeFlight(batch []*request) *flight {
 	f.number, f.batch, f.keys = w.number, append(f.batch[:0], batch...), f.keys[:0]
 	f.footers, w.footers = append(f.footers[:0], w.footers...), w.footers[:0]
 	f.segment, f.bytes, f.err, f.last = w.open, nil, nil, false
+	f.start, f.wait = nil, nil
 	for _, r := range batch {
 		f.keys = append(f.keys, r.key)
 	}
 	return f
 }
 
-// commit lays the batch out and sends it off. A long one is on its way while it
-// is still being laid out.
+// commit lays the batch out and sends it off. A long one is on its way to the device
+// while it is still being laid out.
 func (w *writer) commit(batch []*request) {
 	w.batch = batch
 	if len(batch) == 0 {
@@ -351,15 +344,11 @@ func (w *writer) commit(batch []*request) {
 	}
 	total := w.layOut(f, start)
 	f.at, f.end = w.log.offset(w.open)+start, uint32(start+int64(total))
-	early := total >= 2*sliceBytes
-	if early {
-		w.send(f)
+	if total >= longBytes && !w.log.fenced.Load() {
+		f.start, f.wait = w.log.series()
 	}
 	w.encode(f, start)
-	f.ready <- total
-	if !early {
-		w.send(f)
-	}
+	w.send(f)
 	w.batches++
 	w.pos = start + int64(total)
 	w.openUpcoming()
@@ -401,7 +390,7 @@ func (w *writer) settle() {
 	}
 }
 
-// store writes the flight, as far as it is laid out, and flushes.
+// store writes what is not written yet, and flushes.
 func (w *writer) store(f *flight) error {
 	l := w.log
 	err := l.Err()
@@ -410,24 +399,13 @@ func (w *writer) store(f *flight) error {
 			err = w.write(t.bytes, t.at)
 		}
 	}
-	for done := 0; ; {
-		upto := <-f.ready
-		p, off, last := f.bytes[done:upto], f.at+int64(done), upto == len(f.bytes)
-		switch {
-		case err != nil || len(p) == 0:
-		case last:
-			err = w.write(p, off)
-		default:
-			w.launch(p, off)
-		}
-		if done = upto; last {
-			break
-		}
+	written := w.arrived(f)
+	if err == nil && !written {
+		err = w.write(f.bytes, f.at)
 	}
-	w.slices.Wait()
 	w.busy.Store(0)
 	if err == nil {
-		err = w.flush() // not if a slice failed: that is a fence
+		err = w.flush()
 	}
 	if err != nil || len(f.batch) == 0 {
 		return err
@@ -437,17 +415,19 @@ func (w *writer) store(f *flight) error {
 	return nil
 }
 
-// slicesMax is how many writes of one flight the device has at once: enough that it
-// has the next when it is done with one.
-const slicesMax = 4
-
-// launch writes beside the other slices of the flight; a failure is found in the log.
-func (w *writer) launch(p []byte, off int64) {
-	w.calls <- struct{}{}
-	w.slices.Go(func() {
-		_ = w.write(p, off)
-		<-w.calls
-	})
+// arrived waits for the parts of a long batch, and reports whether all of it was written.
+// A failure counts as the first try of write.
+func (w *writer) arrived(f *flight) bool {
+	if f.wait == nil {
+		return len(f.bytes) == 0
+	}
+	w.busy.Store(w.log.pulse.beats.Load())
+	if f.wait() != nil {
+		w.log.stats.writeRetries.Add(1)
+		return false
+	}
+	w.log.stats.bytesWritten.Add(uint64(len(f.bytes)))
+	return true
 }
 
 // write tries a few times in place: the bytes are the same, so whatever a

@@ -33,6 +33,8 @@ type Device struct {
 	serve  mode
 	fenced atomic.Pointer[error]
 
+	starting starting
+
 	// flushing serializes flushes that go through the page cache: there the
 	// kernel reports a failed write-back to one caller and tells the next one
 	// that all is well.
@@ -328,6 +330,7 @@ func (d *Device) RereadPartitions() error {
 func (d *Device) Close() error {
 	d.closeOnce.Do(func() {
 		d.io.close()
+		d.starting.close()
 		closed := make(chan error, 1)
 		go func() { closed <- d.letGo() }() // ends when a hung device answers
 		timer := time.NewTimer(closeWait)

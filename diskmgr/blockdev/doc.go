@@ -44,6 +44,12 @@
 // so EngineAuto is pread; uring is for hosts that read from many callers. A
 // flush through the ring goes to one of the kernel's worker threads.
 //
+// Writes that are begun and waited for later go another way with both engines, since
+// neither can begin one for less than it costs to wake a thread: Linux AIO, by which the
+// caller's own thread queues the write and goes on. See Starter; package segment has a
+// long batch written while it is still laid out. It needs O_DIRECT. Where the kernel gives
+// none, Writes says so.
+//
 // Blocks. BlockBytes is the unit of offset, length and memory alignment: 4096,
 // or the device's logical or physical block where that is larger (a physical
 // block above 64 KiB is ignored). One rule for all devices costs at most 3.5
@@ -57,6 +63,7 @@
 // file, which promises nothing, it punches a hole.
 //
 //	IO       what a device does; Device, Range, Fault wrappers and tests provide it
+//	Starter  an IO whose writes can be begun now and waited for later
 //	Device   an open block device or file
 //	Range    part of an IO, seen as an IO of its own
 //	Engine   how the bytes move

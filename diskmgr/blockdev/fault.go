@@ -63,6 +63,31 @@ func (d *faulty) WriteAt(p []byte, off int64) (int, error) {
 	return d.through("blockdev: write", off, func() (int, error) { return d.IO.WriteAt(p, off) })
 }
 
+// Writes implements Starter.
+func (d *faulty) Writes() (start func(p []byte, off int64), wait func() error) {
+	begin, end := Writes(d.IO)
+	if begin == nil {
+		return nil, nil
+	}
+	var killed bool
+	var at int64
+	start = func(p []byte, off int64) {
+		if at = off; d.fault.Dead() {
+			killed = true
+		}
+		if !killed {
+			begin(p, off)
+		}
+	}
+	wait = func() error {
+		if err := end(); !killed && !d.fault.Dead() {
+			return err
+		}
+		return dead("blockdev: write", at)
+	}
+	return start, wait
+}
+
 func (d *faulty) Flush() error {
 	_, err := d.through("blockdev: flush", 0, func() (int, error) { return 0, d.IO.Flush() })
 	return err

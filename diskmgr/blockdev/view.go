@@ -43,6 +43,29 @@ func (r *Range) WriteAt(p []byte, off int64) (int, error) {
 	return r.under.WriteAt(p, r.off+off)
 }
 
+// Writes implements Starter.
+func (r *Range) Writes() (start func(p []byte, off int64), wait func() error) {
+	begin, end := Writes(r.under)
+	if begin == nil {
+		return nil, nil
+	}
+	var outside error
+	start = func(p []byte, off int64) {
+		if err := r.check("blockdev: write", off, int64(len(p))); err != nil {
+			outside = err
+			return
+		}
+		begin(p, r.off+off)
+	}
+	wait = func() error {
+		if err := end(); err != nil {
+			return err
+		}
+		return outside
+	}
+	return start, wait
+}
+
 // Flush implements IO.
 func (r *Range) Flush() error { return r.under.Flush() }
 

@@ -1,0 +1,278 @@
+package blockdev
+
+import (
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"ashlar"
+)
+
+// Starter is an IO whose writes can be begun without waiting for the device, so
+// that one thread makes the next bytes while the device takes the last ones.
+type Starter interface {
+	// Writes returns what begins each of a series of writes, and what waits for
+	// all of them; nil and nil if the IO below cannot.
+	//
+	// Start begins a write or puts it by, and does not wait for the device; only
+	// for that of a regular file its file system may. Whole blocks, as WriteAt.
+	// The device has p until wait has returned. Wait writes what was put by. It
+	// returns nil if all of every write was done, else the first failure, and any
+	// part of any of them may have reached the medium. It is called once, behind
+	// the last start.
+	Writes() (start func(p []byte, off int64), wait func() error)
+}
+
+// Writes returns the two functions of Starter for dev, or nil and nil.
+func Writes(dev IO) (start func(p []byte, off int64), wait func() error) {
+	if s, ok := dev.(Starter); ok {
+		return s.Writes()
+	}
+	return nil, nil
+}
+
+// seriesDepth is how many writes of one series the device has at once; others
+// are put by.
+const seriesDepth = 32
+
+// starting are the kernel's queues for series of writes: io_submit(2), the older
+// of the two asynchronous interfaces. The thread that submits can go its way, and
+// any thread can wait: an io_uring would finish the I/O in the one that submitted it.
+//
+// A write to a block device is refused by the kernel rather than made to wait for a
+// free request (RWF_NOWAIT), and is put by.
+type starting struct {
+	refused atomic.Bool // the kernel does not do it, for this device or at all
+	mu      sync.Mutex
+	closed  bool
+	idle    []*aioQueue
+}
+
+// aioQueue is one io_context_t. One series at a time has it.
+type aioQueue struct {
+	id     uintptr
+	events [seriesDepth]aioEvent
+}
+
+// aioControl is struct iocb of linux/aio_abi.h, on a little-endian machine.
+type aioControl struct {
+	user       uint64
+	key, flags uint32
+	op         uint16
+	priority   int16
+	fd         uint32
+	addr       uint64
+	length     uint64
+	off        int64
+	_          uint64
+	_, _       uint32
+}
+
+// aioEvent is struct io_event.
+type aioEvent struct {
+	user, control uint64
+	result, _     int64
+}
+
+const (
+	aioWrite  = 1 // IOCB_CMD_PWRITE
+	rwfNoWait = 8 // RWF_NOWAIT
+)
+
+// take returns a queue, or nil if there is none to be had.
+func (s *starting) take() *aioQueue {
+	if s.refused.Load() {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.idle); n > 0 {
+		q := s.idle[n-1]
+		s.idle = s.idle[:n-1]
+		return q
+	}
+	q := &aioQueue{}
+	if _, _, errno := unix.Syscall(unix.SYS_IO_SETUP, seriesDepth, uintptr(unsafe.Pointer(&q.id)), 0); errno != 0 {
+		s.refused.Store(errno != unix.EAGAIN && errno != unix.ENOMEM) // EAGAIN: the machine's fs.aio-max-nr is used up
+		return nil
+	}
+	return q
+}
+
+func (s *starting) giveBack(q *aioQueue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		q.destroy()
+		return
+	}
+	s.idle = append(s.idle, q)
+}
+
+func (s *starting) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, q := range s.idle {
+		q.destroy()
+	}
+	s.idle = nil
+}
+
+// destroy returns when nothing of the queue is under way any more.
+func (q *aioQueue) destroy() {
+	_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, q.id, 0, 0)
+}
+
+// series is the writes between one call of Device.Writes and its wait.
+type series struct {
+	device *Device
+	queue  *aioQueue               // nil: all is put by
+	slots  [seriesDepth]seriesSlot // of what is under way
+	free   []uint8
+	later  []span
+	err    error
+}
+
+type seriesSlot struct {
+	span
+	control aioControl
+}
+
+type span struct {
+	p   []byte
+	off int64
+}
+
+// Writes implements Starter.
+func (d *Device) Writes() (start func(p []byte, off int64), wait func() error) {
+	if !d.serve.direct || d.starting.refused.Load() {
+		return nil, nil
+	}
+	s := &series{device: d, queue: d.starting.take()}
+	for i := range uint8(seriesDepth) {
+		s.free = append(s.free, i)
+	}
+	return s.start, s.wait
+}
+
+func (s *series) start(p []byte, off int64) {
+	const op = "blockdev: write"
+	d := s.device
+	if err := errors.Join(d.writable(op), d.check(op, p, off)); err != nil {
+		s.fail(err)
+		return
+	}
+	if len(p) == 0 {
+		return
+	}
+	if len(s.free) == 0 {
+		s.reap(0)
+	}
+	if s.queue == nil || len(s.free) == 0 || d.starting.refused.Load() {
+		s.putBy(span{p, off})
+		return
+	}
+	i := s.free[len(s.free)-1]
+	slot := &s.slots[i]
+	slot.span = span{p, off}
+	slot.control = aioControl{user: uint64(i), op: aioWrite, addr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(p)))), length: uint64(len(p)), off: off}
+	if !d.serve.regular {
+		slot.control.flags = rwfNoWait
+	}
+	err := control(d.file, func(fd int) error {
+		slot.control.fd = uint32(fd)
+		list := &slot.control
+		if _, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, s.queue.id, 1, uintptr(unsafe.Pointer(&list))); errno != 0 {
+			return errno
+		}
+		return nil
+	})
+	switch {
+	case err == nil:
+		s.free = s.free[:len(s.free)-1]
+	case errors.Is(err, unix.EAGAIN):
+		s.putBy(slot.span)
+	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+		d.starting.refused.Store(true)
+		s.putBy(slot.span)
+	default:
+		s.fail(d.fail(op, off, len(p), err))
+	}
+}
+
+func (s *series) fail(err error) {
+	if s.err == nil {
+		s.err = err
+	}
+}
+
+// putBy keeps a write for wait, as one with that in front of it where they are neighbours.
+func (s *series) putBy(next span) {
+	if n := len(s.later); n > 0 {
+		last := &s.later[n-1]
+		length := len(last.p) + len(next.p)
+		if last.off+int64(len(last.p)) == next.off && cap(last.p) >= length &&
+			unsafe.SliceData(last.p[len(last.p):length]) == unsafe.SliceData(next.p) {
+			last.p = last.p[:length]
+			return
+		}
+	}
+	s.later = append(s.later, next)
+}
+
+func (s *series) wait() error {
+	for s.queue != nil && len(s.free) < seriesDepth {
+		s.reap(seriesDepth - len(s.free))
+	}
+	if s.queue != nil {
+		s.device.starting.giveBack(s.queue)
+		s.queue = nil
+	}
+	for _, w := range s.later {
+		if s.err == nil {
+			_, s.err = s.device.WriteAt(w.p, w.off)
+		}
+	}
+	return s.err
+}
+
+// reap takes in what has ended, at least that many.
+func (s *series) reap(atLeast int) {
+	var now unix.Timespec
+	var timeout *unix.Timespec
+	if atLeast == 0 {
+		timeout = &now
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, s.queue.id, uintptr(atLeast), seriesDepth,
+		uintptr(unsafe.Pointer(&s.queue.events)), uintptr(unsafe.Pointer(timeout)), 0)
+	if errno == unix.EINTR {
+		return
+	}
+	if errno != 0 { // cannot be; the memory must stay until the device lets go of it
+		s.queue.destroy()
+		s.queue = nil
+		s.fail(ashlar.E("blockdev: write", s.device.path, ashlar.Internal, errno))
+		return
+	}
+	for _, e := range s.queue.events[:n] {
+		slot := &s.slots[e.user]
+		switch err := unix.Errno(max(0, -e.result)); {
+		case err == unix.EAGAIN:
+			s.putBy(slot.span)
+		case err == unix.EOPNOTSUPP || err == unix.EINVAL:
+			s.device.starting.refused.Store(true)
+			s.putBy(slot.span)
+		case err != 0:
+			s.fail(s.device.fail("blockdev: write", slot.off, len(slot.p), err))
+		case e.result < int64(len(slot.p)):
+			s.fail(s.device.fail("blockdev: write", slot.off, len(slot.p), io.ErrShortWrite))
+		}
+		slot.span = span{}
+		s.free = append(s.free, uint8(e.user))
+	}
+}
