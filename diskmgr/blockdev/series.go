@@ -39,9 +39,9 @@ func Writes(dev IO) (start func(p []byte, off int64), wait func() error) {
 // are put by.
 const seriesDepth = 32
 
-// starting are the kernel's queues for series of writes: io_submit(2), the older
-// of the two asynchronous interfaces. The thread that submits can go its way, and
-// any thread can wait: an io_uring would finish the I/O in the one that submitted it.
+// starting are the series of a device: io_submit(2), the older of the kernel's two
+// asynchronous interfaces. The thread that submits can go its way, and any thread can
+// wait: an io_uring would finish the I/O in the one that submitted it.
 //
 // A write to a block device is refused by the kernel rather than made to wait for a
 // free request (RWF_NOWAIT), and is put by.
@@ -49,13 +49,7 @@ type starting struct {
 	refused atomic.Bool // the kernel does not do it, for this device or at all
 	mu      sync.Mutex
 	closed  bool
-	idle    []*aioQueue
-}
-
-// aioQueue is one io_context_t. One series at a time has it.
-type aioQueue struct {
-	id     uintptr
-	events [seriesDepth]aioEvent
+	idle    []*series
 }
 
 // aioControl is struct iocb of linux/aio_abi.h, on a little-endian machine.
@@ -83,57 +77,14 @@ const (
 	rwfNoWait = 8 // RWF_NOWAIT
 )
 
-// take returns a queue, or nil if there is none to be had.
-func (s *starting) take() *aioQueue {
-	if s.refused.Load() {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := len(s.idle); n > 0 {
-		q := s.idle[n-1]
-		s.idle = s.idle[:n-1]
-		return q
-	}
-	q := &aioQueue{}
-	if _, _, errno := unix.Syscall(unix.SYS_IO_SETUP, seriesDepth, uintptr(unsafe.Pointer(&q.id)), 0); errno != 0 {
-		s.refused.Store(errno != unix.EAGAIN && errno != unix.ENOMEM) // EAGAIN: the machine's fs.aio-max-nr is used up
-		return nil
-	}
-	return q
-}
-
-func (s *starting) giveBack(q *aioQueue) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		q.destroy()
-		return
-	}
-	s.idle = append(s.idle, q)
-}
-
-func (s *starting) close() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closed = true
-	for _, q := range s.idle {
-		q.destroy()
-	}
-	s.idle = nil
-}
-
-// destroy returns when nothing of the queue is under way any more.
-func (q *aioQueue) destroy() {
-	_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, q.id, 0, 0)
-}
-
-// series is the writes between one call of Device.Writes and its wait.
+// series is the writes between one call of Device.Writes and the end of its wait;
+// then it is kept for the next.
 type series struct {
 	device *Device
-	queue  *aioQueue               // nil: all is put by
+	queue  uintptr                 // an io_context_t; 0: gone, and all is put by
 	slots  [seriesDepth]seriesSlot // of what is under way
 	free   []uint8
+	events [seriesDepth]aioEvent
 	later  []span
 	err    error
 }
@@ -150,14 +101,67 @@ type span struct {
 
 // Writes implements Starter.
 func (d *Device) Writes() (start func(p []byte, off int64), wait func() error) {
-	if !d.serve.direct || d.starting.refused.Load() {
+	s := d.takeSeries()
+	if s == nil {
 		return nil, nil
 	}
-	s := &series{device: d, queue: d.starting.take()}
+	return s.start, s.wait
+}
+
+func (d *Device) takeSeries() *series {
+	from := &d.starting
+	if !d.serve.direct || from.refused.Load() {
+		return nil
+	}
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	if n := len(from.idle); n > 0 {
+		s := from.idle[n-1]
+		from.idle = from.idle[:n-1]
+		return s
+	}
+	s := &series{device: d}
+	if _, _, errno := unix.Syscall(unix.SYS_IO_SETUP, seriesDepth, uintptr(unsafe.Pointer(&s.queue)), 0); errno != 0 {
+		from.refused.Store(errno != unix.EAGAIN && errno != unix.ENOMEM) // EAGAIN: the machine's fs.aio-max-nr is used up
+		return nil
+	}
 	for i := range uint8(seriesDepth) {
 		s.free = append(s.free, i)
 	}
-	return s.start, s.wait
+	return s
+}
+
+// giveBack keeps the series for the next, if it is of any more use.
+func (s *series) giveBack() {
+	clear(s.later)
+	s.later, s.err = s.later[:0], nil
+	to := &s.device.starting
+	to.mu.Lock()
+	defer to.mu.Unlock()
+	switch {
+	case s.queue == 0:
+	case to.closed:
+		s.destroy()
+	default:
+		to.idle = append(to.idle, s)
+	}
+}
+
+// close lets go of what is not in use; the others go when their wait ends.
+func (s *starting) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, q := range s.idle {
+		q.destroy()
+	}
+	s.idle = nil
+}
+
+// destroy returns when nothing of the queue is under way any more.
+func (s *series) destroy() {
+	_, _, _ = unix.Syscall(unix.SYS_IO_DESTROY, s.queue, 0, 0)
+	s.queue = 0
 }
 
 func (s *series) start(p []byte, off int64) {
@@ -170,10 +174,10 @@ func (s *series) start(p []byte, off int64) {
 	if len(p) == 0 {
 		return
 	}
-	if len(s.free) == 0 {
+	if len(s.free) == 0 && s.queue != 0 {
 		s.reap(0)
 	}
-	if s.queue == nil || len(s.free) == 0 || d.starting.refused.Load() {
+	if s.queue == 0 || len(s.free) == 0 || d.starting.refused.Load() {
 		s.putBy(span{p, off})
 		return
 	}
@@ -187,7 +191,7 @@ func (s *series) start(p []byte, off int64) {
 	err := control(d.file, func(fd int) error {
 		slot.control.fd = uint32(fd)
 		list := &slot.control
-		if _, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, s.queue.id, 1, uintptr(unsafe.Pointer(&list))); errno != 0 {
+		if _, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, s.queue, 1, uintptr(unsafe.Pointer(&list))); errno != 0 {
 			return errno
 		}
 		return nil
@@ -226,19 +230,17 @@ func (s *series) putBy(next span) {
 }
 
 func (s *series) wait() error {
-	for s.queue != nil && len(s.free) < seriesDepth {
+	for s.queue != 0 && len(s.free) < seriesDepth {
 		s.reap(seriesDepth - len(s.free))
 	}
-	if s.queue != nil {
-		s.device.starting.giveBack(s.queue)
-		s.queue = nil
-	}
+	err := s.err
 	for _, w := range s.later {
-		if s.err == nil {
-			_, s.err = s.device.WriteAt(w.p, w.off)
+		if err == nil {
+			_, err = s.device.WriteAt(w.p, w.off)
 		}
 	}
-	return s.err
+	s.giveBack()
+	return err
 }
 
 // reap takes in what has ended, at least that many.
@@ -248,18 +250,17 @@ func (s *series) reap(atLeast int) {
 	if atLeast == 0 {
 		timeout = &now
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, s.queue.id, uintptr(atLeast), seriesDepth,
-		uintptr(unsafe.Pointer(&s.queue.events)), uintptr(unsafe.Pointer(timeout)), 0)
+	n, _, errno := unix.Syscall6(unix.SYS_IO_GETEVENTS, s.queue, uintptr(atLeast), seriesDepth,
+		uintptr(unsafe.Pointer(&s.events)), uintptr(unsafe.Pointer(timeout)), 0)
 	if errno == unix.EINTR {
 		return
 	}
 	if errno != 0 { // cannot be; the memory must stay until the device lets go of it
-		s.queue.destroy()
-		s.queue = nil
+		s.destroy()
 		s.fail(ashlar.E("blockdev: write", s.device.path, ashlar.Internal, errno))
 		return
 	}
-	for _, e := range s.queue.events[:n] {
+	for _, e := range s.events[:n] {
 		slot := &s.slots[e.user]
 		switch err := unix.Errno(max(0, -e.result)); {
 		case err == unix.EAGAIN:
