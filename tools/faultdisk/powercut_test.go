@@ -28,6 +28,10 @@ const (
 	loadWorkers = 4
 	loadKeys    = 160
 	loadSizeMax = 100_000
+	// One in longEvery is longer, up to twice longBytes: its log writes it in parts that
+	// are under way at once.
+	longEvery = 16
+	longBytes = 600_000
 )
 
 // known is what may be on the disk of one key. Version 0 is "deleted".
@@ -39,6 +43,9 @@ type known struct {
 // loadSize is the length of a version, mostly small.
 func loadSize(version uint64) int {
 	rng := rand.New(rand.NewPCG(version, 17))
+	if version%longEvery == 0 {
+		return longBytes + rng.IntN(longBytes)
+	}
 	return rng.IntN(loadSizeMax >> rng.IntN(8))
 }
 
