@@ -43,6 +43,18 @@ type workload struct {
 	burst        int // the longest record of a burst, in bytes
 	least, most  int // the longest of one call is 2^n bytes, n between these
 	batch        int // that much does not wait while the device is busy; 0 is the default
+	flush        time.Duration
+}
+
+// slowFlush is a device whose flushes take a while, so that the next batch is laid out by then.
+type slowFlush struct {
+	Device
+	takes time.Duration
+}
+
+func (d slowFlush) Flush() error {
+	time.Sleep(d.takes)
+	return d.Device.Flush()
 }
 
 // Short records share batches. Long ones are on the device in slices, all at once, and
@@ -50,7 +62,7 @@ type workload struct {
 // the device before the flush in front of it is caught.
 var (
 	shortRecords = workload{segments: crashSegments, segmentBytes: format.SegmentBytesMin, ops: 120, keys: 12, burst: 3_000, most: 14}
-	longRecords  = workload{segments: 9, segmentBytes: 2 * ashlar.MiB, ops: 24, keys: 5, burst: 900_000, least: 18, most: 20, batch: 300_000}
+	longRecords  = workload{segments: 9, segmentBytes: 2 * ashlar.MiB, ops: 24, keys: 5, burst: 900_000, least: 18, most: 20, batch: 300_000, flush: time.Millisecond}
 )
 
 func (w *workload) bytes() int64 { return 2*format.EndBytes + int64(w.segments)*w.segmentBytes }
@@ -123,7 +135,7 @@ func record(t *testing.T, w *workload, seed uint64, p plant) *history {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	fs := vfs.NewMem()
 	open := func() *Log {
-		l, err := Open(t.Context(), dev, w.options(fs, p))
+		l, err := Open(t.Context(), slowFlush{dev, w.flush}, w.options(fs, p))
 		if err != nil {
 			t.Fatalf("seed %d: %v", seed, err)
 		}

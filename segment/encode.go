@@ -59,24 +59,17 @@ func (w *writer) encode(f *flight, start int64) {
 
 // progress follows the laying out of a flight.
 type progress struct {
-	w               *writer
-	f               *flight
-	summed, started int
+	w      *writer
+	f      *flight
+	summed int
 }
 
 // upTo notes that the first n bytes are laid out.
 func (p *progress) upTo(n int) {
 	p.w.sum = crc64nvme.Update(p.w.sum, p.f.bytes[p.summed:n])
 	p.summed = n
-	if p.f.start == nil {
-		return
-	}
-	if n < len(p.f.bytes) {
-		n -= n % p.w.log.block
-	}
-	if n-p.started >= sliceBytes || n == len(p.f.bytes) {
-		p.f.start(p.f.bytes[p.started:n], p.f.at+int64(p.started))
-		p.started = n
+	if p.f.start != nil && p.w.mayBegin() {
+		p.f.begin(n)
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -116,5 +118,73 @@ func TestLongRecordIsFlushedBehindAllItsSlices(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// barred is a device whose flushes wait while the gate is closed.
+type barred struct {
+	Device
+	gate    sync.RWMutex
+	flushes atomic.Int64 // that were asked for
+	written atomic.Int64 // bytes
+}
+
+func (d *barred) WriteAt(p []byte, off int64) (int, error) {
+	d.written.Add(int64(len(p)))
+	return d.Device.WriteAt(p, off)
+}
+
+func (d *barred) Flush() error {
+	d.flushes.Add(1)
+	d.gate.RLock()
+	defer d.gate.RUnlock()
+	return d.Device.Flush()
+}
+
+// TestNoSliceBeforeTheFlushInFront: that any part of a batch is on the medium proves
+// that those in front of it were flushed, or a torn record counts as damage and hides
+// the one that it was to replace. So a long batch that is laid out while the one in front
+// is being flushed waits, all of it.
+func TestNoSliceBeforeTheFlushInFront(t *testing.T) {
+	const size = int(ashlar.MiB)
+	d := &barred{Device: simdev.New(64*ashlar.MiB, 512, 1)}
+	l, err := Open(t.Context(), d, Options{Disk: ashlar.DiskID{1}, IndexDir: "index", SegmentBytes: 8 * ashlar.MiB, Writers: 1,
+		BatchBytes: size, hooks: hooks{fs: vfs.NewMem()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.Append(t.Context(), crashRecord(1, 1, 100)); err != nil { // the segment is open
+		t.Fatal(err)
+	}
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		for began := time.Now(); !ok(); time.Sleep(time.Millisecond) {
+			if time.Since(began) > 10*time.Second {
+				d.gate.Unlock()
+				t.Fatalf("never: %s", what)
+			}
+		}
+	}
+	flushed := d.flushes.Load()
+	d.gate.Lock()
+	answers := make(chan error, 2)
+	appendOne := func(key uint8) { answers <- l.Append(t.Context(), crashRecord(key, uint64(key), size)) }
+	go appendOne(2)
+	until("the first is flushed", func() bool { return d.flushes.Load() > flushed })
+	written := d.written.Load()
+	go appendOne(3)
+	until("the second is laid out", func() bool { return l.writers[0].aloft.Load() == 2 })
+	if n := d.written.Load() - written; n != 0 {
+		t.Errorf("%d bytes went to the device before the flush in front of them", n)
+	}
+	d.gate.Unlock()
+	for range 2 {
+		if err := <-answers; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := d.written.Load() - written; n < int64(size) {
+		t.Errorf("%d bytes were written of a record of %d", n, size)
 	}
 }

@@ -66,10 +66,11 @@ type flight struct {
 	end     uint32 // of the segment, once it is durable
 	buf     []byte // of the flight, kept for the next
 	bytes   []byte // what is written
-	// start begins to write a part of a long batch, wait waits for all of them; nil for a
-	// short one.
+	// start begins to write a slice of a long batch, wait waits for all of them; nil for a
+	// short one. The first begun bytes are begun.
 	start func(p []byte, off int64)
 	wait  func() error
+	begun int
 	err   error
 	last  bool
 }
@@ -321,7 +322,7 @@ func (w *writer) takeFlight(batch []*request) *flight {
 	f.number, f.batch, f.keys = w.number, append(f.batch[:0], batch...), f.keys[:0]
 	f.footers, w.footers = append(f.footers[:0], w.footers...), w.footers[:0]
 	f.segment, f.bytes, f.err, f.last = w.open, nil, nil, false
-	f.start, f.wait = nil, nil
+	f.start, f.wait, f.begun = nil, nil, 0
 	for _, r := range batch {
 		f.keys = append(f.keys, r.key)
 	}
@@ -329,7 +330,7 @@ func (w *writer) takeFlight(batch []*request) *flight {
 }
 
 // commit lays the batch out and sends it off. A long one is on its way to the device
-// while it is still being laid out.
+// while it is still being laid out, if there is none before it.
 func (w *writer) commit(batch []*request) {
 	w.batch = batch
 	if len(batch) == 0 {
@@ -344,7 +345,7 @@ func (w *writer) commit(batch []*request) {
 	}
 	total := w.layOut(f, start)
 	f.at, f.end = w.log.offset(w.open)+start, uint32(start+int64(total))
-	if total >= longBytes && !w.log.fenced.Load() {
+	if total >= longBytes {
 		f.start, f.wait = w.log.series()
 	}
 	w.encode(f, start)
@@ -390,6 +391,20 @@ func (w *writer) settle() {
 	}
 }
 
+// begin begins to write what is laid out, whole slices of it or up to the end.
+func (f *flight) begin(upTo int) {
+	for f.begun+sliceBytes <= upTo || f.begun < upTo && upTo == len(f.bytes) {
+		end := min(f.begun+sliceBytes, upTo)
+		f.start(f.bytes[f.begun:end], f.at+int64(f.begun))
+		f.begun = end
+	}
+}
+
+// mayBegin reports whether the flight that is laid out may go to the device: once
+// the one before it is durable. That any part of a batch is on the medium proves
+// to recovery that those in front of it in the segment were flushed whole.
+func (w *writer) mayBegin() bool { return w.aloft.Load() == 0 && !w.log.fenced.Load() }
+
 // store writes what is not written yet, and flushes.
 func (w *writer) store(f *flight) error {
 	l := w.log
@@ -399,7 +414,7 @@ func (w *writer) store(f *flight) error {
 			err = w.write(t.bytes, t.at)
 		}
 	}
-	written := w.arrived(f)
+	written := w.writeSlices(f, err == nil)
 	if err == nil && !written {
 		err = w.write(f.bytes, f.at)
 	}
@@ -415,15 +430,21 @@ func (w *writer) store(f *flight) error {
 	return nil
 }
 
-// arrived waits for the parts of a long batch, and reports whether all of it was written.
-// A failure counts as the first try of write.
-func (w *writer) arrived(f *flight) bool {
+// writeSlices begins what is missing of a long batch, if it may, waits, and reports
+// whether all of it was written. A failure counts as the first try of write.
+func (w *writer) writeSlices(f *flight, may bool) bool {
 	if f.wait == nil {
 		return len(f.bytes) == 0
 	}
 	w.busy.Store(w.log.pulse.beats.Load())
-	if f.wait() != nil {
+	if may {
+		f.begin(len(f.bytes))
+	}
+	switch err := f.wait(); {
+	case err != nil:
 		w.log.stats.writeRetries.Add(1)
+		return false
+	case f.begun < len(f.bytes):
 		return false
 	}
 	w.log.stats.bytesWritten.Add(uint64(len(f.bytes)))
