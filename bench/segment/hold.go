@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"ashlar"
 	"ashlar/diskmgr"
@@ -21,6 +23,9 @@ func hold(ctx context.Context, op, path string, fileBytes int64, engine blockdev
 	scratch := errors.Is(statErr, os.ErrNotExist)
 	if statErr == nil && info.Mode().IsRegular() {
 		return nil, nil, ashlar.E(op, path, ashlar.Exists, errors.New(blankOnly))
+	}
+	if scratch && strings.HasPrefix(filepath.Clean(path), "/dev/") && !strings.HasPrefix(filepath.Clean(path), "/dev/shm/") {
+		return nil, nil, ashlar.E(op, path, ashlar.NotFound, errors.New("there is no such device; "+blankOnly+", outside /dev"))
 	}
 	if scratch {
 		if err := writtenFile(path, fileBytes); err != nil {

@@ -85,6 +85,19 @@ func TestRecordsThatAreTooLong(t *testing.T) {
 	}
 }
 
+// TestAMistypedDeviceIsNoScratchFile: /dev is memory, and whoever names it means a device.
+func TestAMistypedDeviceIsNoScratchFile(t *testing.T) {
+	const path = "/dev/ashlar-test-no-such-device"
+	o := options(path)
+	o.FileBytes = 48 * ashlar.MiB
+	if _, err := segment.Run(t.Context(), o); !ashlar.Is(err, ashlar.NotFound) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file was made: %v", err)
+	}
+}
+
 // TestWhatCarriesAnythingIsRefused: not one byte of it changes.
 func TestWhatCarriesAnythingIsRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "precious")

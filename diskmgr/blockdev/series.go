@@ -72,10 +72,7 @@ type aioEvent struct {
 	result, _     int64
 }
 
-const (
-	aioWrite  = 1 // IOCB_CMD_PWRITE
-	rwfNoWait = 8 // RWF_NOWAIT
-)
+const aioWrite = 1 // IOCB_CMD_PWRITE
 
 // series is the writes between one call of Device.Writes and the end of its wait;
 // then it is kept for the next.
@@ -186,7 +183,7 @@ func (s *series) start(p []byte, off int64) {
 	slot.span = span{p, off}
 	slot.control = aioControl{user: uint64(i), op: aioWrite, addr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(p)))), length: uint64(len(p)), off: off}
 	if !d.serve.regular {
-		slot.control.flags = rwfNoWait
+		slot.control.flags = unix.RWF_NOWAIT
 	}
 	err := control(d.file, func(fd int) error {
 		slot.control.fd = uint32(fd)
