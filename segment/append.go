@@ -132,13 +132,12 @@ func (l *Log) submit(ctx context.Context, op string, r *request, w *writer) erro
 
 // enqueue counts the beats that pass meanwhile.
 func (l *Log) enqueue(ctx context.Context, op string, r *request, w *writer, beats *int) error {
-	select {
-	case <-l.closing:
+	if isClosed(l.closing) {
 		return l.fail(op, r.key, ashlar.Unavailable, errClosed)
-	default:
 	}
 	select {
 	case w.queue <- r:
+		w.notice(r.bytes)
 		return nil
 	default:
 	}
@@ -146,6 +145,7 @@ func (l *Log) enqueue(ctx context.Context, op string, r *request, w *writer, bea
 		beat := l.pulse.wait()
 		select {
 		case w.queue <- r:
+			w.notice(r.bytes)
 			return nil
 		case <-l.closing:
 			return l.fail(op, r.key, ashlar.Unavailable, errClosed)

@@ -7,8 +7,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"ashlar"
 	"ashlar/segment/format"
+	"ashlar/segment/simdev"
 )
 
 // gated lets each flush through when the test says so, with the result it names.
@@ -124,7 +127,7 @@ func TestBatchTakesWhatWasGathered(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for len(w.queue) > behind-4-1 { // four are laid out, and one waits for a flight
+	for len(w.queue) > behind-4 { // four are laid out
 		runtime.Gosched()
 	}
 	g.result <- nil
@@ -146,5 +149,54 @@ func TestBatchTakesWhatWasGathered(t *testing.T) {
 	}
 	if n := l.Stats().Batches; n != 4 {
 		t.Errorf("%d batches, want 4", n)
+	}
+}
+
+// TestShortOnesShareTheNextFlush: what comes while a batch is on the device waits, and is
+// one batch behind it. A long record does not wait.
+func TestShortOnesShareTheNextFlush(t *testing.T) {
+	d := &barred{Device: simdev.New(64*ashlar.MiB, 512, 1)}
+	l, err := Open(t.Context(), d, Options{Disk: ashlar.DiskID{1}, IndexDir: "index", SegmentBytes: 8 * ashlar.MiB, Writers: 1,
+		hooks: hooks{fs: vfs.NewMem()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	w, flushed := l.writers[0], d.flushes.Load()
+	var reqs []*request
+	put := func(bytes int) {
+		t.Helper()
+		i := len(reqs) + 1
+		r := crashRecord(uint8(i), uint64(i), bytes)
+		reqs = append(reqs, newRequest(r, r.Key, nil, format.TotalBytes(format.RecordHeadBytes(len(r.Owner.Key)), uint32(len(r.Data)))))
+		if err := l.enqueue(t.Context(), "append", reqs[i-1], w, new(int)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.gate.Lock()
+	put(2000)
+	for d.flushes.Load() == flushed {
+		runtime.Gosched()
+	}
+	const short = 20
+	for range short {
+		put(2000)
+	}
+	time.Sleep(5 * time.Millisecond) // for the writer to take them too early; a shorter one may miss it, no more
+	if n := len(w.queue); n != short {
+		t.Errorf("%d short ones wait for the one on the device, want %d", n, short)
+	}
+	put(int(longBytes))
+	for len(w.queue) > 0 { // the long one is laid out, and all that waited with it
+		runtime.Gosched()
+	}
+	d.gate.Unlock()
+	for _, r := range reqs {
+		if err := <-r.answered; err != nil {
+			t.Error(err)
+		}
+	}
+	if n := l.Stats().Batches; n != 2 {
+		t.Errorf("%d batches, want 2", n)
 	}
 }

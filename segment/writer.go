@@ -2,6 +2,7 @@ package segment
 
 import (
 	"fmt"
+	"runtime"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -30,13 +31,14 @@ type writer struct {
 
 	out, landed, back chan *flight // with room for all flights; closed by run, drive, nobody
 	aloft             atomic.Int32 // flights that have not been answered
-	// touchdown has something, or will have, whenever aloft has become smaller.
-	touchdown chan struct{}
+	queued            atomic.Int64 // bytes of the requests in queue, soon after they are there
+	// look has something, or will have, whenever aloft has become smaller or the queue
+	// longer, as far as that matters to run.
+	look chan struct{}
 
 	idle     []*flight      // flights that are not under way
 	flying   map[Key]uint64 // the last flight that holds the key and has not come back
 	number   uint64         // of the flight that is planned
-	answered int            // requests of the last batch
 	coming   atomic.Bool    // counted by flushing
 	open     int            // the segment, -1 none
 	class    class
@@ -86,7 +88,7 @@ func newWriter(l *Log, id int) *writer {
 	w := &writer{
 		log: l, id: id, queue: make(chan *request, l.opt.QueueLen), ended: make(chan struct{}), open: -1,
 		out: make(chan *flight, flightsMax), landed: make(chan *flight, flightsMax), back: make(chan *flight, flightsMax),
-		touchdown: make(chan struct{}, 1), flying: map[Key]uint64{},
+		look: make(chan struct{}, 1), flying: map[Key]uint64{},
 	}
 	for range flightsMax {
 		w.idle = append(w.idle, &flight{})
@@ -94,25 +96,16 @@ func newWriter(l *Log, id int) *writer {
 	return w
 }
 
-// run gathers and lays out until the log closes and the queue is empty.
+// run takes and lays out until the log closes and the queue is empty.
 func (w *writer) run() {
 	defer close(w.out)
 	reqs := make([]*request, 0, batchRecordsMax)
-	for {
-		var first *request
-		select {
-		case first = <-w.queue:
-		case <-w.log.closing:
-			select {
-			case first = <-w.queue:
-			default:
-				w.finish()
-				return
-			}
+	for w.waitForWork() {
+		if len(reqs) > 1 && w.aloft.Load() == 0 {
+			runtime.Gosched() // settle has let those callers back that run where it does
 		}
 		w.await(1)
-		reqs = w.gather(append(reqs[:0], first))
-		w.answered = len(reqs)
+		reqs = w.take(reqs[:0])
 		for rest := reqs; len(rest) > 0; {
 			w.await(1) // before plan: from then on a caller that gives up waits for encode
 			n, batch := w.plan(rest)
@@ -120,6 +113,49 @@ func (w *writer) run() {
 			w.commit(batch)
 		}
 		clear(reqs)
+	}
+	w.finish()
+}
+
+// waitForWork waits until there are requests that are to be taken, and reports false
+// when the log closes and there are none. A short batch waits in the queue until the one
+// before it is answered and its callers are back: laying it out takes no time that is
+// worth overlapping, and the more share a flush the better.
+func (w *writer) waitForWork() bool {
+	for {
+		closing := isClosed(w.log.closing)
+		switch {
+		case len(w.queue) == 0 && closing:
+			return false
+		case len(w.queue) > 0 && (closing || w.aloft.Load() == 0 || w.enough(w.queued.Load())):
+			return true
+		}
+		select {
+		case <-w.look:
+		case <-w.log.closing:
+		}
+	}
+}
+
+// enough reports whether so many bytes in the queue are a batch that does not wait for more.
+func (w *writer) enough(bytes int64) bool {
+	return bytes >= longBytes || bytes >= int64(w.log.opt.BatchBytes) || len(w.queue) == cap(w.queue)
+}
+
+// wake makes run look at the queue.
+func (w *writer) wake() {
+	select {
+	case w.look <- struct{}{}:
+	default:
+	}
+}
+
+// notice is called by who put a request of that many bytes into the queue. It wakes
+// run only if run would take it: to wake it for each of many small ones, or to let it
+// wait for the queue itself, costs more than to lay them out.
+func (w *writer) notice(bytes int64) {
+	if n := w.queued.Add(bytes); w.aloft.Load() == 0 || w.enough(n) {
+		w.wake()
 	}
 }
 
@@ -140,37 +176,17 @@ func (w *writer) await(idle int) {
 // longBytes is the length of a batch that does not wait for more to share its flush.
 const longBytes = 512 * ashlar.KiB
 
-// gather takes what waits, up to the bounds of a batch. A short batch waits for
-// more until the one before it is answered and its callers are back: laying it out
-// takes no time that is worth overlapping, and the more share a flush the better.
-func (w *writer) gather(reqs []*request) []*request {
-	waited := w.answered <= 1
-	for bytes := reqs[0].bytes; len(reqs) < batchRecordsMax && bytes < int64(w.log.opt.BatchBytes); {
-		select {
-		case r := <-w.queue:
-			reqs = append(reqs, r)
-			bytes += r.bytes
-			continue
-		default:
-		}
-		if bytes >= longBytes {
-			return reqs
-		}
-		if w.aloft.Load() == 0 {
-			w.comes()
-			if waited {
-				return reqs
-			}
-			waited = true
-			w.log.flushing.letCallersBack()
-			continue
-		}
-		select {
-		case r := <-w.queue:
-			reqs = append(reqs, r)
-			bytes += r.bytes
-		case <-w.touchdown:
-		}
+// take takes what is in the queue, up to the bounds of a batch.
+func (w *writer) take(reqs []*request) []*request {
+	bytes := int64(0)
+	for len(w.queue) > 0 && len(reqs) < batchRecordsMax && bytes < int64(w.log.opt.BatchBytes) {
+		r := <-w.queue // of which nobody else takes
+		reqs = append(reqs, r)
+		bytes += r.bytes
+	}
+	w.queued.Add(-bytes)
+	if bytes < longBytes && w.aloft.Load() == 0 {
+		w.comes()
 	}
 	return reqs
 }
@@ -382,11 +398,11 @@ func (w *writer) settle() {
 		for _, r := range f.batch {
 			r.answer(f.err)
 		}
-		w.aloft.Add(-1)
-		select {
-		case w.touchdown <- struct{}{}:
-		default:
+		if f.wait == nil && (len(f.batch) > 1 || len(w.queue) > 0) {
+			w.log.flushing.letCallersBack()
 		}
+		w.aloft.Add(-1)
+		w.wake()
 		w.back <- f
 	}
 }
@@ -487,5 +503,14 @@ func (w *writer) comes() {
 func (w *writer) stays() {
 	if w.coming.CompareAndSwap(true, false) {
 		w.log.flushing.came()
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
