@@ -63,9 +63,9 @@ func (r *request) answer(err error) {
 
 // Append stores the record and returns nil when it is durable. A record with
 // the same key takes the place of the one before it: appending again is how a
-// retry and a repair look. Kinds: Full, Busy (the queue stayed full),
-// Unavailable (fenced, hung, closed, or the deadline passed: the record may or
-// may not be durable), Invalid (too long).
+// retry and a repair look. On a full log it waits as long as compaction gives
+// space back. Kinds: Full, Busy (the queue stayed full), Unavailable (fenced, hung,
+// closed, or the deadline passed: the record may or may not be durable), Invalid (too long).
 func (l *Log) Append(ctx context.Context, rec *Record) error {
 	if len(rec.Data) > RecordDataMax || len(rec.Owner.Key) > format.KeyBytesMax {
 		return l.fail("append", rec.Key, ashlar.Invalid, fmt.Errorf("data %d, key %d bytes", len(rec.Data), len(rec.Owner.Key)))
@@ -74,7 +74,7 @@ func (l *Log) Append(ctx context.Context, rec *Record) error {
 	if bytes > l.recordMax() {
 		return l.fail("append", rec.Key, ashlar.Invalid, fmt.Errorf("%d bytes do not fit a segment of %d", bytes, l.segBytes))
 	}
-	return l.submit(ctx, "append", newRequest(rec, rec.Key, nil, bytes), l.writers[l.partitionOf(rec.Key)])
+	return l.store(ctx, "append", rec, rec.Key, bytes)
 }
 
 // recordMax is the longest record that an empty segment holds.
@@ -87,7 +87,17 @@ func (l *Log) recordMax() int64 {
 // Full only when compaction cannot keep up with the reserve either.
 func (l *Log) Delete(ctx context.Context, key Key) error {
 	bytes := format.TotalBytes(format.RecordHeadBytes(0), 0)
-	return l.submit(ctx, "delete", newRequest(nil, key, nil, bytes), l.writers[l.partitionOf(key)])
+	return l.store(ctx, "delete", nil, key, bytes)
+}
+
+// store submits what a caller wants, and waits for room if that is to be had.
+func (l *Log) store(ctx context.Context, op string, rec *Record, key Key, bytes int64) error {
+	w := l.writers[l.partitionOf(key)]
+	err := l.submit(ctx, op, newRequest(rec, key, nil, bytes), w)
+	if ashlar.Is(err, ashlar.Full) {
+		return l.whenFreed(ctx, err, func() error { return l.submit(ctx, op, newRequest(rec, key, nil, bytes), w) })
+	}
+	return err
 }
 
 // submit queues the request and waits for the answer. The request is not the

@@ -72,6 +72,7 @@ func (c *compactor) run() {
 				l.opt.Log.Warn("segment: compaction", "disk", l.opt.Disk, "error", err)
 			}
 			if !worked || err != nil {
+				l.room.end(false)
 				break
 			}
 		}
@@ -119,7 +120,7 @@ func (c *compactor) step(ctx context.Context, paced bool) (bool, error) {
 	case empty:
 		return true, c.free(ctx, i)
 	}
-	return true, c.move(ctx, i, paced && !c.short())
+	return true, c.move(ctx, i, paced)
 }
 
 func (c *compactor) short() bool {
@@ -195,7 +196,7 @@ func (c *compactor) move(ctx context.Context, i int, paced bool) error {
 			s.stuck.Store(s.live.Load())
 			return err
 		}
-		if paced {
+		if paced && !c.short() {
 			pause(ctx, time.Duration(float64(bytes)/float64(l.opt.CompactBytesPerSecond)*float64(time.Second)))
 		}
 	}
@@ -378,6 +379,7 @@ func (c *compactor) free(ctx context.Context, i int) error {
 	}
 	l.stats.segsFreed.Add(1)
 	l.release(i)
+	l.room.end(true)
 	return nil
 }
 

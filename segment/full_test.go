@@ -253,3 +253,64 @@ func TestCompactionOfWhatDoesNotPack(t *testing.T) {
 		t.Errorf("%d of %d pieces were deleted, %d fit again", n/2, n, again)
 	}
 }
+
+// TestAFullLogWaitsForItsCompaction: callers that write and delete faster than compaction
+// gives space back are slowed down to its speed, and never told that the log is full.
+func TestAFullLogWaitsForItsCompaction(t *testing.T) {
+	const writes, callers, length, percent = 5_000, 8, 100_000, 80
+	log, err := segment.Open(t.Context(), segmenttest.Loop(t, fullBytes, looptest.Attach), segment.Options{
+		Disk: ashlar.DiskID{1}, IndexDir: t.TempDir(), SegmentBytes: fullSegmentBytes, Writers: fullWriters,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	room := int(log.Usage().Capacity * percent / 100 / length)
+	data := fullData(1, length)
+	var mu sync.Mutex
+	var there []uint64
+	var next atomic.Uint64
+	// one deletes some piece if there are enough, so that no segment becomes empty by
+	// itself, and writes another.
+	one := func(n uint64) error {
+		var old uint64
+		mu.Lock()
+		if len(there) >= room-callers {
+			i := int(n * 0x9e3779b97f4a7c15 >> 32 % uint64(len(there)))
+			old, there[i] = there[i], there[len(there)-1]
+			there = there[:len(there)-1]
+		}
+		mu.Unlock()
+		if old > 0 {
+			if err := log.Delete(t.Context(), fullKey(old)); err != nil {
+				return err
+			}
+		}
+		err := log.Append(t.Context(), &segment.Record{Key: fullKey(n), Data: data})
+		mu.Lock()
+		defer mu.Unlock()
+		there = append(there, n)
+		return err
+	}
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() {
+			for n := next.Add(1); n <= writes; n = next.Add(1) {
+				if err := one(n); err != nil {
+					t.Errorf("write %d: %v, %+v", n, err, log.Usage())
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	for _, n := range there {
+		got := make([]byte, length)
+		if err := log.ReadAt(t.Context(), fullKey(n), got, 0); err != nil || !bytes.Equal(got, data) {
+			t.Fatalf("piece %d: %v", n, err)
+		}
+	}
+	s := log.Stats()
+	t.Logf("%d MB written and %d MB copied in a log of %d MB, of which %d %% are in use, with %d segments given back",
+		s.BytesAppended/1e6, s.BytesCompacted/1e6, log.Usage().Capacity/1e6, percent, s.SegmentsFreed)
+}

@@ -148,6 +148,7 @@ type Log struct {
 
 	reads   chan struct{} // a slot per device read in flight
 	compact compactor
+	room    room
 
 	// closing is closed first; writers then drain their queues and end.
 	closing   chan struct{}
