@@ -151,7 +151,8 @@ type Options struct {
 	// Nil discards it.
 	Log *slog.Logger
 	// IOTimeout bounds every call, waiting included, besides the caller's
-	// context. Zero means 10 s.
+	// context; appends and deletes wait half as long besides for a full log's
+	// compaction. Zero means 10 s.
 	IOTimeout time.Duration
 	// QueueLen bounds the requests waiting for one writer. Zero means 256.
 	QueueLen int
