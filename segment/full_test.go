@@ -26,7 +26,7 @@ const (
 	fullPieceMax = fullSegmentBytes / 32
 	// Segments that pieces may not take, and those that are being written.
 	fullReserve, fullOpen = fullWriters + 2, fullWriters + 1
-	// What compaction leaves lying while space is not short.
+	// What compaction leaves lying, of all segments, while space is not short.
 	fullDeadPercent = 10
 )
 
@@ -182,7 +182,7 @@ func TestFullDiskComesBackByCompactionAlone(t *testing.T) {
 		100*float64(reached)/float64(expected), f.served.Load())
 	t.Logf("write amplification: %d bytes copied to free %d segments, %.2f for each byte that came back; %.2f of the pieces' bytes written in all",
 		copied, done.SegmentsFreed-before.SegmentsFreed, float64(copied)/float64(reached), float64(done.BytesWritten)/float64(done.BytesAppended))
-	if slack := atFull.Capacity*fullDeadPercent/100 + fullOpen*room; reached < expected-slack {
+	if slack := int64(atFull.SegmentsTotal)*room*fullDeadPercent/100 + fullOpen*room; reached < expected-slack {
 		t.Errorf("%d bytes came back, want %d and at most %d less", reached, expected, slack)
 	}
 	if deleted.SegmentsFree >= after.SegmentsFree || copied == 0 {
