@@ -41,12 +41,7 @@ type compactor struct {
 
 func (c *compactor) init(l *Log) { c.log, c.kick = l, make(chan struct{}, 1) }
 
-func (c *compactor) wake() {
-	select {
-	case c.kick <- struct{}{}:
-	default:
-	}
-}
+func (c *compactor) wake() { poke(c.kick) }
 
 func (c *compactor) run() {
 	l := c.log
@@ -67,12 +62,13 @@ func (c *compactor) run() {
 	defer tick.Stop()
 	for {
 		for {
+			asked := l.room.asked()
 			worked, err := c.step(ctx, true)
 			if err != nil && ctx.Err() == nil && l.Err() == nil {
 				l.opt.Log.Warn("segment: compaction", "disk", l.opt.Disk, "error", err)
 			}
 			if !worked || err != nil {
-				l.room.end(false)
+				l.room.end(asked, false)
 				break
 			}
 		}
@@ -102,10 +98,8 @@ func (c *compactor) step(ctx context.Context, paced bool) (bool, error) {
 	c.work.Lock()
 	defer c.work.Unlock()
 	l := c.log
-	select {
-	case <-l.closing:
+	if isClosed(l.closing) {
 		return false, l.fail("compact", "", ashlar.Unavailable, errClosed)
-	default:
 	}
 	if err := l.Err(); err != nil {
 		return false, err
@@ -379,7 +373,7 @@ func (c *compactor) free(ctx context.Context, i int) error {
 	}
 	l.stats.segsFreed.Add(1)
 	l.release(i)
-	l.room.end(true)
+	l.room.end(l.room.asked(), true)
 	return nil
 }
 

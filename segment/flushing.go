@@ -97,10 +97,7 @@ func (g *flushing) came() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.next != nil {
-		select {
-		case g.next.all <- struct{}{}:
-		default:
-		}
+		poke(g.next.all)
 	}
 }
 

@@ -401,3 +401,20 @@ func (l *Log) closeIndex() error {
 }
 
 var errClosed = errors.New("the log is closed")
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// poke puts something into a channel of capacity 1 unless there is something.
+func poke(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

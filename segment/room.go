@@ -30,12 +30,21 @@ func (r *room) join() *round {
 	return r.next
 }
 
-func (r *room) end(freed bool) {
+// asked returns the round that somebody waits for, nil if nobody does.
+func (r *room) asked() *round {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.next != nil {
-		r.next.freed = freed
-		close(r.next.over)
+	return r.next
+}
+
+// end ends that round, and no later one: what was looked for before it was asked for says
+// nothing of it.
+func (r *room) end(which *round, freed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if which != nil && r.next == which {
+		which.freed = freed
+		close(which.over)
 		r.next = nil
 	}
 }

@@ -54,10 +54,8 @@ func (s *seen) isNew(k Key) bool {
 func (l *Log) learn() {
 	defer l.running.Done()
 	err := l.index.rows(func(r *row, old bool) (bool, error) {
-		select {
-		case <-l.closing:
+		if isClosed(l.closing) {
 			return false, errClosed
-		default:
 		}
 		if !old {
 			l.seen.isNew(r.key())

@@ -143,12 +143,7 @@ func (w *writer) enough(bytes int64) bool {
 }
 
 // wake makes run look at the queue.
-func (w *writer) wake() {
-	select {
-	case w.look <- struct{}{}:
-	default:
-	}
-}
+func (w *writer) wake() { poke(w.look) }
 
 // notice is called by who put a request of that many bytes into the queue. It wakes
 // run only if run would take it: to wake it for each of many small ones, or to let it
@@ -503,14 +498,5 @@ func (w *writer) comes() {
 func (w *writer) stays() {
 	if w.coming.CompareAndSwap(true, false) {
 		w.log.flushing.came()
-	}
-}
-
-func isClosed(c <-chan struct{}) bool {
-	select {
-	case <-c:
-		return true
-	default:
-		return false
 	}
 }
