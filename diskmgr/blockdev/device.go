@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -32,6 +33,8 @@ type Device struct {
 	block  int
 	serve  mode
 	fenced atomic.Pointer[error]
+	// requestMax is how many bytes of a write that must not wait go into one request.
+	requestMax int
 
 	starting starting
 
@@ -155,7 +158,7 @@ func (d *Device) settle(before fs.FileInfo) error {
 	}
 	st, ok := info.Sys().(*syscall.Stat_t)
 	d.serve.sparse = ok && st.Blocks*512 < info.Size()
-	d.block = BlockBytesMin
+	d.block, d.requestMax = BlockBytesMin, math.MaxInt
 	d.bytes = roundDown(info.Size(), d.block)
 	return nil
 }
@@ -164,6 +167,7 @@ func (d *Device) settleBlock() error {
 	var size uint64
 	var logical int32
 	var physical uint32
+	var sectorsMax uint16
 	for _, q := range []struct {
 		request uintptr
 		into    unsafe.Pointer
@@ -171,6 +175,7 @@ func (d *Device) settleBlock() error {
 		{unix.BLKGETSIZE64, unsafe.Pointer(&size)},
 		{unix.BLKSSZGET, unsafe.Pointer(&logical)},
 		{unix.BLKPBSZGET, unsafe.Pointer(&physical)},
+		{unix.BLKSECTGET, unsafe.Pointer(&sectorsMax)},
 	} {
 		if err := d.ioctl(q.request, q.into); err != nil {
 			return err
@@ -178,8 +183,12 @@ func (d *Device) settleBlock() error {
 	}
 	d.block = blockBytes(int(logical), int(physical))
 	d.bytes = roundDown(int64(size), d.block)
+	d.requestMax = max(d.block, int(roundDown(min(int64(sectorsMax)*512, requestBytesMax), d.block)))
 	return nil
 }
+
+// requestBytesMax is 64 small pages, as many as any disk takes in one request.
+const requestBytesMax = 256 * ashlar.KiB
 
 // blockBytes chooses the unit of alignment from what the device says.
 func blockBytes(logical, physical int) int {

@@ -44,7 +44,7 @@ const seriesDepth = 32
 // wait: an io_uring would finish the I/O in the one that submitted it.
 //
 // A write to a block device is refused by the kernel rather than made to wait for a
-// free request (RWF_NOWAIT), and is put by.
+// free request (RWF_NOWAIT), and is put by. So is one that needs more than one request.
 type starting struct {
 	refused atomic.Bool // the kernel does not do it, for this device or at all
 	mu      sync.Mutex
@@ -168,42 +168,63 @@ func (s *series) start(p []byte, off int64) {
 		s.fail(err)
 		return
 	}
-	if len(p) == 0 {
-		return
+	for len(p) > 0 {
+		if len(s.free) == 0 && s.queue != 0 {
+			s.reap(0)
+		}
+		if s.queue == 0 || len(s.free) == 0 || d.starting.refused.Load() {
+			s.putBy(span{p, off})
+			return
+		}
+		n, err := s.submit(p, off)
+		p, off = p[n:], off+int64(n)
+		switch {
+		case err == nil:
+		case errors.Is(err, unix.EAGAIN):
+			s.putBy(span{p, off})
+			return
+		case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
+			d.starting.refused.Store(true)
+		default:
+			s.fail(d.fail(op, off, len(p), err))
+			return
+		}
 	}
-	if len(s.free) == 0 && s.queue != 0 {
-		s.reap(0)
+}
+
+// submit begins to write p in one call, in requests of what the device takes at once, as
+// far as there are slots, and returns how many bytes were begun.
+func (s *series) submit(p []byte, off int64) (n int, err error) {
+	d := s.device
+	var list [seriesDepth]*aioControl
+	count := 0
+	for at, end := 0, 0; at < len(p) && count < len(s.free); at = end {
+		end = min(at+d.requestMax, len(p))
+		i := s.free[len(s.free)-1-count]
+		slot := &s.slots[i]
+		slot.span = span{p[at:end], off + int64(at)}
+		slot.control = aioControl{user: uint64(i), op: aioWrite, addr: uint64(uintptr(unsafe.Pointer(&p[at]))), length: uint64(end - at), off: off + int64(at)}
+		if !d.serve.regular {
+			slot.control.flags = unix.RWF_NOWAIT
+		}
+		list[count] = &slot.control
+		count++
 	}
-	if s.queue == 0 || len(s.free) == 0 || d.starting.refused.Load() {
-		s.putBy(span{p, off})
-		return
-	}
-	i := s.free[len(s.free)-1]
-	slot := &s.slots[i]
-	slot.span = span{p, off}
-	slot.control = aioControl{user: uint64(i), op: aioWrite, addr: uint64(uintptr(unsafe.Pointer(unsafe.SliceData(p)))), length: uint64(len(p)), off: off}
-	if !d.serve.regular {
-		slot.control.flags = unix.RWF_NOWAIT
-	}
-	err := control(d.file, func(fd int) error {
-		slot.control.fd = uint32(fd)
-		list := &slot.control
-		if _, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, s.queue, 1, uintptr(unsafe.Pointer(&list))); errno != 0 {
+	err = control(d.file, func(fd int) error {
+		for _, c := range list[:count] {
+			c.fd = uint32(fd)
+		}
+		begun, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, s.queue, uintptr(count), uintptr(unsafe.Pointer(&list)))
+		if errno != 0 {
 			return errno
+		}
+		for range begun {
+			n += len(s.slots[s.free[len(s.free)-1]].p)
+			s.free = s.free[:len(s.free)-1]
 		}
 		return nil
 	})
-	switch {
-	case err == nil:
-		s.free = s.free[:len(s.free)-1]
-	case errors.Is(err, unix.EAGAIN):
-		s.putBy(slot.span)
-	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
-		d.starting.refused.Store(true)
-		s.putBy(slot.span)
-	default:
-		s.fail(d.fail(op, off, len(p), err))
-	}
+	return n, err
 }
 
 func (s *series) fail(err error) {

@@ -28,16 +28,17 @@ func writes(t *testing.T, dev blockdev.IO) (start func(p []byte, off int64), wai
 }
 
 // TestSeriesOfWrites: more writes than the kernel takes at once, in any order, are
-// there when their wait has returned; and so are those of the next series.
+// there when their wait has returned; and so are those of the next series, each
+// longer than one request.
 func TestSeriesOfWrites(t *testing.T) {
 	onAll(t, func(t *testing.T, path string) {
 		d := open(t, path)
-		for range 3 {
+		for _, length := range []int64{slice, slice, size / 4, size} {
 			want := random(size)
 			start, wait := writes(t, d)
-			for _, i := range rand.Perm(int(size / slice)) {
-				off := int64(i) * slice
-				start(want[off:off+slice], off)
+			for _, i := range rand.Perm(int(size / length)) {
+				off := int64(i) * length
+				start(want[off:off+length], off)
 			}
 			if err := errors.Join(wait(), d.Flush()); err != nil {
 				t.Fatal(err)
