@@ -5,6 +5,8 @@ import (
 	"sync"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"ashlar/segment/format"
 )
 
@@ -18,33 +20,99 @@ func aligned(n, block int) []byte {
 // pooledAlign satisfies O_DIRECT for every block size that the format allows.
 const pooledAlign = format.BlockBytesMax
 
-// The size classes of pooled read buffers: powers of two. Longer ones are
-// left to the collector.
+// buffer is memory that the device writes from or reads into. Long ones are huge
+// pages, outside the Go heap: each page of a request is an element of the command to
+// the device, and 1 MiB in small pages is 256 of them.
+type buffer struct {
+	bytes   []byte // of the whole size class, aligned
+	mapping []byte // in which they lie; nil on the heap
+}
+
+// The size classes of buffers: powers of two. Longer ones than the last are not kept.
 const (
 	bufferBitsMin = 13
 	bufferBitsMax = 24
+	// heapBytesMax is the longest on the heap, and hugeBytes the least of the others.
+	heapBytesMax = 1 << 19
+	hugeBytes    = 1 << 21
+	// idleBytesMax of long buffers are kept by the process.
+	idleBytesMax = 1 << 26
 )
 
-var bufferPools [bufferBitsMax + 1]sync.Pool
-
-// getBuffer returns an aligned buffer of at least n bytes with any content.
-func getBuffer(n int) *[]byte {
-	class := max(bits.Len(uint(n-1)), bufferBitsMin)
-	if class > bufferBitsMax {
-		b := aligned(n, pooledAlign)
-		return &b
+var (
+	heapBuffers [bufferBitsMax + 1]sync.Pool
+	longBuffers struct {
+		sync.Mutex
+		idle      [bufferBitsMax + 1][]*buffer // the one that was put last is taken first: it may be in the cache
+		idleBytes int
 	}
-	if b, ok := bufferPools[class].Get().(*[]byte); ok {
+)
+
+// getBuffer returns a buffer of at least n bytes with any content.
+func getBuffer(n int) *buffer {
+	if n > heapBytesMax {
+		return getLong(n)
+	}
+	class := max(bits.Len(uint(n-1)), bufferBitsMin)
+	if b, ok := heapBuffers[class].Get().(*buffer); ok {
 		return b
 	}
-	b := aligned(1<<class, pooledAlign)
-	return &b
+	return &buffer{bytes: aligned(1<<class, pooledAlign)}
 }
 
-// putBuffer gives the buffer back; nobody may look at it afterwards.
-func putBuffer(b *[]byte) {
-	class := bits.Len(uint(len(*b) - 1))
-	if class >= bufferBitsMin && class <= bufferBitsMax && len(*b) == 1<<class {
-		bufferPools[class].Put(b)
+func getLong(n int) *buffer {
+	if class := bits.Len(uint(max(n, hugeBytes) - 1)); class <= bufferBitsMax {
+		n = 1 << class
+		if b := takeIdle(class); b != nil {
+			return b
+		}
 	}
+	p, err := unix.Mmap(-1, 0, n+hugeBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil { // too many mappings, or no memory: the heap says which
+		return &buffer{bytes: aligned(n, pooledAlign)}
+	}
+	shift := -int(uintptr(unsafe.Pointer(unsafe.SliceData(p)))) & (hugeBytes - 1)
+	b := &buffer{bytes: p[shift : shift+n : shift+n], mapping: p}
+	_ = unix.Madvise(b.bytes, unix.MADV_HUGEPAGE) // a kernel without them has small ones
+	return b
+}
+
+func takeIdle(class int) *buffer {
+	l := &longBuffers
+	l.Lock()
+	defer l.Unlock()
+	last := len(l.idle[class]) - 1
+	if last < 0 {
+		return nil
+	}
+	b := l.idle[class][last]
+	l.idle[class] = l.idle[class][:last]
+	l.idleBytes -= len(b.bytes)
+	return b
+}
+
+// putBuffer gives the buffer back; neither the caller nor the device may have it
+// afterwards.
+func putBuffer(b *buffer) {
+	class := bits.Len(uint(len(b.bytes) - 1))
+	switch {
+	case b.mapping != nil:
+		if class > bufferBitsMax || !keepIdle(class, b) {
+			_ = unix.Munmap(b.mapping)
+		}
+	case len(b.bytes) <= heapBytesMax:
+		heapBuffers[class].Put(b)
+	}
+}
+
+func keepIdle(class int, b *buffer) bool {
+	l := &longBuffers
+	l.Lock()
+	defer l.Unlock()
+	if l.idleBytes+len(b.bytes) > idleBytesMax {
+		return false
+	}
+	l.idle[class] = append(l.idle[class], b)
+	l.idleBytes += len(b.bytes)
+	return true
 }

@@ -10,9 +10,9 @@ import (
 )
 
 // sliceBytes is how much of a long batch is laid out before the device gets it.
-const sliceBytes = 128 * ashlar.KiB
+const sliceBytes = 256 * ashlar.KiB
 
-// layOut finds how long the flight's batch becomes and gives it a buffer of that
+// layOut finds how long the flight's batch becomes and gets it a buffer of that
 // length.
 func (w *writer) layOut(f *flight, start int64) int {
 	l := w.log
@@ -20,12 +20,10 @@ func (w *writer) layOut(f *flight, start int64) int {
 	for _, r := range f.batch {
 		bytes += r.bytes
 	}
-	total := w.pos - start + format.AlignUp(bytes, int64(l.block))
-	if int64(len(f.buf)) < total || len(f.buf) > 2*l.opt.BatchBytes { // one very long record is no reason to keep it
-		f.buf = aligned(int(max(total, int64(min(l.opt.BatchBytes, ashlar.MiB)))), l.block)
-	}
-	f.bytes = f.buf[:total]
-	return int(total)
+	total := int(w.pos - start + format.AlignUp(bytes, int64(l.block)))
+	f.buf = getBuffer(total)
+	f.bytes = f.buf.bytes[:total]
+	return total
 }
 
 // encode fills the flight's buffer, the segment header in front of the first

@@ -90,7 +90,7 @@ func (l *Log) readRange(ctx context.Context, r *row, dst []byte, off int64) erro
 		if try > 0 {
 			l.stats.readRetries.Add(1)
 		}
-		var buf *[]byte
+		var buf *buffer
 		var coded []byte
 		if buf, coded, err = l.fetch(ctx, start, end-start); err != nil {
 			if ctx.Err() != nil {
@@ -133,7 +133,7 @@ func (l *Log) decode(r *row, coded []byte, number uint32, at int64, dst []byte, 
 // fetch reads the bytes [off, off+n) of the device with one aligned read. The
 // caller gives buf back with putBuffer. A read that the device does not answer
 // in time keeps its slot and its buffer until it does.
-func (l *Log) fetch(ctx context.Context, off, n int64) (*[]byte, []byte, error) {
+func (l *Log) fetch(ctx context.Context, off, n int64) (*buffer, []byte, error) {
 	block := int64(l.block)
 	low := off &^ (block - 1)
 	length := format.AlignUp(off+n, block) - low
@@ -147,30 +147,36 @@ func (l *Log) fetch(ctx context.Context, off, n int64) (*[]byte, []byte, error) 
 		return nil, nil, errors.New("too many reads wait for the device")
 	}
 	buf := getBuffer(int(length))
-	if l.opt.hooks.direct {
-		_, err := l.dev.ReadAt((*buf)[:length], low)
-		<-l.reads
-		return buf, (*buf)[off-low : off-low+n], err
-	}
+	got := buf.bytes[off-low : off-low+n]
 	done := make(chan error, 1)
-	go func() { // ends when the device answers
-		_, err := l.dev.ReadAt((*buf)[:length], low)
+	read := func() { // ends when the device answers
+		_, err := l.dev.ReadAt(buf.bytes[:length], low)
 		<-l.reads
 		done <- err
-	}()
+	}
+	if l.opt.hooks.direct {
+		read()
+	} else {
+		go read()
+	}
 	var err error
 	select {
 	case err = <-done:
+		if err != nil {
+			putBuffer(buf)
+			return nil, nil, err
+		}
+		return buf, got, nil
 	case <-ctx.Done():
-		return nil, nil, context.Cause(ctx)
+		err = context.Cause(ctx)
 	case <-timer.C:
-		return nil, nil, fmt.Errorf("no answer to a read at %#x: %w", low, context.DeadlineExceeded)
+		err = fmt.Errorf("no answer to a read at %#x: %w", low, context.DeadlineExceeded)
 	}
-	if err != nil {
+	go func() {
+		<-done
 		putBuffer(buf)
-		return nil, nil, err
-	}
-	return buf, (*buf)[off-low : off-low+n], nil
+	}()
+	return nil, nil, err
 }
 
 // Has reports whether the key is stored. It asks the index only.

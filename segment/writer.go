@@ -66,8 +66,8 @@ type flight struct {
 	segment int
 	at      int64  // on the device
 	end     uint32 // of the segment, once it is durable
-	buf     []byte // of the flight, kept for the next
-	bytes   []byte // what is written
+	buf     *buffer
+	bytes   []byte // what is written, in buf
 	// start begins to write a slice of a long batch, wait waits for all of them; nil for a
 	// short one. The first begun bytes are begun.
 	start func(p []byte, off int64)
@@ -390,6 +390,7 @@ func (w *writer) settle() {
 		if f.err == nil {
 			changes, f.err = w.publish(f, changes[:0])
 		}
+		f.release()
 		for _, r := range f.batch {
 			r.answer(f.err)
 		}
@@ -402,10 +403,25 @@ func (w *writer) settle() {
 	}
 }
 
-// begin begins to write what is laid out, whole slices of it or up to the end.
+// release gives the buffer back. The device does not have it any more.
+func (f *flight) release() {
+	if f.buf != nil {
+		putBuffer(f.buf)
+	}
+	f.buf, f.bytes = nil, nil
+}
+
+// begin begins to write what is laid out up to there, as far as it is whole slices. What
+// would be a short last slice is part of the one before it: each is a request of its own.
 func (f *flight) begin(upTo int) {
-	for f.begun+sliceBytes <= upTo || f.begun < upTo && upTo == len(f.bytes) {
-		end := min(f.begun+sliceBytes, upTo)
+	for f.begun < len(f.bytes) {
+		end := f.begun + sliceBytes
+		if len(f.bytes)-end < sliceBytes/2 {
+			end = len(f.bytes)
+		}
+		if end > upTo {
+			return
+		}
 		f.start(f.bytes[f.begun:end], f.at+int64(f.begun))
 		f.begun = end
 	}
