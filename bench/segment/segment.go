@@ -166,9 +166,10 @@ func (b *bench) measure(ctx context.Context, size, callers int) (cases []Case, e
 		return nil, ashlar.E("bench segment", b.Path, ashlar.Invalid, fmt.Errorf(
 			"records of %d bytes need a device of %d or more, it has %d: name a larger one, or a smaller --size", size, rawShare*need, whole.Bytes()))
 	}
-	s := b.subject(dev, size, callers)
+	data := b.written(inBlocks(whole, size), callers)
+	s := b.subject(dev, data, size, callers)
 	defer func() { err = errors.Join(err, s.close()) }()
-	writes, reads := b.rawWrites(beside, size, callers), b.rawReads(beside, size, callers)
+	writes, reads := rawWrites(beside, data), rawReads(beside, size, callers)
 	for _, operation := range b.Operations {
 		c := Case{Operation: operation, Bytes: size, Callers: callers}
 		if b.Progress != nil {
@@ -234,22 +235,34 @@ func key(n int64) (k log.Key) {
 	return k
 }
 
-// rawWrites measures the device below the log, through the same accounting of health.
-func (b *bench) rawWrites(dev blockdev.IO, size, callers int) operation {
-	bytes := inBlocks(dev, size)
-	slots, bufs := dev.Bytes()/int64(bytes), buffers(callers, bytes)
-	for _, p := range bufs {
+// buffersMin is the least number of buffers that are written in turns.
+const buffersMin = 8
+
+// written are the buffers from which both sides write, the n-th operation the n-th of
+// them. One buffer that is written again and again is in the cache of whatever copies
+// it below a virtual device: such a device is faster then than with any data to store.
+func (b *bench) written(bytes, callers int) [][]byte {
+	all := buffers(max(callers, buffersMin), bytes)
+	for i, p := range all {
 		copy(p, b.data)
+		binary.LittleEndian.PutUint64(p, uint64(i))
 	}
-	return func(_ context.Context, caller int, n int64) error {
-		if _, err := dev.WriteAt(bufs[caller], n%slots*int64(bytes)); err != nil {
+	return all
+}
+
+// rawWrites measures the device below the log, through the same accounting of health.
+func rawWrites(dev blockdev.IO, data [][]byte) operation {
+	bytes := int64(len(data[0]))
+	slots := dev.Bytes() / bytes
+	return func(_ context.Context, _ int, n int64) error {
+		if _, err := dev.WriteAt(data[n%int64(len(data))], n%slots*bytes); err != nil {
 			return err
 		}
 		return dev.Flush()
 	}
 }
 
-func (b *bench) rawReads(dev blockdev.IO, size, callers int) operation {
+func rawReads(dev blockdev.IO, size, callers int) operation {
 	bytes := inBlocks(dev, size)
 	slots, bufs := dev.Bytes()/int64(bytes), buffers(callers, bytes)
 	return func(_ context.Context, caller int, _ int64) error {

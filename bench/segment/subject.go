@@ -42,6 +42,7 @@ const (
 type subject struct {
 	*bench
 	dev           blockdev.IO
+	data          [][]byte // what is written
 	size, callers int
 
 	log     *log.Log
@@ -49,13 +50,13 @@ type subject struct {
 	there   int64
 	most    int64 // the greatest there of the case
 	records []log.Record
-	bufs    [][]byte
+	bufs    [][]byte // what is read into
 }
 
-func (b *bench) subject(dev blockdev.IO, size, callers int) *subject {
-	s := &subject{bench: b, dev: dev, size: size, callers: callers, records: make([]log.Record, callers), bufs: buffers(callers, size)}
+func (b *bench) subject(dev blockdev.IO, data [][]byte, size, callers int) *subject {
+	s := &subject{bench: b, dev: dev, data: data, size: size, callers: callers, records: make([]log.Record, callers), bufs: buffers(callers, size)}
 	for i := range s.records {
-		s.records[i] = log.Record{Data: b.data[:size], Owner: ashlar.Owner{Key: "some/key/of/usual/length.bin"}}
+		s.records[i] = log.Record{Owner: ashlar.Owner{Key: "some/key/of/usual/length.bin"}}
 	}
 	return s
 }
@@ -110,8 +111,9 @@ func (s *subject) room(share float64) int64 {
 }
 
 func (s *subject) append(ctx context.Context, caller int, n int64) error {
-	s.records[caller].Key = key(n)
-	return s.log.Append(ctx, &s.records[caller])
+	r := &s.records[caller]
+	r.Key, r.Data = key(n), s.data[n%int64(len(s.data))][:s.size]
+	return s.log.Append(ctx, r)
 }
 
 // appends is a turn of new keys. Its operations are numbered from first.
