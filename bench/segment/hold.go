@@ -58,22 +58,23 @@ func hold(ctx context.Context, op, path string, fileBytes int64, engine blockdev
 	}, nil
 }
 
-// writtenFile makes a file all of which was written once: flushing into one
-// that was only allocated measures the file system's journal.
+// writtenFile makes a file all of which was written once: flushing into one that was
+// only allocated measures the file system's journal. It is written as it is measured,
+// past the page cache: each write would have to drop what that holds.
 func writtenFile(path string, bytes int64) error {
 	if err := blockdev.Create(path, bytes, false); err != nil {
 		return err
 	}
 	fill := func() error {
-		file, err := os.OpenFile(path, os.O_WRONLY, 0)
+		d, err := blockdev.Open(path)
 		if err != nil {
 			return err
 		}
-		zeros := make([]byte, ashlar.MiB)
+		zeros := blockdev.Aligned(int(ashlar.MiB))
 		for off := int64(0); off < bytes && err == nil; off += int64(len(zeros)) {
-			_, err = file.WriteAt(zeros[:min(int64(len(zeros)), bytes-off)], off)
+			_, err = d.WriteAt(zeros[:min(int64(len(zeros)), bytes-off)], off)
 		}
-		return errors.Join(err, file.Sync(), file.Close())
+		return errors.Join(err, d.Flush(), d.Close())
 	}
 	if err := fill(); err != nil {
 		return errors.Join(err, os.Remove(path))
