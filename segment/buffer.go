@@ -2,7 +2,9 @@ package segment
 
 import (
 	"math/bits"
+	"slices"
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -35,16 +37,17 @@ const (
 	// heapBytesMax is the longest on the heap, and hugeBytes the least of the others.
 	heapBytesMax = 1 << 19
 	hugeBytes    = 1 << 21
-	// idleBytesMax of long buffers are kept by the process.
-	idleBytesMax = 1 << 26
+	// idleTime is how long a long buffer stays with the process that nobody needs.
+	idleTime = 5 * time.Second
 )
 
 var (
 	heapBuffers [bufferBitsMax + 1]sync.Pool
 	longBuffers struct {
 		sync.Mutex
-		idle      [bufferBitsMax + 1][]*buffer // the one that was put last is taken first: it may be in the cache
-		idleBytes int
+		idle    [bufferBitsMax + 1][]*buffer // the one that was put last is taken first: it may be in the cache
+		spare   [bufferBitsMax + 1]int       // how many of them, the first ones, nobody took since trimmed
+		trimmed time.Time
 	}
 )
 
@@ -87,7 +90,7 @@ func takeIdle(class int) *buffer {
 	}
 	b := l.idle[class][last]
 	l.idle[class] = l.idle[class][:last]
-	l.idleBytes -= len(b.bytes)
+	l.spare[class] = min(l.spare[class], last)
 	return b
 }
 
@@ -96,23 +99,31 @@ func takeIdle(class int) *buffer {
 func putBuffer(b *buffer) {
 	class := bits.Len(uint(len(b.bytes) - 1))
 	switch {
-	case b.mapping != nil:
-		if class > bufferBitsMax || !keepIdle(class, b) {
-			_ = unix.Munmap(b.mapping)
-		}
-	case len(b.bytes) <= heapBytesMax:
+	case b.mapping == nil && len(b.bytes) <= heapBytesMax:
 		heapBuffers[class].Put(b)
+	case b.mapping == nil: // left to the collector
+	case class > bufferBitsMax:
+		_ = unix.Munmap(b.mapping)
+	default:
+		keepIdle(class, b, time.Now())
 	}
 }
 
-func keepIdle(class int, b *buffer) bool {
+// keepIdle keeps the buffer, and from time to time unmaps those that nobody needed.
+func keepIdle(class int, b *buffer, now time.Time) {
 	l := &longBuffers
 	l.Lock()
 	defer l.Unlock()
-	if l.idleBytes+len(b.bytes) > idleBytesMax {
-		return false
-	}
 	l.idle[class] = append(l.idle[class], b)
-	l.idleBytes += len(b.bytes)
-	return true
+	if now.Sub(l.trimmed) < idleTime {
+		return
+	}
+	l.trimmed = now
+	for i, idle := range l.idle {
+		for _, b := range idle[:l.spare[i]] {
+			_ = unix.Munmap(b.mapping)
+		}
+		l.idle[i] = slices.Delete(idle, 0, l.spare[i])
+		l.spare[i] = len(l.idle[i])
+	}
 }

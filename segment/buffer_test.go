@@ -31,27 +31,35 @@ func TestBuffersOfAllLengths(t *testing.T) {
 	}
 }
 
-// TestLongBuffersAreKeptUpToABound: a burst of reads does not hold memory for ever.
-func TestLongBuffersAreKeptUpToABound(t *testing.T) {
-	var all []*buffer
-	for range idleBytesMax/hugeBytes + 8 {
-		all = append(all, getBuffer(hugeBytes))
+// TestLongBuffersThatNobodyNeedsAreUnmapped: a burst of reads does not hold memory for
+// ever, and what is in use again and again is kept.
+func TestLongBuffersThatNobodyNeedsAreUnmapped(t *testing.T) {
+	const burst, steady, class = 40, 3, 21
+	now := time.Now().Add(idleTime)
+	take := func(n int) (all []*buffer) {
+		for range n {
+			all = append(all, getBuffer(hugeBytes))
+		}
+		return all
 	}
-	for _, b := range all {
-		putBuffer(b)
-	}
-	longBuffers.Lock()
-	got := longBuffers.idleBytes
-	sum := 0
-	for _, idle := range longBuffers.idle {
-		for _, b := range idle {
-			sum += len(b.bytes)
+	put := func(all []*buffer) {
+		for _, b := range all {
+			keepIdle(class, b, now)
 		}
 	}
-	longBuffers.Unlock()
-	if got > idleBytesMax || got < idleBytesMax/2 || sum != got {
-		t.Errorf("%d bytes are kept, counted as %d, the bound is %d", sum, got, idleBytesMax)
+	put(take(burst))
+	if n := len(longBuffers.idle[class]); n < burst {
+		t.Fatalf("%d buffers are kept of a burst of %d", n, burst)
 	}
+	for range 3 {
+		put(take(steady))
+		now = now.Add(idleTime)
+		put(take(steady))
+	}
+	if n := len(longBuffers.idle[class]); n != steady {
+		t.Errorf("%d buffers are kept, %d are in use", n, steady)
+	}
+	longBuffers.trimmed = time.Now()
 }
 
 // TestAnAbandonedReadKeepsItsBuffer until the device has answered: nobody else gets
