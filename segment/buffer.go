@@ -28,6 +28,7 @@ const pooledAlign = format.BlockBytesMax
 type buffer struct {
 	bytes   []byte // of the whole size class, aligned
 	mapping []byte // in which they lie; nil on the heap
+	used    bool   // before, and so its pages are there
 }
 
 // The size classes of buffers: powers of two. Longer ones than the last are not kept.
@@ -45,7 +46,7 @@ var (
 	heapBuffers [bufferBitsMax + 1]sync.Pool
 	longBuffers struct {
 		sync.Mutex
-		idle    [bufferBitsMax + 1][]*buffer // the one that was put last is taken first: it may be in the cache
+		idle    [bufferBitsMax + 1][]*buffer // the one that was put last is the last
 		spare   [bufferBitsMax + 1]int       // how many of them, the first ones, nobody took since trimmed
 		trimmed time.Time
 	}
@@ -54,7 +55,7 @@ var (
 // getBuffer returns a buffer of at least n bytes with any content.
 func getBuffer(n int) *buffer {
 	if n > heapBytesMax {
-		return getLong(n)
+		return getLong(n, 1)
 	}
 	class := max(bits.Len(uint(n-1)), bufferBitsMin)
 	if b, ok := heapBuffers[class].Get().(*buffer); ok {
@@ -63,10 +64,12 @@ func getBuffer(n int) *buffer {
 	return &buffer{bytes: aligned(1<<class, pooledAlign)}
 }
 
-func getLong(n int) *buffer {
+// getLong returns a buffer of at least n bytes, more than heapBytesMax: if of is 1, the one
+// that was put last, else the one that has been idle for longest, of at least so many.
+func getLong(n, of int) *buffer {
 	if class := bits.Len(uint(max(n, hugeBytes) - 1)); class <= bufferBitsMax {
 		n = 1 << class
-		if b := takeIdle(class); b != nil {
+		if b := takeIdle(class, of); b != nil {
 			return b
 		}
 	}
@@ -80,17 +83,22 @@ func getLong(n int) *buffer {
 	return b
 }
 
-func takeIdle(class int) *buffer {
+// takeIdle returns nil if so many are not idle.
+func takeIdle(class, of int) *buffer {
 	l := &longBuffers
 	l.Lock()
 	defer l.Unlock()
-	last := len(l.idle[class]) - 1
-	if last < 0 {
+	spare := len(l.idle[class]) - of
+	if spare < 0 {
 		return nil
 	}
-	b := l.idle[class][last]
-	l.idle[class] = l.idle[class][:last]
-	l.spare[class] = min(l.spare[class], last)
+	at := spare
+	if of > 1 {
+		at = 0
+	}
+	b := l.idle[class][at]
+	l.idle[class] = slices.Delete(l.idle[class], at, at+1)
+	l.spare[class] = min(l.spare[class], spare)
 	return b
 }
 
@@ -98,6 +106,7 @@ func takeIdle(class int) *buffer {
 // afterwards.
 func putBuffer(b *buffer) {
 	class := bits.Len(uint(len(b.bytes) - 1))
+	b.used = true
 	switch {
 	case b.mapping == nil && len(b.bytes) <= heapBytesMax:
 		heapBuffers[class].Put(b)

@@ -72,7 +72,7 @@ func TestAnAbandonedReadKeepsItsBuffer(t *testing.T) {
 	d.loseIndex()
 	d.put(1, 1, bytes)
 	drain := func() (all []*buffer) { // the class of such a read
-		for b := takeIdle(21); b != nil; b = takeIdle(21) {
+		for b := takeIdle(21, 1); b != nil; b = takeIdle(21, 1) {
 			all = append(all, b)
 		}
 		return all
@@ -91,12 +91,12 @@ func TestAnAbandonedReadKeepsItsBuffer(t *testing.T) {
 	if err := d.log.ReadAt(ctx, r.Key, make([]byte, bytes), 0); err == nil {
 		t.Fatal("a hanging device answered")
 	}
-	if b := takeIdle(21); b != nil {
+	if b := takeIdle(21, 1); b != nil {
 		t.Error("the device and somebody else have one buffer")
 	}
 	d.dev.Clear()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		if b := takeIdle(21); b != nil {
+		if b := takeIdle(21, 1); b != nil {
 			putBuffer(b)
 			break
 		}

@@ -21,7 +21,7 @@ func (w *writer) layOut(f *flight, start int64) int {
 		bytes += r.bytes
 	}
 	total := int(w.pos - start + format.AlignUp(bytes, int64(l.block)))
-	f.buf = getBuffer(total)
+	f.buf = w.reuse.buffer(total)
 	f.bytes = f.buf.bytes[:total]
 	return total
 }

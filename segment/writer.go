@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -51,6 +52,7 @@ type writer struct {
 	footers  []footer  // of segments that were filled, for the next flight
 	upcoming *upcoming // the segment after this one, being opened; nil if none is
 	batch    []*request
+	reuse    reuse
 }
 
 // flightsMax is the number of batches of one writer that are laid out, written
@@ -359,7 +361,9 @@ func (w *writer) commit(batch []*request) {
 	if total >= longBytes {
 		f.start, f.wait = w.log.series()
 	}
+	began := time.Now()
 	w.encode(f, start)
+	w.reuse.filled(f.buf, total, time.Since(began))
 	w.send(f)
 	w.batches++
 	w.pos = start + int64(total)
