@@ -117,9 +117,12 @@ func Cells(l Life, stripe ashlar.StripeID, piece uint8, sequence uint64, offset 
 
 // Sum is the checksum of cell number i.
 func (s CellSeed) Sum(i uint32, cell []byte) uint32 {
-	var b [4]byte
-	le.PutUint32(b[:], i)
-	return crc32.Update(crc32.Update(s.seed, castagnoli, b[:]), castagnoli, cell)
+	sum := ^s.seed
+	for range 4 { // i, little-endian; crc32.Update would have its four bytes on the heap
+		sum = castagnoli[byte(sum)^byte(i)] ^ sum>>8
+		i >>= 8
+	}
+	return crc32.Update(^sum, castagnoli, cell)
 }
 
 // EncodeData writes data, which begins with cell number first, with its sums to
