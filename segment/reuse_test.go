@@ -16,7 +16,7 @@ func TestReuseTakesTheCheaperWay(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 0))
 		var r reuse
 		last, at := map[*buffer]int{}, 0
-		// share fills count buffers and returns how many of them were not the one that was used before.
+		// share fills count buffers and returns what part of them was not the one that was used before.
 		share := func(warm, rested time.Duration, count int) float64 {
 			others := 0
 			for range count {
